@@ -1,0 +1,9 @@
+//! Everything that all nodes must agree on, and nothing else.
+//!
+//! Pure: no runtime, no network, no files, no clock, no randomness. Time and seeds come in as arguments, effects go out
+//! as values ([`io::Output`]).
+
+pub mod entry;
+pub mod id;
+pub mod io;
+pub mod task;

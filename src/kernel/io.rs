@@ -1,0 +1,214 @@
+//! What goes into the kernel and what comes out: the whole of its contact with the world.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::entry::{Entry, Ticket};
+use super::id::{Author, Cid, Incarnation, PeerId, TaskId};
+use super::task::{Conclusion, Fence, Workload};
+
+/// The time, as the daemon reads it. The kernel has no clock of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that only goes forward; all waiting is measured by it.
+    pub mono: u64,
+    /// Milliseconds since 1970 by the host's clock. It may be wrong and may jump; only labels and a ticket's expiry
+    /// read it.
+    pub wall: u64,
+}
+
+/// How many entries of each author one has, counting only entries whose ancestors are all here.
+pub type Vector = BTreeMap<Author, u64>;
+
+/// The name of something tasks come from, alike on all nodes: `git:ID` for a local repository, `HOST/OWNER` for GitHub.
+pub type SourceKey = String;
+
+/// A request or command that waits for an answer; the daemon's own number for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What this host has to offer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The most tasks at once.
+    pub slots: u32,
+    /// Labels that `runs-on` may ask for, lower case.
+    pub labels: BTreeSet<String>,
+    /// Sources that this host lists and can reach.
+    pub sources: BTreeSet<SourceKey>,
+}
+
+/// What a node says of itself now. Gossip, never an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    pub peer: PeerId,
+    pub incarnation: Incarnation,
+    /// Grows with every presence of this incarnation; an older one is ignored.
+    pub beat: u64,
+    pub heads: BTreeSet<Cid>,
+    pub vector: Vector,
+    pub offer: Offer,
+    /// Slots that nothing occupies now.
+    pub free: u32,
+    pub draining: bool,
+    /// What runs or is about to run here, and under which fence.
+    pub running: BTreeMap<TaskId, Fence>,
+    /// The members this node hears now, itself not among them.
+    pub heard: BTreeSet<PeerId>,
+    /// For each source: how long ago its last good discovery by this node was, in milliseconds.
+    pub discovered: BTreeMap<SourceKey, u64>,
+    /// The version of the program, for people.
+    pub version: String,
+}
+
+/// What one node asks another directly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Send what I lack: I have this, and want these entries by name besides.
+    Sync { vector: Vector, want: BTreeSet<Cid> },
+    /// I am about to claim these tasks out of turn; you stand before me.
+    Turn { tasks: BTreeSet<TaskId> },
+    /// Admit me by this ticket.
+    Join { ticket: Ticket },
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Response {
+    /// Entries that the asker lacked, parents before children; `more` when the page was full.
+    Page { entries: Vec<Arc<Entry>>, more: bool },
+    /// The tasks among those asked for that the asked node takes or has taken itself.
+    Turn { mine: BTreeSet<TaskId> },
+    /// The asker is a member now.
+    Admitted,
+    /// No, and why.
+    Refused { why: String },
+}
+
+/// What a [`Response`] is made of before its bytes are read from the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// These entries in this order, as many as a page holds; the daemon says `more` when it had to cut.
+    Page {
+        cids: Vec<Cid>,
+    },
+    Turn {
+        mine: BTreeSet<TaskId>,
+    },
+    Admitted,
+    Refused {
+        why: String,
+    },
+}
+
+/// What the runner room reports of a task that it was told to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// It ran, and this came of it.
+    Finished { conclusion: Conclusion, duration_ms: u64, note: String },
+    /// It failed before the workflow's first step.
+    NotStarted { why: String },
+    /// It was stopped as it was told, and nothing of it runs any more.
+    Stopped,
+}
+
+/// Everything that can happen to a node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Nothing happened but time: `next_wake` has come.
+    Wake,
+    /// A connection to a peer stands that the transport has identified.
+    Connected(PeerId),
+    /// The last connection to it is gone.
+    Disconnected(PeerId),
+    /// Entries by gossip, already opened and of this mesh.
+    Entries { from: PeerId, entries: Vec<Arc<Entry>> },
+    /// A presence whose signature is its peer's.
+    Presence(Box<Presence>),
+    /// A peer asks; answered by [`Output::Reply`] with the same token.
+    Request { from: PeerId, token: Token, request: Request },
+    /// The answer to an [`Output::Request`] of that token.
+    Response { from: PeerId, token: Token, response: Response },
+    /// No answer will come: timed out, refused by the transport, or not understood.
+    Unanswered { from: PeerId, token: Token },
+    /// What this host offers, at the start and whenever it changes.
+    Offer(Offer),
+    /// Discovery of a source succeeded: everything of it that should run now.
+    Discovered { source: SourceKey, workloads: Vec<Workload> },
+    /// Discovery of a source failed.
+    Undiscovered { source: SourceKey },
+    /// A person or program submits a task; answered by [`Output::Answer`].
+    Submit { token: Token, workload: Box<Workload> },
+    /// A person or program cancels a task; answered by [`Output::Answer`].
+    Cancel { token: Token, task: TaskId, why: String },
+    /// The runner room reports.
+    Ran { task: TaskId, fence: Fence, report: Report },
+    /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
+    Drain { hand_over: bool },
+}
+
+/// Everything that a node can make happen. The daemon carries outputs out in their order, and none before the entries
+/// persisted ahead of it are on disk: persist, then publish, then start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Put these on disk, in this order.
+    Persist(Vec<Arc<Entry>>),
+    /// Gossip these.
+    Publish(Vec<Arc<Entry>>),
+    /// Gossip this presence, signed.
+    Announce(Box<Presence>),
+    /// Ask a peer; [`Input::Response`] or [`Input::Unanswered`] follows.
+    Request { to: PeerId, token: Token, request: Request },
+    /// Answer a peer's request.
+    Reply { to: PeerId, token: Token, reply: Reply },
+    /// Run a task.
+    Start { task: TaskId, fence: Fence, workload: Arc<Workload> },
+    /// Stop a task and everything it started; [`Report::Stopped`] follows.
+    Stop { task: TaskId, fence: Fence, why: StopReason },
+    /// This node is on duty for the source: look for what should run.
+    Discover { source: SourceKey },
+    /// The answer to a command: the task it concerns, or why not.
+    Answer { token: Token, answer: Result<TaskId, String> },
+    /// Something that people want to see.
+    Notice(Notice),
+}
+
+/// Why running work is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Another claim holds.
+    Lost,
+    /// Somebody cancelled the task, or it ended elsewhere.
+    Ended,
+    /// This node goes away.
+    HandedOver,
+}
+
+/// What happened, for people: logs, `inspect events`, the demo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// This node found a task in a source.
+    Introduced { task: TaskId, workload: Arc<Workload> },
+    /// This node takes a task. `rank` counts from 0; `distance` is in bits, 0 to 256; `candidates` is how many could.
+    Elected { task: TaskId, fence: Fence, rank: u32, distance: u32, candidates: u32 },
+    /// A task's holder changed by an entry.
+    Held { task: TaskId, holder: PeerId, fence: Fence },
+    /// A holder gave a task back.
+    Released { task: TaskId, holder: PeerId, note: String },
+    /// A task that `holder` ran is heard of no more; its next attempt is open.
+    Missed { task: TaskId, holder: PeerId },
+    /// A task ended; the word is its state's, the conclusion only with `completed`.
+    Ended { task: TaskId, word: &'static str, conclusion: Option<Conclusion>, holder: Option<PeerId>, note: String },
+    /// A member is heard that was not before.
+    PeerHeard { peer: PeerId },
+    /// A member is not heard any more.
+    PeerLost { peer: PeerId },
+    /// A peer became a member.
+    Admitted { peer: PeerId, by: PeerId },
+    /// Two entries of one author with one sequence number.
+    Equivocation { author: Author, sequence: u64, first: Cid, second: Cid },
+    /// An entry or a request was not taken, and why.
+    Refused { from: PeerId, why: String },
+    /// Something the operator should know.
+    Warning { text: String },
+}

@@ -1,0 +1,3 @@
+//! Parse, start, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! How work is executed on this host: the backends and their supervisor.

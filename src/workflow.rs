@@ -1,0 +1,1 @@
+//! A workflow file's text into tags, triggers, labels and jobs. Pure; nothing else reads YAML.
