@@ -3,7 +3,10 @@
 //! Pure: no runtime, no network, no files, no clock, no randomness. Time and seeds come in as arguments, effects go out
 //! as values ([`io::Output`]).
 
+pub mod allocation;
+pub mod election;
 pub mod entry;
 pub mod id;
 pub mod io;
+pub mod queue;
 pub mod task;
