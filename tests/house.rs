@@ -133,8 +133,8 @@ impl House {
 
 fn source_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the source folder is there") {
+        let path = entry.expect("the source folder is readable").path();
         if path.is_dir() {
             files.extend(source_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -150,7 +150,7 @@ fn src() -> PathBuf {
 }
 
 fn house() -> House {
-    House::read(&fs::read_to_string(src().join("lib.rs")).unwrap())
+    House::read(&fs::read_to_string(src().join("lib.rs")).expect("src/lib.rs is readable"))
 }
 
 #[test]
