@@ -4,9 +4,14 @@
 //! as values ([`io::Output`]).
 
 pub mod allocation;
+pub mod clock;
 pub mod election;
 pub mod entry;
 pub mod id;
 pub mod io;
+pub mod ledger;
+pub mod node;
+pub mod quarantine;
 pub mod queue;
 pub mod task;
+pub mod timings;

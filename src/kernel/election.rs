@@ -134,7 +134,8 @@ impl Seed {
         all.into_iter().map(|((_, distance, _), peer)| Ranked { peer, distance }).collect()
     }
 
-    fn tie(&self, place: &Place) -> Digest {
+    /// What orders equally near peers; the lesser stands first.
+    pub fn tie(&self, place: &Place) -> Digest {
         Digest::of(&[&place.peer.to_bytes(), &self.task.0])
     }
 }

@@ -91,7 +91,7 @@ impl<'de> Deserialize<'de> for Signature {
 
 /// A hybrid logical timestamp (Kulkarni et al., 2014). A label for people: no entry is refused for it and no rule of
 /// folding reads it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hlc {
     /// Milliseconds since 1970, by the largest clock among the entry's author and its ancestors.
     #[serde(rename = "m")]
@@ -194,7 +194,7 @@ pub struct Admit {
 /// A task exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduce {
-    pub workload: Box<Workload>,
+    pub workload: Arc<Workload>,
 }
 
 /// The author takes a task for one attempt. The entry's id and the attempt are the fencing token.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
-use super::id::{Author, Cid, Incarnation, PeerId, TaskId};
+use super::id::{Author, Cid, PeerId, TaskId};
 use super::task::{Conclusion, Fence, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -42,8 +42,9 @@ pub struct Offer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
     pub peer: PeerId,
-    pub incarnation: Incarnation,
-    /// Grows with every presence of this incarnation; an older one is ignored.
+    /// Random, new at every start of the node.
+    pub life: u64,
+    /// Grows with every presence of this life; an older one is ignored.
     pub beat: u64,
     pub heads: BTreeSet<Cid>,
     pub vector: Vector,
@@ -88,9 +89,11 @@ pub enum Response {
 /// What a [`Response`] is made of before its bytes are read from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// These entries in this order, as many as a page holds; the daemon says `more` when it had to cut.
+    /// These entries in this order, as many as a page holds. The answer says `more` when this does, or when not all
+    /// of these fitted.
     Page {
         cids: Vec<Cid>,
+        more: bool,
     },
     Turn {
         mine: BTreeSet<TaskId>,
@@ -190,7 +193,7 @@ pub enum Notice {
     /// This node found a task in a source.
     Introduced { task: TaskId, workload: Arc<Workload> },
     /// This node takes a task. `rank` counts from 0; `distance` is in bits, 0 to 256; `candidates` is how many could.
-    Elected { task: TaskId, fence: Fence, rank: u32, distance: u32, candidates: u32 },
+    Elected { task: TaskId, attempt: u32, rank: u32, distance: u32, candidates: u32 },
     /// A task's holder changed by an entry.
     Held { task: TaskId, holder: PeerId, fence: Fence },
     /// A holder gave a task back.

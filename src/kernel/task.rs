@@ -148,6 +148,21 @@ pub struct Repository {
     pub name: String,
 }
 
+impl Repository {
+    /// The sources through which a node can reach it: a local repository by its own name; one at GitHub by its owner's
+    /// or by its own.
+    pub fn sources(&self) -> Vec<String> {
+        if self.host == LOCAL_HOST {
+            return vec![format!("{LOCAL_HOST}:{}", self.id)];
+        }
+        let owner = self.name.split('/').next().unwrap_or_default();
+        vec![format!("{}/{owner}", self.host), format!("{}/{}", self.host, self.name)]
+    }
+}
+
+/// The host of local repositories.
+pub const LOCAL_HOST: &str = "git";
+
 /// What made a task come about; with repository and path it is the task's identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

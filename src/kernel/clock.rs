@@ -1,0 +1,423 @@
+//! The Merkle clock: which entries are here, which stand on which, and which of them count.
+//!
+//! It owns the graph, the members (whose admissions are entries themselves) and the forks. It promises that what it
+//! says of a set of entries does not depend on the order in which they came. It leaves to the ledger what the counting
+//! entries mean, to the quarantine the entries whose parents are missing, and to the store their bytes.
+
+mod members;
+mod reach;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+pub use members::{Member, Members};
+pub use reach::Reach;
+
+use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS};
+use super::id::{Author, Cid, MeshId, PeerId};
+use super::io::Vector;
+
+/// A place in the one order of entries that never puts a child before its parent: by height, then by id.
+pub type Order = (u64, Cid);
+
+/// Where an entry stands: all that is needed to say what it knew.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    pub cid: Cid,
+    /// The clock's own number for the author.
+    pub author: u32,
+    pub sequence: u64,
+    /// One more than the greatest height among its parents; 0 without parents.
+    pub height: u64,
+    pub reach: Reach,
+}
+
+impl Mark {
+    /// Whether the other entry is an ancestor of this one. Exact for entries that count; of two branches of a fork it
+    /// cannot tell one from the other, and neither counts.
+    pub fn knows(&self, other: &Self) -> bool {
+        self.cid != other.cid && self.reaches(other)
+    }
+
+    /// Whether the other entry is this one or an ancestor of it.
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.reach.get(other.author) >= other.sequence
+    }
+
+    pub const fn order(&self) -> Order {
+        (self.height, self.cid)
+    }
+}
+
+/// What became of an entry that was offered to the clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placing {
+    /// It was here already.
+    Known,
+    /// It is here now.
+    Placed { counts: bool },
+    /// It cannot be placed before these are here.
+    Missing(Vec<Cid>),
+    /// It will never be placed: that follows from the entry and its ancestors alone.
+    Refused(Refusal),
+}
+
+/// Why an entry can never count, nor be needed by one that does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the entry is of another mesh")]
+    Mesh,
+    #[error("its author is not a member as far as its ancestors say")]
+    NotMember,
+    #[error("its sequence number does not follow its author's last one")]
+    Sequence,
+    #[error("it is void and no counting entry stands on it")]
+    Void,
+}
+
+/// Proof that an author has written two entries with one sequence number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    pub author: Author,
+    pub sequence: u64,
+    pub first: Cid,
+    pub second: Cid,
+}
+
+/// What placing an entry changed beyond adding it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// A fork that was not known before.
+    pub fork: Option<Fork>,
+    /// Entries that counted do not any more, or the reverse: everything folded from entries is to be folded again.
+    pub recounted: bool,
+}
+
+struct Placed {
+    mark: Mark,
+    counts: bool,
+    /// The order in which entries came here: a causal one.
+    ordinal: u64,
+    admissions: Vec<(Admit, u64)>,
+}
+
+struct Chain {
+    author: Author,
+    /// The first entry seen of each sequence number, from 1 on.
+    entries: Vec<Cid>,
+    /// Entries with this number or a later one do not count.
+    cut: Option<u64>,
+    fork: Option<Fork>,
+    /// How many of the chain's entries count; they are its beginning.
+    counting: u64,
+}
+
+/// The graph of entries of one mesh.
+pub struct Clock {
+    mesh: MeshId,
+    placed: BTreeMap<Cid, Placed>,
+    by_ordinal: BTreeMap<u64, Cid>,
+    chains: Vec<Chain>,
+    numbers: BTreeMap<Author, u32>,
+    heads: BTreeSet<Cid>,
+    members: Members,
+    next_ordinal: u64,
+    latest: Hlc,
+}
+
+impl Clock {
+    pub fn new(mesh: MeshId) -> Self {
+        Self {
+            mesh,
+            placed: BTreeMap::new(),
+            by_ordinal: BTreeMap::new(),
+            chains: Vec::new(),
+            numbers: BTreeMap::new(),
+            heads: BTreeSet::new(),
+            members: Members::default(),
+            next_ordinal: 0,
+            latest: Hlc::default(),
+        }
+    }
+
+    /// Offers an entry. `wanted` says that an entry in quarantine stands on it, so that it is kept even if void.
+    pub fn place(&mut self, entry: &Entry, wanted: bool) -> (Placing, Effects) {
+        let nothing = Effects::default();
+        if self.placed.contains_key(&entry.cid()) {
+            return (Placing::Known, nothing);
+        }
+        let body = entry.body();
+        if body.mesh != self.mesh {
+            return (Placing::Refused(Refusal::Mesh), nothing);
+        }
+        let missing: Vec<Cid> = body.parents.iter().filter(|cid| !self.placed.contains_key(cid)).copied().collect();
+        if !missing.is_empty() {
+            return (Placing::Missing(missing), nothing);
+        }
+        let below = self.below(&body.parents);
+        let known = self.numbers.get(&body.author).map_or(0, |number| below.reach.get(*number));
+        if known + 1 != body.sequence {
+            return (Placing::Refused(Refusal::Sequence), nothing);
+        }
+        let admissions = admissions(body);
+        let founds = admissions.iter().any(|(admit, _)| Members::founds(&self.mesh, &body.author.peer, admit));
+        let standing =
+            Mark { cid: entry.cid(), author: u32::MAX, sequence: 0, height: below.height, reach: below.reach };
+        let admitted = founds || self.members.admitted(&body.author.peer, &standing);
+        if !admitted && !wanted {
+            return (Placing::Refused(Refusal::NotMember), nothing);
+        }
+        let fork = self.conflict(entry);
+        let cut = self.numbers.get(&body.author).and_then(|number| self.chains[*number as usize].cut);
+        let void = cut.is_some_and(|cut| body.sequence >= cut);
+        if void && !wanted && fork.is_none() {
+            return (Placing::Refused(Refusal::Void), nothing);
+        }
+        self.insert(entry, standing, admitted && !void && fork.is_none(), admissions, fork)
+    }
+
+    fn insert(
+        &mut self,
+        entry: &Entry,
+        standing: Mark,
+        counts: bool,
+        admissions: Vec<(Admit, u64)>,
+        fork: Option<Fork>,
+    ) -> (Placing, Effects) {
+        let body = entry.body();
+        let author = self.number(body.author);
+        let reach = standing.reach.with(author, body.sequence);
+        let mark = Mark { cid: entry.cid(), author, sequence: body.sequence, height: standing.height, reach };
+        let chain = &mut self.chains[author as usize];
+        if chain.entries.len() as u64 + 1 == body.sequence {
+            chain.entries.push(mark.cid);
+        }
+        self.latest = self.latest.max(body.time);
+        self.by_ordinal.insert(self.next_ordinal, mark.cid);
+        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, admissions };
+        self.next_ordinal += 1;
+        let mut effects = Effects { fork, recounted: false };
+        if let Some(fork) = fork {
+            let chain = &mut self.chains[author as usize];
+            chain.fork = Some(fork);
+            chain.cut = Some(chain.cut.map_or(fork.sequence, |cut| cut.min(fork.sequence)));
+            self.placed.insert(mark.cid, placed);
+            self.recount();
+            effects.recounted = true;
+        } else if counts {
+            let admissions = placed.admissions.clone();
+            self.placed.insert(mark.cid, placed);
+            if self.count(&mark, body.author.peer, &admissions).is_err() {
+                self.recount();
+                effects.recounted = true;
+            } else {
+                self.heads.retain(|head| !self.placed.get(head).is_some_and(|placed| mark.knows(&placed.mark)));
+                self.heads.insert(mark.cid);
+            }
+        } else {
+            self.placed.insert(mark.cid, placed);
+        }
+        (Placing::Placed { counts: self.counts(&mark.cid) }, effects)
+    }
+
+    /// What stands below an entry with these parents, all of which are here.
+    fn below(&self, parents: &[Cid]) -> Mark {
+        let mut below =
+            Mark { cid: Cid::from_digest([0; 32]), author: u32::MAX, sequence: 0, height: 0, reach: Reach::default() };
+        for parent in parents {
+            if let Some(parent) = self.placed.get(parent) {
+                below.height = below.height.max(parent.mark.height + 1);
+                below.reach = below.reach.join(&parent.mark.reach);
+            }
+        }
+        below
+    }
+
+    fn number(&mut self, author: Author) -> u32 {
+        let chains = &mut self.chains;
+        *self.numbers.entry(author).or_insert_with(|| {
+            chains.push(Chain { author, entries: Vec::new(), cut: None, fork: None, counting: 0 });
+            chains.len() as u32 - 1
+        })
+    }
+
+    /// The fork that this entry proves, unless its author has one at the same or an earlier place already.
+    fn conflict(&self, entry: &Entry) -> Option<Fork> {
+        let chain = &self.chains[*self.numbers.get(&entry.author())? as usize];
+        let first = *chain.entries.get(usize::try_from(entry.sequence() - 1).ok()?)?;
+        let news = first != entry.cid() && chain.fork.is_none_or(|fork| entry.sequence() < fork.sequence);
+        news.then(|| Fork { author: entry.author(), sequence: entry.sequence(), first, second: entry.cid() })
+    }
+
+    fn count(&mut self, mark: &Mark, peer: PeerId, admissions: &[(Admit, u64)]) -> Result<(), ()> {
+        self.chains[mark.author as usize].counting += 1;
+        let mut again = Ok(());
+        for (admit, wall_ms) in admissions {
+            again = again.and(self.members.add(&self.mesh, mark, peer, admit, *wall_ms));
+        }
+        again
+    }
+
+    /// Decides anew which entries count, in the one order that all nodes share.
+    fn recount(&mut self) {
+        self.members = Members::default();
+        for chain in &mut self.chains {
+            chain.counting = 0;
+        }
+        let mut order: Vec<Order> = self.placed.values().map(|placed| placed.mark.order()).collect();
+        order.sort_unstable();
+        for (_, cid) in order {
+            let Some(placed) = self.placed.get(&cid) else { continue };
+            let (mark, admissions) = (placed.mark.clone(), placed.admissions.clone());
+            let chain = &self.chains[mark.author as usize];
+            let peer = chain.author.peer;
+            let founds = admissions.iter().any(|(admit, _)| Members::founds(&self.mesh, &peer, admit));
+            let counts =
+                chain.cut.is_none_or(|cut| mark.sequence < cut) && (founds || self.members.admitted(&peer, &mark));
+            if counts {
+                // In this order the first by a ticket is met first, so nothing can ask for another pass.
+                let _first_holds = self.count(&mark, peer, &admissions);
+            }
+            if let Some(placed) = self.placed.get_mut(&cid) {
+                placed.counts = counts;
+            }
+        }
+        let last: Vec<Mark> =
+            (0..self.chains.len()).filter_map(|n| self.last_counting(n).map(|p| p.mark.clone())).collect();
+        let uncovered = last.iter().filter(|mark| !last.iter().any(|other| other.knows(mark)));
+        self.heads = uncovered.map(|mark| mark.cid).collect();
+    }
+
+    fn last_counting(&self, chain: usize) -> Option<&Placed> {
+        let chain = &self.chains[chain];
+        let last = usize::try_from(chain.counting.checked_sub(1)?).ok()?;
+        self.placed.get(chain.entries.get(last)?)
+    }
+
+    /// What the author would sign next. The author's own entries must all be here.
+    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>) -> Body {
+        let mut parents: Vec<Cid> = self.heads.iter().copied().collect();
+        let number = self.numbers.get(&author).copied();
+        let sequence = number.map_or(0, |number| self.chains[number as usize].entries.len() as u64) + 1;
+        if parents.len() > MAX_PARENTS {
+            parents.truncate(MAX_PARENTS);
+            let own = number.and_then(|number| self.last_counting(number as usize)).map(|placed| placed.mark.clone());
+            if let Some(own) = own
+                && !parents.iter().any(|cid| self.placed.get(cid).is_some_and(|placed| placed.mark.reaches(&own)))
+            {
+                parents.pop();
+                parents.push(own.cid);
+                parents.sort_unstable();
+            }
+        }
+        let time = if wall_ms > self.latest.ms {
+            Hlc { ms: wall_ms, count: 0 }
+        } else {
+            Hlc { ms: self.latest.ms, count: self.latest.count.saturating_add(1) }
+        };
+        Body { format: FORMAT, mesh: self.mesh, author, sequence, parents, time, events }
+    }
+
+    /// Entries that count and that the vector does not have, at most `limit`, parents before children.
+    pub fn lacking(&self, vector: &Vector, limit: usize) -> Vec<Cid> {
+        let mut cursors = BinaryHeap::new();
+        let ordinal_at = |chain: &Chain, at: u64| {
+            let cid = chain.entries.get(usize::try_from(at).ok()?)?;
+            Some((self.placed.get(cid)?.ordinal, *cid))
+        };
+        for (number, chain) in self.chains.iter().enumerate() {
+            let from = vector.get(&chain.author).copied().unwrap_or(0);
+            if from < chain.counting
+                && let Some((ordinal, cid)) = ordinal_at(chain, from)
+            {
+                cursors.push(Reverse((ordinal, cid, number, from)));
+            }
+        }
+        let mut found = Vec::new();
+        while let Some(Reverse((_, cid, number, at))) = cursors.pop() {
+            if found.len() == limit {
+                break;
+            }
+            found.push(cid);
+            let chain = &self.chains[number];
+            if at + 1 < chain.counting
+                && let Some((ordinal, cid)) = ordinal_at(chain, at + 1)
+            {
+                cursors.push(Reverse((ordinal, cid, number, at + 1)));
+            }
+        }
+        found
+    }
+
+    /// How many counting entries of each author are here.
+    pub fn vector(&self) -> Vector {
+        self.chains.iter().filter(|chain| chain.counting > 0).map(|chain| (chain.author, chain.counting)).collect()
+    }
+
+    /// The proofs of forks that a peer with this vector has not met: it still counts beyond the fork.
+    pub fn proofs(&self, vector: &Vector) -> Vec<Fork> {
+        let beyond = |fork: &Fork| vector.get(&fork.author).is_some_and(|sequence| *sequence >= fork.sequence);
+        self.chains.iter().filter_map(|chain| chain.fork).filter(beyond).collect()
+    }
+
+    /// The known fork of this author.
+    pub fn fork_of(&self, author: &Author) -> Option<Fork> {
+        self.chains[*self.numbers.get(author)? as usize].fork
+    }
+
+    /// The author of an entry that is here.
+    pub fn author_of(&self, cid: &Cid) -> Option<Author> {
+        Some(self.chains[self.placed.get(cid)?.mark.author as usize].author)
+    }
+
+    /// How many entries the author's chain holds here, void ones included.
+    pub fn written_by(&self, author: &Author) -> u64 {
+        self.numbers.get(author).map_or(0, |number| self.chains[*number as usize].entries.len() as u64)
+    }
+
+    /// The author of the latest entry by this peer to have come here.
+    pub fn last_incarnation(&self, peer: &PeerId) -> Option<Author> {
+        let chains = self.chains.iter().filter(|chain| chain.author.peer == *peer);
+        chains
+            .filter_map(|chain| Some((self.placed.get(chain.entries.last()?)?.ordinal, chain.author)))
+            .max()
+            .map(|(_, author)| author)
+    }
+
+    pub const fn heads(&self) -> &BTreeSet<Cid> {
+        &self.heads
+    }
+
+    pub const fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub fn contains(&self, cid: &Cid) -> bool {
+        self.placed.contains_key(cid)
+    }
+
+    pub fn counts(&self, cid: &Cid) -> bool {
+        self.placed.get(cid).is_some_and(|placed| placed.counts)
+    }
+
+    pub fn mark(&self, cid: &Cid) -> Option<&Mark> {
+        self.placed.get(cid).map(|placed| &placed.mark)
+    }
+
+    /// How many entries are here, void ones included.
+    pub fn len(&self) -> usize {
+        self.placed.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.placed.is_empty()
+    }
+}
+
+fn admissions(body: &Body) -> Vec<(Admit, u64)> {
+    let admits = body.events.iter().filter_map(|event| match event {
+        Event::Admit(admit) => Some((admit.clone(), body.time.ms)),
+        _ => None,
+    });
+    admits.collect()
+}

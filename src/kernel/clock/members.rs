@@ -1,0 +1,109 @@
+//! Who may write: the admissions among the entries.
+
+use std::collections::BTreeMap;
+
+use super::{Mark, Order};
+use crate::kernel::entry::{Admit, Right};
+use crate::kernel::id::{MeshId, PeerId};
+
+/// One admission of a peer, by an entry that counts.
+#[derive(Debug, Clone)]
+struct Admission {
+    peer: PeerId,
+    mark: Mark,
+    by: PeerId,
+    right: Right,
+    wall_ms: u64,
+}
+
+/// A member as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub peer: PeerId,
+    /// Who wrote the admission; a founder wrote its own.
+    pub by: PeerId,
+    /// The admission's label of time, milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// All admissions that were given a right by the mesh key, and which of them hold.
+///
+/// Of several admissions by one ticket the first in the order (height, id) holds: the causally first, and of
+/// concurrent ones the same on every node. That order, unlike the least id alone, needs no second look at what
+/// already counts, so two tickets can never decide over each other in a circle.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    admissions: BTreeMap<PeerId, Vec<Admission>>,
+    tickets: BTreeMap<u64, (Order, PeerId)>,
+}
+
+impl Members {
+    /// Whether an entry above this one by the peer counts: one of its admissions is known to `mark`, or is it.
+    pub(super) fn admitted(&self, peer: &PeerId, mark: &Mark) -> bool {
+        self.admissions
+            .get(peer)
+            .is_some_and(|all| all.iter().any(|admission| self.holds(admission) && mark.reaches(&admission.mark)))
+    }
+
+    /// Takes note of an admission by an entry that counts. `Err` when an admission that was taken to hold is not the
+    /// first by its ticket after all, so that everything has to be counted again.
+    pub(super) fn add(
+        &mut self,
+        mesh: &MeshId,
+        mark: &Mark,
+        by: PeerId,
+        admit: &Admit,
+        wall_ms: u64,
+    ) -> Result<(), ()> {
+        if !admit.right.admits(mesh, &admit.peer) {
+            return Ok(());
+        }
+        let mut again = Ok(());
+        if let Right::Ticket { ticket } = &admit.right {
+            let mine = (mark.order(), admit.peer);
+            match self.tickets.get(&ticket.id) {
+                Some(first) if *first <= mine => {}
+                Some(_) => {
+                    self.tickets.insert(ticket.id, mine);
+                    again = Err(());
+                }
+                None => {
+                    self.tickets.insert(ticket.id, mine);
+                }
+            }
+        }
+        let admission = Admission { peer: admit.peer, mark: mark.clone(), by, right: admit.right.clone(), wall_ms };
+        self.admissions.entry(admit.peer).or_default().push(admission);
+        again
+    }
+
+    /// Whether a founder's own admission stands in this event of its entry.
+    pub(super) fn founds(mesh: &MeshId, author: &PeerId, admit: &Admit) -> bool {
+        admit.peer == *author && matches!(admit.right, Right::Founder { .. }) && admit.right.admits(mesh, author)
+    }
+
+    /// Whether the peer is a member by what is known now.
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.admissions.get(peer).is_some_and(|all| all.iter().any(|admission| self.holds(admission)))
+    }
+
+    /// The peer that a ticket has admitted.
+    pub fn user_of(&self, ticket: u64) -> Option<PeerId> {
+        self.tickets.get(&ticket).map(|(_, peer)| *peer)
+    }
+
+    /// All members, by peer id.
+    pub fn all(&self) -> impl Iterator<Item = Member> {
+        self.admissions.iter().filter_map(|(peer, all)| {
+            let first = all.iter().filter(|admission| self.holds(admission)).min_by_key(|a| a.mark.order())?;
+            Some(Member { peer: *peer, by: first.by, since_ms: first.wall_ms })
+        })
+    }
+
+    fn holds(&self, admission: &Admission) -> bool {
+        match &admission.right {
+            Right::Founder { .. } => true,
+            Right::Ticket { ticket } => self.tickets.get(&ticket.id) == Some(&(admission.mark.order(), admission.peer)),
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! One node: clock, ledger, election and custody composed into a state machine.
+//!
+//! [`Node::handle`] takes what happened and gives back what is to be done; [`Node::next_wake`] says when to come back
+//! with [`Input::Wake`] at the latest. There is no other way to drive it. Persist comes before publish, publish before
+//! start: every entry that a call has added stands in one [`Output::Persist`] ahead of all else it asks for.
+
+mod claims;
+mod commands;
+mod custody;
+mod duty;
+mod peers;
+mod sync;
+mod view;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+
+use super::clock::{Clock, Effects, Placing};
+use super::election::Place;
+use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
+use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
+use super::io::{Input, Notice, Now, Offer, Output, Token};
+use super::ledger::Ledger;
+use super::quarantine::Quarantine;
+use super::queue::Queue;
+use super::task::State;
+pub use super::timings::Timings;
+pub use view::{Standing, Status};
+
+/// The most bytes of events that this node puts into one entry; well below what the wire lets through.
+const MAX_EVENT_BYTES: usize = 32 << 10;
+/// How often one call may find more to do after having written an entry. Two or three rounds are usual.
+const MAX_ROUNDS: usize = 16;
+
+/// How this node becomes a member of its mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entrance {
+    /// It is the first member: the mesh key named it.
+    Founder(Right),
+    /// It was invited.
+    Ticket(Ticket),
+    /// It is a member already, or cannot become one.
+    None,
+}
+
+/// What a node is made with.
+pub struct Settings {
+    pub key: SigningKey,
+    pub mesh: MeshId,
+    pub entrance: Entrance,
+    /// Random, new at every start: new incarnations are named from it.
+    pub seed: u64,
+    pub timings: Timings,
+    /// Attempts that are lost before a task counts as lost, from 1.
+    pub attempts: u32,
+    /// The program's version, for people.
+    pub version: String,
+}
+
+/// Whether this node may write entries yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is not a member as far as it knows.
+    Joining,
+    /// It learns what the others have, its own chain included, until this time.
+    Learning { until: u64 },
+    /// It takes part.
+    Active,
+}
+
+/// The kernel of one node.
+pub struct Node {
+    settings: Settings,
+    me: Place,
+    author: Author,
+    incarnations: u64,
+    stage: Stage,
+    now: Now,
+    offer: Offer,
+    clock: Clock,
+    ledger: Ledger,
+    quarantine: Quarantine,
+    queue: Queue,
+    peers: peers::Peers,
+    sync: sync::Sync,
+    custody: custody::Custody,
+    claims: claims::Claims,
+    duty: duty::Duty,
+    /// Tasks whose state changed and that nobody has looked at yet.
+    touched: BTreeSet<TaskId>,
+    /// Events that go into the next entry.
+    events: Vec<Event>,
+    /// Entries added by the present call.
+    added: Vec<Arc<Entry>>,
+    outbox: Vec<Output>,
+    next_token: u64,
+}
+
+impl Node {
+    /// A node that has these entries on disk, in the order in which they were kept.
+    pub fn new(now: Now, settings: Settings, kept: Vec<Arc<Entry>>) -> (Self, Vec<Output>) {
+        let peer = PeerId::from_public_key(settings.key.verifying_key().to_bytes());
+        let author = Author { peer, incarnation: incarnation(settings.seed, 0) };
+        let mut node = Self {
+            me: Place::of(peer),
+            author,
+            incarnations: 0,
+            stage: Stage::Joining,
+            now,
+            offer: Offer::default(),
+            clock: Clock::new(settings.mesh),
+            ledger: Ledger::default(),
+            quarantine: Quarantine::default(),
+            queue: Queue::new(),
+            peers: peers::Peers::new(now.mono),
+            sync: sync::Sync::default(),
+            custody: custody::Custody::default(),
+            claims: claims::Claims::default(),
+            duty: duty::Duty::default(),
+            touched: BTreeSet::new(),
+            events: Vec::new(),
+            added: Vec::new(),
+            outbox: Vec::new(),
+            next_token: 0,
+            settings,
+        };
+        for entry in kept {
+            // What was kept once is kept, void or not: another entry may stand on it.
+            let (placing, effects) = node.clock.place(&entry, true);
+            if let Placing::Placed { .. } = placing {
+                node.digest(&entry, &effects);
+            }
+        }
+        if let Some(last) = node.clock.last_incarnation(&peer) {
+            node.author = last;
+        }
+        node.begin();
+        node.settle();
+        let outputs = node.finish();
+        (node, outputs)
+    }
+
+    /// Takes what happened at `now`, gives back what is to be done, in order.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        // A clock that goes backward would make waits endless.
+        self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        match input {
+            Input::Wake => {}
+            Input::Connected(peer) => self.on_connected(peer),
+            Input::Disconnected(peer) => self.on_disconnected(peer),
+            Input::Entries { from, entries } => self.on_entries(from, entries),
+            Input::Presence(presence) => self.on_presence(*presence),
+            Input::Request { from, token, request } => self.on_request(from, token, request),
+            Input::Response { from, token, response } => self.on_response(from, token, response),
+            Input::Unanswered { from, token } => self.on_unanswered(from, token),
+            Input::Offer(offer) => self.on_offer(offer),
+            Input::Discovered { source, workloads } => self.on_discovered(source, workloads),
+            Input::Undiscovered { source } => self.on_undiscovered(&source),
+            Input::Submit { token, workload } => self.on_submit(token, *workload),
+            Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
+            Input::Ran { task, fence, report } => self.on_ran(task, fence, report),
+            Input::Drain { hand_over } => self.on_drain(hand_over),
+        }
+        self.settle();
+        self.finish()
+    }
+
+    /// When [`Input::Wake`] is due at the latest, in milliseconds of the forward clock.
+    pub fn next_wake(&self) -> u64 {
+        let start = match self.stage {
+            Stage::Learning { until } => until,
+            Stage::Joining | Stage::Active => u64::MAX,
+        };
+        let waits = [
+            start,
+            self.peers.next_wake(),
+            self.sync.next_wake(),
+            self.claims.next_wake(),
+            self.custody.next_wake(),
+            self.duty.next_wake(),
+        ];
+        waits.into_iter().min().unwrap_or(u64::MAX).max(self.now.mono + 1)
+    }
+
+    /// Everything that follows from what has just been learnt, until nothing does.
+    fn settle(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            self.take_stage();
+            self.watch_peers();
+            self.take_custody();
+            self.watch_tasks();
+            self.consider_claims();
+            self.look_for_work();
+            if self.events.is_empty() {
+                break;
+            }
+            self.write();
+        }
+        self.pull();
+        self.announce();
+    }
+
+    fn finish(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::with_capacity(self.outbox.len() + 1);
+        if !self.added.is_empty() {
+            outputs.push(Output::Persist(std::mem::take(&mut self.added)));
+        }
+        outputs.append(&mut self.outbox);
+        outputs
+    }
+
+    /// Puts the waiting events into entries, as many as one holds at a time.
+    fn write(&mut self) {
+        if !self.may_write() {
+            self.events.clear();
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.events).into_iter().peekable();
+        while waiting.peek().is_some() {
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            while let Some(event) = waiting.peek() {
+                let size = serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len());
+                if !events.is_empty() && (bytes + size > MAX_EVENT_BYTES || events.len() == MAX_EVENTS) {
+                    break;
+                }
+                bytes += size;
+                events.extend(waiting.next());
+            }
+            self.append(events);
+        }
+    }
+
+    fn append(&mut self, events: Vec<Event>) {
+        let body = self.clock.next_body(self.author, self.now.wall, events);
+        let entry = Arc::new(Entry::seal(body, &self.settings.key));
+        let (placing, effects) = self.clock.place(&entry, false);
+        if let Placing::Placed { counts: true } = placing {
+            self.custody.wrote(&entry);
+            self.added.push(entry.clone());
+            self.outbox.push(Output::Publish(vec![entry.clone()]));
+            self.digest(&entry, &effects);
+            self.peers.heads_changed(self.now.mono, &self.settings.timings);
+        } else {
+            let text = format!(
+                "this node's own entry was not taken ({placing:?}); it writes nothing more before it is restarted"
+            );
+            self.outbox.push(Output::Notice(Notice::Warning { text }));
+            self.stage = Stage::Joining;
+        }
+    }
+
+    /// Takes over what a newly placed entry says.
+    fn digest(&mut self, entry: &Entry, effects: &Effects) {
+        let Some(mark) = self.clock.mark(&entry.cid()).cloned() else { return };
+        let mut tasks = self.ledger.add(entry, &mark);
+        if effects.recounted {
+            tasks.extend(self.ledger.named());
+        }
+        for task in tasks {
+            if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {
+                self.touched.insert(task);
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let member = self.clock.members().contains(&self.me.peer());
+        let alone = self.clock.members().all().all(|member| member.peer == self.me.peer());
+        self.stage = match (&self.settings.entrance, member) {
+            (Entrance::Founder(right), false) => {
+                let right = right.clone();
+                self.events.push(Event::Admit(Admit { peer: self.me.peer(), right }));
+                Stage::Active
+            }
+            (_, true) if alone => Stage::Active,
+            (_, true) => Stage::Learning { until: self.now.mono + self.settings.timings.start },
+            (_, false) => Stage::Joining,
+        };
+        // Writing begins only once `settle` runs, so all tasks are looked at first.
+        self.touched.extend(self.ledger.open().iter().copied());
+    }
+
+    /// Moves on from joining and learning when the time or the entries say so.
+    fn take_stage(&mut self) {
+        if self.clock.fork_of(&self.author).is_some() {
+            self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
+        }
+        match self.stage {
+            Stage::Joining if self.clock.members().contains(&self.me.peer()) => {
+                self.stage = Stage::Learning { until: self.now.mono + self.settings.timings.start };
+            }
+            _ => {}
+        }
+        match self.stage {
+            Stage::Learning { .. } if self.sync.complete() => self.activate(),
+            Stage::Learning { until } if self.now.mono >= until => {
+                // The others may know more of this chain than this disk does.
+                if self.clock.written_by(&self.author) > 0 {
+                    self.renew_incarnation("no peer was reached that could tell how far the present one has got");
+                }
+                self.activate();
+            }
+            _ => {}
+        }
+    }
+
+    fn activate(&mut self) {
+        self.stage = Stage::Active;
+        self.touched.extend(self.ledger.open().iter().copied());
+        self.claims.look_again();
+    }
+
+    fn renew_incarnation(&mut self, why: &str) {
+        self.incarnations += 1;
+        self.author.incarnation = incarnation(self.settings.seed, self.incarnations);
+        let text = format!("this node writes under a new incarnation: {why}");
+        self.outbox.push(Output::Notice(Notice::Warning { text }));
+    }
+
+    fn may_write(&self) -> bool {
+        self.stage == Stage::Active
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.outbox.push(Output::Notice(notice));
+    }
+}
+
+/// The n-th incarnation that is named from a start's seed.
+fn incarnation(seed: u64, n: u64) -> Incarnation {
+    let digest = Digest::of(&[b"runmesh incarnation", &seed.to_be_bytes(), &n.to_be_bytes()]);
+    let bytes: [u8; 8] = std::array::from_fn(|i| digest.0[i]);
+    Incarnation(u64::from_be_bytes(bytes))
+}
+
+/// The state of a task as the ledger has it, for matching.
+fn claimed_by(state: &State) -> Option<(PeerId, super::task::Fence)> {
+    match state {
+        State::Claimed { holder, fence } => Some((*holder, *fence)),
+        _ => None,
+    }
+}

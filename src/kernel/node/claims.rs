@@ -1,0 +1,272 @@
+//! Taking tasks: who stands where, and when it is this node's turn.
+//!
+//! The first in rank claims at once, each further one a delay later and only after asking those ahead of it. A node
+//! claims nothing while it lacks a head that it was told of: it might not know that the task is taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Node, claimed_by};
+use crate::kernel::election::Seed;
+use crate::kernel::entry::{Claim, Event, Leave, Lose};
+use crate::kernel::id::{PeerId, TaskId};
+use crate::kernel::io::{Notice, Output, Reply, Request, Token};
+use crate::kernel::ledger::Folded;
+use crate::kernel::queue::Key;
+use crate::kernel::task::{Fence, Policy, State};
+
+/// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
+/// a few for each free slot of a mesh do not change who takes which.
+const WINDOW: usize = 64;
+/// The most peers ahead that are asked before a claim out of turn.
+const MAX_ASKED: usize = 8;
+
+/// A task that nobody holds, or whose holder is heard of no more.
+#[derive(Debug, Clone)]
+struct Waiting {
+    /// Since when it may be claimed, as far as this node knows.
+    since: u64,
+    /// The state of its claims when it was put here.
+    version: (u32, usize),
+    /// The questions to those ahead that are not answered yet; `None` before they are asked.
+    asked: Option<BTreeSet<Token>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    waiting: BTreeMap<TaskId, Waiting>,
+    turns: BTreeMap<Token, BTreeSet<TaskId>>,
+    look: bool,
+    next_claim: Option<u64>,
+    /// When a task may have to be ended, by time.
+    ends: BTreeSet<(u64, TaskId)>,
+}
+
+impl Claims {
+    pub(super) fn next_wake(&self) -> u64 {
+        self.next_claim.unwrap_or(u64::MAX).min(self.ends.first().map_or(u64::MAX, |(at, _)| *at))
+    }
+
+    /// Something changed that may make it this node's turn.
+    pub(super) fn look_again(&mut self) {
+        self.look = true;
+    }
+}
+
+impl Node {
+    /// Puts a task where it belongs after its state, or what is known of its holder, has changed.
+    pub(super) fn enqueue(&mut self, task: &TaskId) {
+        let Some(folded) = self.ledger.get(task) else { return };
+        let claimable = match &folded.state {
+            State::Pending => true,
+            State::Claimed { holder, .. } => *holder != self.me.peer() && self.custody.is_missed(task),
+            _ => false,
+        };
+        self.claims.look = true;
+        if !claimable {
+            self.claims.waiting.remove(task);
+            self.queue.remove(task);
+            return;
+        }
+        let version = (folded.attempt, folded.claims.iter().filter(|claim| claim.released.is_some()).count());
+        let now = self.now.mono;
+        let fresh = Waiting { since: now, version, asked: None };
+        let waiting = self.claims.waiting.entry(*task).or_insert_with(|| fresh.clone());
+        if waiting.version != version {
+            *waiting = fresh;
+        }
+        let since = waiting.since;
+        if let Some((after, _)) = self.ending(task, folded) {
+            self.claims.ends.insert((since + after, *task));
+        }
+        let runnable = folded.workload.policy() != Policy::GithubOnly
+            && folded.spent < self.settings.attempts
+            && Self::can_run(&self.offer, &folded.workload);
+        if runnable {
+            self.queue.put(Key::of(folded.workload.priority, folded.introduced, *task));
+        } else {
+            self.queue.remove(task);
+        }
+    }
+
+    /// Claims what it is this node's turn to claim, and ends what nobody will run.
+    pub(super) fn consider_claims(&mut self) {
+        if !self.may_write() {
+            return;
+        }
+        self.end_what_nobody_runs();
+        let due = self.claims.next_claim.is_some_and(|at| self.now.mono >= at);
+        if !std::mem::take(&mut self.claims.look) && !due {
+            return;
+        }
+        self.claims.next_claim = None;
+        if self.custody.draining() || !self.sync.has_all_it_was_told_of() {
+            return;
+        }
+        let members = self.clock.members();
+        if let Some(until) = self.peers.awaited(|peer| members.contains(peer), self.now.mono, &self.settings.timings) {
+            self.wake_for_claim(until);
+            return;
+        }
+        let mut free = self.free_slots();
+        if free == 0 || self.queue.is_empty() {
+            return;
+        }
+        let taken = self.taken_by_presence();
+        let window: Vec<TaskId> = self.queue.iter().take(WINDOW).map(Key::task).collect();
+        let mut questions: BTreeMap<PeerId, BTreeSet<TaskId>> = BTreeMap::new();
+        for task in window {
+            if free == 0 {
+                break;
+            }
+            if taken.contains(&task) || self.custody.runs(&task) {
+                continue;
+            }
+            if self.consider(&task, &mut questions) {
+                free -= 1;
+            }
+        }
+        self.ask_those_ahead(questions);
+    }
+
+    /// Claims the task if it is this node's turn. `true` when it is.
+    fn consider(&mut self, task: &TaskId, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> bool {
+        let (Some(folded), Some(waiting)) = (self.ledger.get(task), self.claims.waiting.get(task)) else {
+            return false;
+        };
+        let holder = claimed_by(&folded.state).map(|(holder, _)| holder);
+        let mut candidates = self.free_candidates(&folded.workload);
+        candidates.retain(|place| Some(place.peer()) != holder);
+        let seed = Seed::of(&folded.anchor, task);
+        let rank = seed.rank(&self.me, &candidates, &folded.last);
+        // Who has declined or lost it waits a turn even where nobody stands ahead.
+        let turns = u64::from(rank.rank) + u64::from(folded.last.contains(&self.me.peer()));
+        let due = waiting.since + turns * self.claim_delay();
+        if self.now.mono < due {
+            self.wake_for_claim(due);
+            return false;
+        }
+        if rank.rank > 0 {
+            match &waiting.asked {
+                Some(open) if !open.is_empty() => return false,
+                Some(_) => {}
+                None => {
+                    let ahead = seed.ranking(candidates.iter().chain([&self.me]), &folded.last);
+                    let ahead =
+                        ahead.iter().take(rank.rank as usize).filter(|peer| self.peers.is_connected(&peer.peer));
+                    let ahead: Vec<PeerId> = ahead.take(MAX_ASKED).map(|ranked| ranked.peer).collect();
+                    if !ahead.is_empty() {
+                        for peer in ahead {
+                            questions.entry(peer).or_default().insert(*task);
+                        }
+                        return false;
+                    }
+                }
+            }
+        }
+        let (attempt, anchor) = (folded.attempt + 1, folded.anchor);
+        self.events.push(Event::Claim(Claim { task: *task, attempt, anchor }));
+        self.notice(Notice::Elected {
+            task: *task,
+            attempt,
+            rank: rank.rank,
+            distance: rank.distance,
+            candidates: rank.candidates,
+        });
+        true
+    }
+
+    fn wake_for_claim(&mut self, at: u64) {
+        self.claims.next_claim = Some(self.claims.next_claim.map_or(at, |due| due.min(at)));
+    }
+
+    /// The wait of each further rank, in milliseconds.
+    pub(super) fn claim_delay(&self) -> u64 {
+        self.settings.timings.claim_delay.max(4 * self.sync.round_trip().unwrap_or(0))
+    }
+
+    /// Tasks that a heard peer says it runs under a claim that has not come here yet.
+    fn taken_by_presence(&self) -> BTreeSet<TaskId> {
+        let ahead = |(task, fence): (&TaskId, &Fence)| {
+            let behind = self.ledger.get(task).is_none_or(|folded| folded.attempt < fence.attempt);
+            behind.then_some(*task)
+        };
+        self.peers.heard().flat_map(|peer| peer.presence.running.iter().filter_map(ahead)).collect()
+    }
+
+    fn ask_those_ahead(&mut self, questions: BTreeMap<PeerId, BTreeSet<TaskId>>) {
+        for (peer, tasks) in questions {
+            let token = self.ask_turn(peer, Request::Turn { tasks: tasks.clone() });
+            for task in &tasks {
+                if let Some(waiting) = self.claims.waiting.get_mut(task) {
+                    waiting.asked.get_or_insert_default().insert(token);
+                }
+            }
+            self.claims.turns.insert(token, tasks);
+        }
+    }
+
+    /// One of those ahead has answered which tasks it takes, or never will.
+    pub(super) fn on_turn(&mut self, token: Token, mine: &BTreeSet<TaskId>) {
+        for task in self.claims.turns.remove(&token).unwrap_or_default() {
+            let Some(waiting) = self.claims.waiting.get_mut(&task) else { continue };
+            if mine.contains(&task) {
+                // Its claim is on the way; should it not come, the wait begins anew.
+                waiting.since = self.now.mono;
+                waiting.asked = None;
+            } else if let Some(open) = &mut waiting.asked {
+                open.remove(&token);
+            }
+        }
+        self.claims.look = true;
+    }
+
+    /// A peer behind this node asks whether it takes these tasks: it does now what it would do anyway, and says so.
+    pub(super) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
+        self.claims.look = true;
+        self.settle();
+        let taken = |task: &&TaskId| {
+            let state = self.ledger.get(task).map(|folded| &folded.state);
+            let free = matches!(state, None | Some(State::Pending)) || self.custody.is_missed(task);
+            self.custody.runs(task) || !free
+        };
+        let mine = tasks.iter().filter(taken).copied().collect();
+        self.outbox.push(Output::Reply { to: from, token, reply: Reply::Turn { mine } });
+    }
+
+    /// Writes the ending of tasks whose attempts are used up, or that GitHub is to keep.
+    fn end_what_nobody_runs(&mut self) {
+        let now = self.now.mono;
+        while let Some((at, task)) = self.claims.ends.first().copied() {
+            if now < at {
+                return;
+            }
+            self.claims.ends.pop_first();
+            let (Some(waiting), Some(folded)) = (self.claims.waiting.get(&task), self.ledger.get(&task)) else {
+                continue;
+            };
+            let Some((after, event)) = self.ending(&task, folded) else { continue };
+            let live = self.peers.heard().map(|peer| &peer.place);
+            let rank = Seed::of(&folded.anchor, &task).rank(&self.me, live, &BTreeSet::new());
+            let due = waiting.since + after + u64::from(rank.rank) * self.claim_delay();
+            if now < due {
+                self.claims.ends.insert((due, task));
+                continue;
+            }
+            // Should the entry not end the task after all, it is looked at once more.
+            self.claims.ends.insert((now + self.settings.timings.retry, task));
+            if self.sync.has_all_it_was_told_of() {
+                self.events.push(event);
+            }
+        }
+    }
+
+    /// How an unclaimed task ends by itself, and after how many milliseconds.
+    fn ending(&self, task: &TaskId, folded: &Folded) -> Option<(u64, Event)> {
+        if folded.spent >= self.settings.attempts {
+            return Some((0, Event::Lose(Lose { task: *task, attempt: folded.attempt })));
+        }
+        let unheld = folded.state == State::Pending;
+        let leaves = folded.workload.policy() == Policy::MeshFirst && unheld;
+        leaves.then(|| (u64::from(folded.workload.fallback_s) * 1000, Event::Leave(Leave { task: *task })))
+    }
+}

@@ -1,0 +1,282 @@
+//! What runs here, and whether what others hold still lives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Node, claimed_by};
+use crate::kernel::entry::{Entry, Event, Finish, MAX_NOTE, Release};
+use crate::kernel::id::{Cid, PeerId, TaskId};
+use crate::kernel::io::{Notice, Output, Presence, Report, StopReason};
+use crate::kernel::task::{Fence, ReleaseReason, State, Workload};
+
+#[derive(Debug)]
+struct Running {
+    fence: Fence,
+    workload: Arc<Workload>,
+    stopping: Option<StopReason>,
+}
+
+/// A task that another node holds.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    holder: PeerId,
+    fence: Fence,
+    since: u64,
+    /// When its life was last seen in its holder's presence; at first when the claim was learnt.
+    alive: u64,
+    missed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Custody {
+    running: BTreeMap<TaskId, Running>,
+    /// Entries by which this node, in this life, has claimed: only these claims may start anything.
+    fresh: BTreeSet<Cid>,
+    watched: BTreeMap<TaskId, Watch>,
+    held: BTreeMap<PeerId, usize>,
+    draining: bool,
+    handing_over: bool,
+    next_watch: Option<u64>,
+}
+
+impl Custody {
+    pub(super) fn next_wake(&self) -> u64 {
+        self.next_watch.unwrap_or(u64::MAX)
+    }
+
+    /// Remembers this node's own claims.
+    pub(super) fn wrote(&mut self, entry: &Entry) {
+        if entry.body().events.iter().any(|event| matches!(event, Event::Claim(_))) {
+            self.fresh.insert(entry.cid());
+        }
+    }
+
+    pub(super) fn fences(&self) -> BTreeMap<TaskId, Fence> {
+        self.running.iter().map(|(task, running)| (*task, running.fence)).collect()
+    }
+
+    pub(super) fn runs(&self, task: &TaskId) -> bool {
+        self.running.contains_key(task)
+    }
+
+    pub(super) fn occupied(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) const fn draining(&self) -> bool {
+        self.draining
+    }
+
+    /// How many tasks the ledger names this other peer as the holder of.
+    pub(super) fn held_by(&self, peer: &PeerId) -> usize {
+        self.held.get(peer).copied().unwrap_or(0)
+    }
+
+    /// Whether a task that another holds is heard of no more.
+    pub(super) fn is_missed(&self, task: &TaskId) -> bool {
+        self.watched.get(task).is_some_and(|watch| watch.missed)
+    }
+
+    /// Looks at the watched tasks again by this time.
+    pub(super) fn watch_by(&mut self, at: u64) {
+        self.next_watch = Some(self.next_watch.map_or(at, |due| due.min(at)));
+    }
+
+    /// Takes from a presence which tasks live.
+    pub(super) fn heard(&mut self, presence: &Presence, now: u64) {
+        for (task, fence) in &presence.running {
+            if let Some(watch) = self.watched.get_mut(task)
+                && watch.holder == presence.peer
+                && watch.fence == *fence
+            {
+                watch.alive = now;
+            }
+        }
+    }
+
+    fn watch(&mut self, task: TaskId, held: Option<(PeerId, Fence)>, now: u64) {
+        let before = self.watched.get(&task).copied();
+        if before.map(|watch| (watch.holder, watch.fence)) == held {
+            return;
+        }
+        if let Some(before) = before {
+            self.watched.remove(&task);
+            if let Some(count) = self.held.get_mut(&before.holder) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(&before.holder);
+                }
+            }
+        }
+        if let Some((holder, fence)) = held {
+            self.watched.insert(task, Watch { holder, fence, since: now, alive: now, missed: false });
+            *self.held.entry(holder).or_default() += 1;
+            self.watch_by(now);
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn free_slots(&self) -> u32 {
+        self.offer.slots.saturating_sub(u32::try_from(self.custody.occupied()).unwrap_or(u32::MAX))
+    }
+
+    /// Brings what runs here into line with the ledger, for every task whose state has changed.
+    pub(super) fn take_custody(&mut self) {
+        for task in std::mem::take(&mut self.touched) {
+            self.tell_of(&task);
+            let Some(folded) = self.ledger.get(&task) else { continue };
+            let (held, open) = (claimed_by(&folded.state), folded.state.is_open());
+            let mine = held.filter(|(holder, _)| *holder == self.me.peer()).map(|(_, fence)| fence);
+            let workload = folded.workload.clone();
+            match (mine, self.custody.running.get(&task).map(|running| running.fence)) {
+                (Some(fence), Some(running)) if fence == running => {}
+                (None, None) => {}
+                (Some(fence), None) => self.take_or_release(task, fence, workload),
+                (_, Some(_)) => self.stop(task, if open { StopReason::Lost } else { StopReason::Ended }),
+            }
+            self.custody.watch(task, held.filter(|(holder, _)| *holder != self.me.peer()), self.now.mono);
+            self.enqueue(&task);
+        }
+    }
+
+    fn take_or_release(&mut self, task: TaskId, fence: Fence, workload: Arc<Workload>) {
+        if self.custody.fresh.contains(&fence.claim) && !self.custody.handing_over {
+            self.custody.fresh.remove(&fence.claim);
+            self.custody.running.insert(task, Running { fence, workload: workload.clone(), stopping: None });
+            self.peers.changed(self.now.mono, &self.settings.timings);
+            self.outbox.push(Output::Start { task, fence, workload });
+        } else if self.may_write() {
+            let reason = if self.custody.handing_over { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
+            self.release(task, fence, reason, "its holder does not run it");
+        }
+    }
+
+    fn stop(&mut self, task: TaskId, why: StopReason) {
+        let Some(running) = self.custody.running.get_mut(&task) else { return };
+        if running.stopping.is_none() {
+            running.stopping = Some(why);
+            let fence = running.fence;
+            self.outbox.push(Output::Stop { task, fence, why });
+        }
+    }
+
+    fn release(&mut self, task: TaskId, fence: Fence, reason: ReleaseReason, note: &str) {
+        self.events.push(Event::Release(Release { task, fence, reason, note: shortened(note) }));
+    }
+
+    /// The runner room reports of something it was told to start.
+    pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report) {
+        let Some(running) = self.custody.running.remove(&task) else { return };
+        if running.fence != fence {
+            self.custody.running.insert(task, running);
+            return;
+        }
+        self.peers.changed(self.now.mono, &self.settings.timings);
+        self.claims.look_again();
+        let Some(folded) = self.ledger.get(&task) else { return };
+        let mine = claimed_by(&folded.state) == Some((self.me.peer(), fence));
+        let counts = folded.state.is_open() && folded.claim(&fence).is_some_and(|claim| claim.released.is_none());
+        match report {
+            // A result is worth telling even when another node holds the task by now: the first result ends it.
+            Report::Finished { conclusion, duration_ms, note } if counts => {
+                let note = shortened(&note);
+                self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note }));
+            }
+            Report::NotStarted { why } if counts => self.release(task, fence, ReleaseReason::NotStarted, &why),
+            Report::Stopped if mine => {
+                let handed_over = running.stopping == Some(StopReason::HandedOver);
+                let reason = if handed_over { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
+                let note = if handed_over { "its holder goes away" } else { "its holder had stopped it" };
+                self.release(task, fence, reason, note);
+            }
+            _ => {
+                // A claim under another fence may be waiting for this slot.
+                self.touched.insert(task);
+            }
+        }
+    }
+
+    pub(super) fn on_drain(&mut self, hand_over: bool) {
+        self.custody.draining = true;
+        self.peers.changed(self.now.mono, &self.settings.timings);
+        if hand_over {
+            self.custody.handing_over = true;
+            let tasks: Vec<TaskId> = self.custody.running.keys().copied().collect();
+            for task in tasks {
+                self.stop(task, StopReason::HandedOver);
+            }
+        }
+    }
+
+    /// Notices tasks of others that are heard of no more.
+    pub(super) fn watch_tasks(&mut self) {
+        let (now, timings) = (self.now.mono, self.settings.timings);
+        if self.custody.next_watch.is_none_or(|at| now < at) {
+            return;
+        }
+        self.custody.next_watch = None;
+        let (mut changed, mut next) = (Vec::new(), u64::MAX);
+        for (task, watch) in &self.custody.watched {
+            let limit = self.ledger.get(task).map_or(0, |folded| u64::from(folded.workload.time_limit_s) * 1000);
+            let overdue = watch.since + limit + timings.held_grace;
+            let closed =
+                self.peers.closed_at(&watch.holder).map_or(u64::MAX, |at| at.max(watch.since) + timings.close_grace);
+            let silent = (watch.alive + timings.failure).min(closed);
+            // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
+            let agreed = self.peers.hears(&watch.holder) || self.peers.others_agree_on_loss(&watch.holder);
+            let missed = now >= overdue || (now >= silent && agreed);
+            if missed != watch.missed {
+                changed.push((*task, watch.holder, missed));
+            }
+            if !missed {
+                // Not agreed yet: whoever changes their mind announces it, and that looks here again.
+                let due = if now >= silent { overdue } else { silent.min(overdue) };
+                next = next.min(due);
+            }
+        }
+        if next < u64::MAX {
+            self.custody.watch_by(next);
+        }
+        for (task, holder, missed) in changed {
+            if let Some(watch) = self.custody.watched.get_mut(&task) {
+                watch.missed = missed;
+            }
+            if missed {
+                self.notice(Notice::Missed { task, holder });
+            }
+            self.enqueue(&task);
+        }
+    }
+
+    /// Tells people what became of a task.
+    fn tell_of(&mut self, task: &TaskId) {
+        let Some(folded) = self.ledger.get(task) else { return };
+        let note = folded.note.clone();
+        let notice = match &folded.state {
+            State::Claimed { holder, fence } => Notice::Held { task: *task, holder: *holder, fence: *fence },
+            State::Completed { holder, conclusion, .. } => Notice::Ended {
+                task: *task,
+                word: folded.state.word(),
+                conclusion: Some(*conclusion),
+                holder: Some(*holder),
+                note,
+            },
+            State::Pending => match folded.claims.last() {
+                Some(claim) => Notice::Released { task: *task, holder: claim.author.peer, note },
+                None => return,
+            },
+            ended => Notice::Ended { task: *task, word: ended.word(), conclusion: None, holder: None, note },
+        };
+        self.notice(notice);
+    }
+
+    pub(super) fn workload_running(&self, task: &TaskId) -> Option<&Arc<Workload>> {
+        self.custody.running.get(task).map(|running| &running.workload)
+    }
+}
+
+/// Cut to what an entry may carry, at a character's border.
+pub(super) fn shortened(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_NOTE)].to_owned()
+}

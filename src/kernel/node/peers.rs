@@ -1,0 +1,271 @@
+//! Who is there: connections, presences, and what this node says of itself.
+
+use std::collections::BTreeMap;
+
+use super::{Node, Timings};
+use crate::kernel::election::Place;
+use crate::kernel::id::PeerId;
+use crate::kernel::io::{Notice, Output, Presence};
+use crate::kernel::task::Workload;
+
+/// The most peers of which a presence is remembered. Members only are, so this bounds a mesh, not an attacker.
+const MAX_PEERS: usize = 4096;
+
+/// Beats that a member with a fresh connection has for its first presence, before tasks are claimed without counting
+/// it among the candidates.
+const GREETING_BEATS: u64 = 2;
+
+/// How many former lives of a peer are remembered.
+const MAX_PAST: usize = 16;
+
+/// A member whose presence has been heard.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) place: Place,
+    pub(super) presence: Presence,
+    /// When the latest presence came.
+    pub(super) last: u64,
+    /// Since when it has been heard without a break.
+    pub(super) since: u64,
+    heard: bool,
+    /// Former lives, the latest last.
+    past: Vec<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    /// Peers with a connection, and since when.
+    connected: BTreeMap<PeerId, u64>,
+    /// When the last connection to a peer was closed, if nothing was heard of it since.
+    closed: BTreeMap<PeerId, u64>,
+    peers: BTreeMap<PeerId, Peer>,
+    beat: u64,
+    next_beat: u64,
+    announce_at: Option<u64>,
+    next_watch: u64,
+}
+
+impl Peers {
+    pub(super) fn new(now: u64) -> Self {
+        Self {
+            connected: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            beat: 0,
+            next_beat: now,
+            announce_at: None,
+            next_watch: u64::MAX,
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> u64 {
+        self.next_beat.min(self.announce_at.unwrap_or(u64::MAX)).min(self.next_watch)
+    }
+
+    pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
+        self.peers.get(peer)
+    }
+
+    /// All members ever heard.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// The members heard now.
+    pub(super) fn heard(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(|peer| peer.heard)
+    }
+
+    pub(super) fn hears(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.heard)
+    }
+
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.connected.contains_key(peer)
+    }
+
+    pub(super) fn connected(&self) -> impl Iterator<Item = &PeerId> {
+        self.connected.keys()
+    }
+
+    /// Until when a member with a fresh connection is waited for to say what it offers, if there is one.
+    pub(super) fn awaited(&self, is_member: impl Fn(&PeerId) -> bool, now: u64, timings: &Timings) -> Option<u64> {
+        let silent = self.connected.iter().filter(|(peer, _)| !self.hears(peer) && is_member(peer));
+        silent.map(|(_, since)| since + GREETING_BEATS * timings.beat).filter(|until| now < *until).max()
+    }
+
+    /// When the connection to a peer of which nothing was heard since was closed.
+    pub(super) fn closed_at(&self, peer: &PeerId) -> Option<u64> {
+        self.closed.get(peer).copied()
+    }
+
+    /// Whether those heard agree that the peer is not there: more than half of them, where they are more than one.
+    pub(super) fn others_agree_on_loss(&self, of: &PeerId) -> bool {
+        let (mut others, mut missing) = (0, 0);
+        for other in self.heard().filter(|other| other.place.peer() != *of) {
+            others += 1;
+            missing += usize::from(!other.presence.heard.contains(of));
+        }
+        others <= 1 || missing * 2 > others
+    }
+
+    /// What this node offers or runs has changed.
+    pub(super) fn changed(&mut self, now: u64, timings: &Timings) {
+        self.announce_by(now + timings.announce);
+    }
+
+    pub(super) fn heads_changed(&mut self, now: u64, timings: &Timings) {
+        self.announce_by(now + timings.heads);
+    }
+
+    fn announce_by(&mut self, at: u64) {
+        self.announce_at = Some(self.announce_at.map_or(at, |due| due.min(at)));
+    }
+}
+
+impl Node {
+    pub(super) fn on_connected(&mut self, peer: PeerId) {
+        self.peers.connected.insert(peer, self.now.mono);
+        self.sync.greet(peer);
+        // A newcomer should not wait a beat to learn who is here.
+        self.peers.changed(self.now.mono, &self.settings.timings);
+    }
+
+    pub(super) fn on_disconnected(&mut self, peer: PeerId) {
+        self.peers.connected.remove(&peer);
+        self.peers.closed.insert(peer, self.now.mono);
+        if self.peers.closed.len() > MAX_PEERS {
+            self.peers.closed.pop_first();
+        }
+        self.peers.next_watch = self.peers.next_watch.min(self.now.mono + self.settings.timings.close_grace);
+        self.custody.watch_by(self.now.mono + self.settings.timings.close_grace);
+        self.sync.forget(&peer);
+    }
+
+    /// Takes a presence whose signature has been checked.
+    pub(super) fn on_presence(&mut self, presence: Presence) {
+        let peer = presence.peer;
+        let known = self.peers.peers.get(&peer);
+        let stale = known.is_some_and(|known| {
+            let again = known.presence.life == presence.life;
+            // Another life shows once the former one is not heard any more; a replay of a former life never does.
+            (again && known.presence.beat >= presence.beat)
+                || (!again && (known.heard || known.past.contains(&presence.life)))
+        });
+        let stranger = !self.clock.members().contains(&peer);
+        if peer == self.me.peer() || stale || (known.is_none() && self.peers.peers.len() >= MAX_PEERS) {
+            return;
+        }
+        self.note_heads(peer, &presence);
+        if stranger {
+            return;
+        }
+        let now = self.now.mono;
+        let known = self.peers.peers.get(&peer);
+        self.peers.closed.remove(&peer);
+        self.custody.heard(&presence, now);
+        let heard = known.is_some_and(|known| known.heard);
+        let matters = known.is_none_or(|known| {
+            let (a, b) = (&known.presence, &presence);
+            !heard
+                || (&a.offer, a.free, a.draining, &a.running, &a.heard)
+                    != (&b.offer, b.free, b.draining, &b.running, &b.heard)
+        });
+        let since = known.filter(|_| heard).map_or(now, |known| known.since);
+        let place = known.map_or_else(|| Place::of(peer), |known| known.place);
+        let mut past = known.map(|known| known.past.clone()).unwrap_or_default();
+        if let Some(known) = known
+            && known.presence.life != presence.life
+        {
+            past.push(known.presence.life);
+            past.drain(..past.len().saturating_sub(MAX_PAST));
+        }
+        self.peers.peers.insert(peer, Peer { place, presence, last: now, since, heard: true, past });
+        self.peers.next_watch = self.peers.next_watch.min(now + self.settings.timings.failure);
+        if !heard {
+            self.notice(Notice::PeerHeard { peer });
+            self.peers.changed(now, &self.settings.timings);
+        }
+        if matters {
+            self.claims.look_again();
+            self.custody.watch_by(now);
+        }
+    }
+
+    /// Notices who is not heard any more.
+    pub(super) fn watch_peers(&mut self) {
+        let (now, timings) = (self.now.mono, self.settings.timings);
+        if now < self.peers.next_watch {
+            return;
+        }
+        let (mut lost, mut next) = (Vec::new(), u64::MAX);
+        for (id, peer) in &mut self.peers.peers {
+            if !peer.heard {
+                continue;
+            }
+            let closed = self.peers.closed.get(id).map(|at| at + timings.close_grace);
+            let due = (peer.last + timings.failure).min(closed.unwrap_or(u64::MAX));
+            if due <= now {
+                peer.heard = false;
+                lost.push(*id);
+            } else {
+                next = next.min(due);
+            }
+        }
+        self.peers.next_watch = next;
+        for peer in lost {
+            self.notice(Notice::PeerLost { peer });
+            self.peers.changed(now, &timings);
+            self.claims.look_again();
+            self.custody.watch_by(now);
+        }
+    }
+
+    /// Says what there is to say of this node, when it is time.
+    pub(super) fn announce(&mut self) {
+        let now = self.now.mono;
+        if now < self.peers.next_beat && self.peers.announce_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.peers.next_beat = now + self.settings.timings.beat;
+        self.peers.announce_at = None;
+        self.peers.beat += 1;
+        if !self.clock.members().contains(&self.me.peer()) {
+            return;
+        }
+        let presence = Presence {
+            peer: self.me.peer(),
+            life: self.settings.seed,
+            beat: self.peers.beat,
+            heads: self.clock.heads().clone(),
+            vector: self.clock.vector(),
+            offer: self.offer.clone(),
+            free: self.free_slots(),
+            draining: self.custody.draining(),
+            running: self.custody.fences(),
+            heard: self.peers.heard().map(|peer| peer.place.peer()).collect(),
+            discovered: self.duty.ages(now),
+            version: self.settings.version.clone(),
+        };
+        self.outbox.push(Output::Announce(Box::new(presence)));
+    }
+
+    /// Whether a host with this offer may run the workload.
+    pub(super) fn can_run(offer: &super::Offer, workload: &Workload) -> bool {
+        workload.labels.is_subset(&offer.labels)
+            && workload.repository.sources().iter().any(|source| offer.sources.contains(source))
+    }
+
+    /// The heard members that may run the workload and have a slot free, as far as one can tell from here.
+    pub(super) fn free_candidates(&self, workload: &Workload) -> Vec<Place> {
+        let may = |peer: &&Peer| {
+            let presence = &peer.presence;
+            !presence.draining
+                && presence.free > 0
+                && !self.peers.closed.contains_key(&presence.peer)
+                && self.custody.held_by(&presence.peer) < presence.offer.slots as usize
+                && Self::can_run(&presence.offer, workload)
+        };
+        self.peers.heard().filter(may).map(|peer| peer.place).collect()
+    }
+}

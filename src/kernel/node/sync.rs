@@ -1,0 +1,326 @@
+//! Getting what is missing: one question at a time, to a peer that is known to have more.
+//!
+//! Gossip is a hint, this is the truth. A node asks whoever it has just met, whoever named a head that is not here, and
+//! whoever brought an entry whose parents are missing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::{Entrance, Node, Stage};
+use crate::kernel::clock::{Placing, Refusal};
+use crate::kernel::entry::Entry;
+use crate::kernel::id::{Cid, Digest, PeerId};
+use crate::kernel::io::{Notice, Output, Presence, Reply, Request, Response, Token};
+
+/// The most entries that one answer names; the daemon cuts a page by its bytes besides.
+const MAX_LISTED: usize = 4096;
+/// The most entries asked for by name at once.
+const MAX_WANTED: usize = 256;
+/// The most heads that are remembered as told of and not here.
+const MAX_TOLD: usize = 4096;
+/// A head that nobody could deliver after so many questions is not waited for any longer.
+const MAX_ASKED: u32 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    Sync,
+    Join,
+    Turn,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    by: PeerId,
+    asked: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Sync {
+    /// Questions whose answers are awaited, and when they were put.
+    open: BTreeMap<Token, (PeerId, Asked, u64)>,
+    syncing: Option<Token>,
+    /// Whom to ask next.
+    next: VecDeque<PeerId>,
+    /// Heads that peers named and that are not here.
+    told: BTreeMap<Cid, Told>,
+    retry_at: Option<u64>,
+    /// When some peer is asked although nothing seems to be missing.
+    next_round: u64,
+    rounds: u64,
+    /// A member has said that this node is one now.
+    admitted: bool,
+    /// Whether some peer has given everything it had since this node started.
+    complete: bool,
+    /// The smoothed round trip of questions, in milliseconds.
+    round_trip: Option<u64>,
+}
+
+impl Sync {
+    pub(super) fn next_wake(&self) -> u64 {
+        self.retry_at.unwrap_or(u64::MAX).min(if self.syncing.is_none() { self.next_round } else { u64::MAX })
+    }
+
+    pub(super) const fn complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether everything that peers said they have is here, but for what they could not deliver.
+    pub(super) fn has_all_it_was_told_of(&self) -> bool {
+        self.told.values().all(|told| told.asked >= MAX_ASKED)
+    }
+
+    pub(super) fn told(&self) -> usize {
+        self.told.len()
+    }
+
+    pub(super) const fn round_trip(&self) -> Option<u64> {
+        self.round_trip
+    }
+
+    pub(super) fn greet(&mut self, peer: PeerId) {
+        if !self.next.contains(&peer) {
+            self.next.push_back(peer);
+        }
+    }
+
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.next.retain(|next| next != peer);
+    }
+
+    fn heard_answer(&mut self, asked_at: u64, now: u64) {
+        let sample = now - asked_at;
+        // RFC 6298's smoothing, alpha = 1/8.
+        self.round_trip = Some(self.round_trip.map_or(sample, |smooth| (7 * smooth + sample) / 8));
+    }
+}
+
+impl Node {
+    /// Entries that came by gossip or on a page.
+    pub(super) fn on_entries(&mut self, from: PeerId, entries: Vec<Arc<Entry>>) {
+        self.take_entries(from, entries);
+    }
+
+    /// Places entries and all that waited for them. `true` when anything new was placed.
+    fn take_entries(&mut self, from: PeerId, entries: Vec<Arc<Entry>>) -> bool {
+        let mut any = false;
+        let mut waiting: VecDeque<(Arc<Entry>, PeerId)> = entries.into_iter().map(|entry| (entry, from)).collect();
+        while let Some((entry, from)) = waiting.pop_front() {
+            let cid = entry.cid();
+            // An entry that a peer named as a head may be a void one that counting entries stand on.
+            let wanted = self.quarantine.wants(&cid);
+            let (placing, effects) = self.clock.place(&entry, wanted);
+            match placing {
+                Placing::Known => {
+                    self.sync.told.remove(&cid);
+                }
+                Placing::Placed { .. } => {
+                    any = true;
+                    self.sync.told.remove(&cid);
+                    self.added.push(entry.clone());
+                    self.digest(&entry, &effects);
+                    self.peers.heads_changed(self.now.mono, &self.settings.timings);
+                    self.claims.look_again();
+                    if let Some(fork) = effects.fork {
+                        self.notice(Notice::Equivocation {
+                            author: fork.author,
+                            sequence: fork.sequence,
+                            first: fork.first,
+                            second: fork.second,
+                        });
+                    }
+                    waiting.extend(self.quarantine.arrived(&cid));
+                }
+                Placing::Missing(missing) => {
+                    if self.quarantine.keep(entry, from, missing) {
+                        self.sync.greet(from);
+                    }
+                }
+                Placing::Refused(refusal) => {
+                    self.sync.told.remove(&cid);
+                    self.quarantine.refused(&cid);
+                    if refusal != Refusal::Void {
+                        self.notice(Notice::Refused { from, why: format!("{cid}: {refusal}") });
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    /// Takes note of heads that a presence names and that are not here.
+    pub(super) fn note_heads(&mut self, peer: PeerId, presence: &Presence) {
+        // What the peer has left out since was not delivered and is not there any more.
+        let before = self.sync.told.len();
+        self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        if self.sync.told.len() != before {
+            self.claims.look_again();
+        }
+        let mut unknown = false;
+        for head in &presence.heads {
+            if self.clock.contains(head) || self.sync.told.len() >= MAX_TOLD {
+                continue;
+            }
+            let told = self.sync.told.entry(*head).or_insert(Told { by: peer, asked: 0 });
+            unknown |= told.asked < MAX_ASKED;
+        }
+        if unknown {
+            self.sync.greet(peer);
+        }
+    }
+
+    /// Asks the next peer, unless a question is open.
+    pub(super) fn pull(&mut self) {
+        let now = self.now.mono;
+        if self.sync.syncing.is_some() || self.sync.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.sync.retry_at = None;
+        while let Some(peer) = self.sync.next.pop_front() {
+            if !self.peers.is_connected(&peer) {
+                continue;
+            }
+            match (&self.stage, &self.settings.entrance) {
+                (Stage::Joining, Entrance::Ticket(ticket)) if !self.sync.admitted => {
+                    let request = Request::Join { ticket: ticket.clone() };
+                    self.ask(peer, request, Asked::Join);
+                }
+                _ => self.ask_for_more(peer),
+            }
+            self.sync.next_round = now + self.settings.timings.round;
+            return;
+        }
+        // Nobody is left to ask, and something is still missing: ask again whoever is connected.
+        let missing = !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
+        let connected: BTreeSet<PeerId> = self.peers.connected().copied().collect();
+        if missing && !connected.is_empty() {
+            let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
+            let others = connected.iter().filter(|peer| !tellers.contains(peer));
+            self.sync.next = tellers.intersection(&connected).chain(others).take(3).copied().collect();
+            self.sync.retry_at = Some(now + self.settings.timings.retry);
+        } else if now >= self.sync.next_round {
+            // Gossip may have been lost without a trace: some peer is asked now and then.
+            self.sync.rounds += 1;
+            self.sync.next_round = now + self.settings.timings.round;
+            let draw = Digest::of(&[&self.settings.seed.to_be_bytes(), &self.sync.rounds.to_be_bytes()]);
+            let at = usize::from(draw.0[0]) % connected.len().max(1);
+            if let Some(peer) = connected.iter().nth(at).copied() {
+                self.ask_for_more(peer);
+            }
+        }
+    }
+
+    fn ask_for_more(&mut self, peer: PeerId) {
+        let mut want = self.quarantine.missing(MAX_WANTED);
+        let told = self.sync.told.iter().filter(|(_, told)| told.asked < MAX_ASKED).map(|(cid, _)| *cid);
+        want.extend(told.take(MAX_WANTED - want.len()));
+        let request = Request::Sync { vector: self.clock.vector(), want };
+        self.ask(peer, request, Asked::Sync);
+    }
+
+    fn ask(&mut self, to: PeerId, request: Request, asked: Asked) -> Token {
+        let token = self.token();
+        if asked != Asked::Turn {
+            self.sync.syncing = Some(token);
+        }
+        self.sync.open.insert(token, (to, asked, self.now.mono));
+        self.outbox.push(Output::Request { to, token, request });
+        token
+    }
+
+    /// Asks a peer that stands ahead whether it takes these tasks.
+    pub(super) fn ask_turn(&mut self, to: PeerId, request: Request) -> Token {
+        self.ask(to, request, Asked::Turn)
+    }
+
+    pub(super) fn on_response(&mut self, from: PeerId, token: Token, response: Response) {
+        let Some((peer, asked, at)) = self.sync.open.remove(&token) else { return };
+        if peer != from {
+            self.sync.open.insert(token, (peer, asked, at));
+            return;
+        }
+        self.sync.heard_answer(at, self.now.mono);
+        if self.sync.syncing == Some(token) {
+            self.sync.syncing = None;
+        }
+        match (asked, response) {
+            (Asked::Sync, Response::Page { entries, more }) => {
+                let progress = self.take_entries(from, entries);
+                if more && progress {
+                    self.ask_for_more(from);
+                } else {
+                    self.sync.complete = true;
+                    self.count_undelivered();
+                }
+            }
+            (Asked::Join, Response::Admitted) => {
+                self.sync.admitted = true;
+                self.sync.greet(from);
+            }
+            (Asked::Turn, Response::Turn { mine }) => self.on_turn(token, &mine),
+            (asked, Response::Refused { why }) => {
+                if asked == Asked::Turn {
+                    self.on_turn(token, &BTreeSet::new());
+                } else {
+                    self.notice(Notice::Refused { from, why });
+                    self.retry(from);
+                }
+            }
+            (_, other) => {
+                self.notice(Notice::Refused { from, why: format!("an answer that was not asked for: {other:.60?}") });
+                self.retry(from);
+            }
+        }
+    }
+
+    pub(super) fn on_unanswered(&mut self, from: PeerId, token: Token) {
+        let Some((_, asked, _)) = self.sync.open.remove(&token) else { return };
+        if self.sync.syncing == Some(token) {
+            self.sync.syncing = None;
+        }
+        if asked == Asked::Turn {
+            self.on_turn(token, &BTreeSet::new());
+        } else {
+            self.retry(from);
+        }
+    }
+
+    /// Tries a peer again after the others, and after a while.
+    fn retry(&mut self, peer: PeerId) {
+        if self.peers.is_connected(&peer) {
+            self.sync.greet(peer);
+        }
+        self.sync.retry_at = Some(self.now.mono + self.settings.timings.retry);
+    }
+
+    /// A peer has given all it has. Heads that are still not here have been asked for in vain once more.
+    fn count_undelivered(&mut self) {
+        for (cid, told) in &mut self.sync.told {
+            if !self.quarantine.contains(cid) {
+                told.asked += 1;
+            }
+        }
+        self.claims.look_again();
+    }
+
+    /// What a peer asks of this node's entries.
+    pub(super) fn on_sync_request(
+        &mut self,
+        from: PeerId,
+        token: Token,
+        vector: &crate::kernel::io::Vector,
+        want: &BTreeSet<Cid>,
+    ) {
+        let mut cids: Vec<Cid> = Vec::new();
+        for fork in self.clock.proofs(vector) {
+            cids.extend([fork.first, fork.second]);
+        }
+        cids.extend(want.iter().filter(|cid| self.clock.contains(cid)).take(MAX_WANTED));
+        let lacking = self.clock.lacking(vector, MAX_LISTED);
+        let more = lacking.len() == MAX_LISTED;
+        // What is lacking stands in causal order; what was asked for by name may stand on it, so it comes after.
+        let lacking_too: BTreeSet<Cid> = lacking.iter().copied().collect();
+        cids.retain(|cid| !lacking_too.contains(cid));
+        let cids = lacking.into_iter().chain(cids).collect();
+        self.outbox.push(Output::Reply { to: from, token, reply: Reply::Page { cids, more } });
+    }
+}

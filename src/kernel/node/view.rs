@@ -1,0 +1,157 @@
+//! What a node shows of itself: snapshots for people and programs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Node, Stage, claimed_by};
+use crate::kernel::clock::Member;
+use crate::kernel::election::Seed;
+use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
+use crate::kernel::io::{Offer, Presence, SourceKey, Vector};
+use crate::kernel::ledger::Folded;
+use crate::kernel::task::{State, Workload};
+
+/// How far a node is in taking part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Not a member yet.
+    Joining,
+    /// A member that learns what the others have.
+    Learning,
+    /// Takes part.
+    Active,
+    /// Takes part, claims nothing new.
+    Draining,
+}
+
+/// A node in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub standing: Standing,
+    pub author: Author,
+    pub heads: Vec<Cid>,
+    pub entries: usize,
+    pub waiting_entries: usize,
+    /// Heads that peers have named and that are not here.
+    pub missing_heads: usize,
+    pub state_hash: Digest,
+    /// How many tasks are in each state, by DESIGN.md's words.
+    pub tasks: BTreeMap<&'static str, usize>,
+    pub offer: Offer,
+    pub free: u32,
+}
+
+impl Node {
+    pub const fn peer(&self) -> PeerId {
+        self.me.peer()
+    }
+
+    pub fn status(&self) -> Status {
+        let words = ["pending", "claimed", "running", "completed", "cancelled", "lost", "left-to-github"];
+        let mut tasks: BTreeMap<&'static str, usize> = words.into_iter().map(|word| (word, 0)).collect();
+        for (task, folded) in self.ledger.all() {
+            *tasks.entry(self.word(task, folded)).or_default() += 1;
+        }
+        Status {
+            standing: self.standing(),
+            author: self.author,
+            heads: self.clock.heads().iter().copied().collect(),
+            entries: self.clock.len(),
+            waiting_entries: self.quarantine.len(),
+            missing_heads: self.sync.told(),
+            state_hash: self.state_hash(),
+            tasks,
+            offer: self.offer.clone(),
+            free: self.free_slots(),
+        }
+    }
+
+    pub fn standing(&self) -> Standing {
+        match self.stage {
+            Stage::Joining => Standing::Joining,
+            Stage::Learning { .. } => Standing::Learning,
+            Stage::Active if self.custody.draining() => Standing::Draining,
+            Stage::Active => Standing::Active,
+        }
+    }
+
+    /// A hash of all that nodes agree on: members and tasks.
+    pub fn state_hash(&self) -> Digest {
+        let mut members = Vec::new();
+        for member in self.members() {
+            members.extend_from_slice(&member.peer.to_bytes());
+        }
+        Digest::of(&[&members, &self.ledger.state_hash().0])
+    }
+
+    pub fn heads(&self) -> impl Iterator<Item = &Cid> {
+        self.clock.heads().iter()
+    }
+
+    pub fn vector(&self) -> Vector {
+        self.clock.vector()
+    }
+
+    /// All introduced tasks, by id.
+    pub fn tasks(&self) -> impl Iterator<Item = (&TaskId, &Folded)> {
+        self.ledger.all()
+    }
+
+    pub fn task(&self, task: &TaskId) -> Option<&Folded> {
+        self.ledger.get(task)
+    }
+
+    /// The task's state in DESIGN.md's words: what the entries say, and `running` where its holder says that it does.
+    pub fn word(&self, task: &TaskId, folded: &Folded) -> &'static str {
+        let Some((holder, fence)) = claimed_by(&folded.state) else { return folded.state.word() };
+        let runs = if holder == self.me.peer() {
+            self.custody.runs(task)
+        } else {
+            self.peers.get(&holder).is_some_and(|peer| peer.presence.running.get(task) == Some(&fence))
+        };
+        if runs { "running" } else { folded.state.word() }
+    }
+
+    /// The waiting tasks that this host may run, the first first.
+    pub fn queue(&self) -> impl Iterator<Item = TaskId> {
+        self.queue.iter().map(crate::kernel::queue::Key::task)
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = Member> {
+        self.clock.members().all()
+    }
+
+    /// The latest presence of each member heard of, when it came, and whether it is heard now.
+    pub fn presences(&self) -> impl Iterator<Item = (&Presence, u64, bool)> {
+        self.peers.all().map(|peer| (&peer.presence, peer.last, self.peers.hears(&peer.presence.peer)))
+    }
+
+    /// What runs here.
+    pub fn running(&self) -> impl Iterator<Item = (TaskId, crate::kernel::task::Fence, Arc<Workload>)> {
+        let fences = self.custody.fences();
+        fences.into_iter().filter_map(|(task, fence)| Some((task, fence, self.workload_running(&task)?.clone())))
+    }
+
+    /// Whose duty each source that this host lists is.
+    pub fn duties(&self) -> BTreeMap<SourceKey, PeerId> {
+        self.offer.sources.iter().map(|key| (key.clone(), self.on_duty(key))).collect()
+    }
+
+    /// The heard candidates for a task, the first first, whether or not a slot is free: the same on all nodes that hear
+    /// the same peers.
+    pub fn ranking(&self, task: &TaskId) -> Vec<(PeerId, u32)> {
+        let Some(folded) = self.ledger.get(task) else { return Vec::new() };
+        let others = self.peers.heard().filter(|peer| Self::can_run(&peer.presence.offer, &folded.workload));
+        let mut places: Vec<_> = others.map(|peer| peer.place).collect();
+        if Self::can_run(&self.offer, &folded.workload) {
+            places.push(self.me);
+        }
+        let ranking = Seed::of(&folded.anchor, task).ranking(&places, &folded.last);
+        ranking.into_iter().map(|ranked| (ranked.peer, ranked.distance)).collect()
+    }
+
+    /// Whether nothing is left to do but to wait: every task has ended.
+    pub fn is_done(&self) -> bool {
+        self.ledger.all().all(|(_, folded)| !matches!(folded.state, State::Pending | State::Claimed { .. }))
+    }
+}

@@ -1,0 +1,47 @@
+//! How long a node waits for what. All in milliseconds of the clock that only goes forward.
+
+/// The waits of a node; [`Timings::default`] is for a real network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    /// Between two presences when nothing changes. Own choice: three fit into the failure time.
+    pub beat: u64,
+    /// Hearing nothing of a peer or a running task for this long is taken as its loss. The goal of DESIGN.md section
+    /// 10 is a takeover within 4 s of silence; serf needs 5.4.
+    pub failure: u64,
+    /// After a closed connection: how long the peer may take to be heard again. The goal is a takeover within 1 s.
+    pub close_grace: u64,
+    /// The least wait of each further rank before it claims; four measured round trips if that is more.
+    pub claim_delay: u64,
+    /// What a task may exceed its time limit by before it counts as lost.
+    pub held_grace: u64,
+    /// How long a node that starts looks for a peer before it goes on alone, under a new incarnation.
+    pub start: u64,
+    /// Before a failed sync is tried again.
+    pub retry: u64,
+    /// How long changes of what this node offers or runs are collected before they are announced.
+    pub announce: u64,
+    /// How long changed heads are collected before they are announced.
+    pub heads: u64,
+    /// Between two questions to some peer although nothing seems to be missing: what a lost gossip message costs.
+    pub round: u64,
+    /// Between two discoveries of a source.
+    pub discovery: u64,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            beat: 1_000,
+            failure: 3_000,
+            close_grace: 400,
+            claim_delay: 100,
+            held_grace: 60_000,
+            start: 5_000,
+            retry: 1_000,
+            announce: 10,
+            heads: 200,
+            round: 5_000,
+            discovery: 60_000,
+        }
+    }
+}
