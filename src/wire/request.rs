@@ -1,0 +1,128 @@
+//! What one node asks another directly.
+
+use prost::Message as _;
+
+use super::field::{cid, count, counts, decode, set, task, ticket, ticket_message, vector};
+use super::limits::{MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
+use super::{WireError, proto};
+use crate::kernel::io::Request;
+
+/// The bytes of a request. Of too many wanted entries, or tasks, the first are asked for.
+///
+/// # Errors
+/// [`WireError::TooMany`] for a vector of more than [`MAX_SYNC_AUTHORS`]: a shorter one would ask again and again for
+/// what is here already.
+pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
+    use proto::request::Ask;
+    let ask = match request {
+        Request::Sync { vector, want } => {
+            count(vector.len(), "authors in the vector", MAX_SYNC_AUTHORS)?;
+            let want = want.iter().take(MAX_WANT).map(|cid| cid.digest().to_vec()).collect();
+            Ask::Sync(proto::Sync { vector: counts(vector).collect(), want })
+        }
+        Request::Turn { tasks } => {
+            Ask::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
+        }
+        Request::Join { ticket } => Ask::Join(ticket_message(ticket)),
+    };
+    Ok(proto::Request { ask: Some(ask) }.encode_to_vec())
+}
+
+/// Opens a request.
+///
+/// # Errors
+/// [`WireError::Unknown`] for what a later version may ask; anything else is provably bad.
+pub fn open(bytes: &[u8]) -> Result<Request, WireError> {
+    use proto::request::Ask;
+    let message: proto::Request = decode(bytes, "a request", MAX_REQUEST)?;
+    Ok(match message.ask.ok_or(WireError::Unknown)? {
+        Ask::Sync(sync) => Request::Sync {
+            vector: vector(sync.vector, MAX_SYNC_AUTHORS)?,
+            want: set(sync.want, "entries wanted", MAX_WANT, |one| cid(&one))?,
+        },
+        Ask::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
+        Ask::Join(join) => Request::Join { ticket: ticket(&join)? },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::entry::{Signature, Ticket};
+    use crate::kernel::id::{Author, Cid, Incarnation, PeerId};
+    use crate::wire::field::arbitrary;
+
+    fn sync(authors: usize, want: usize) -> Request {
+        let digest = |n: usize| *Cid::of(&n.to_be_bytes()).digest();
+        let author = |n| Author { peer: PeerId::from_public_key(digest(n)), incarnation: Incarnation(n as u64) };
+        Request::Sync {
+            vector: (0..authors).map(|n| (author(n), u64::MAX)).collect(),
+            want: (0..want).map(|n| Cid::from_digest(digest(n))).collect(),
+        }
+    }
+
+    #[test]
+    fn the_largest_request_fits() {
+        let largest = sync(MAX_SYNC_AUTHORS, MAX_WANT);
+        let bytes = seal(&largest).expect("seals");
+        assert!(bytes.len() <= MAX_REQUEST, "{}", bytes.len());
+        assert_eq!(open(&bytes), Ok(largest));
+    }
+
+    #[test]
+    fn limits_hold() {
+        assert!(matches!(seal(&sync(MAX_SYNC_AUTHORS + 1, 0)), Err(WireError::TooMany { .. })));
+        let opened = open(&seal(&sync(0, MAX_WANT + 1)).expect("seals")).expect("opens");
+        assert!(matches!(opened, Request::Sync { want, .. } if want.len() == MAX_WANT));
+        let ask = |ask| open(&proto::Request { ask: Some(ask) }.encode_to_vec());
+        let many = |count: usize| (0..count).map(|n| Cid::of(&n.to_be_bytes()).digest().to_vec()).collect::<Vec<_>>();
+        let wanted = proto::Sync { vector: Vec::new(), want: many(MAX_WANT + 1) };
+        assert!(matches!(ask(proto::request::Ask::Sync(wanted)), Err(WireError::TooMany { .. })));
+        let turn = proto::Tasks { task: many(MAX_TURN + 1) };
+        assert!(matches!(ask(proto::request::Ask::Turn(turn)), Err(WireError::TooMany { .. })));
+        let twice = proto::Tasks { task: vec![vec![1; 32]; 2] };
+        assert!(matches!(ask(proto::request::Ask::Turn(twice)), Err(WireError::Repeated { .. })));
+        assert!(matches!(open(&vec![0; MAX_REQUEST + 1]), Err(WireError::TooLarge { .. })));
+        let vector = (0..=MAX_SYNC_AUTHORS as u64)
+            .map(|n| proto::Count { peer: vec![1; 32], incarnation: n, sequence: 0 })
+            .collect();
+        let long = proto::Sync { vector, want: Vec::new() };
+        assert!(matches!(ask(proto::request::Ask::Sync(long)), Err(WireError::TooMany { .. })));
+    }
+
+    #[test]
+    fn what_a_later_version_asks_is_not_a_fault() {
+        // Field 15, an empty message.
+        assert_eq!(open(&[0x7a, 0x00]), Err(WireError::Unknown));
+        assert!(!WireError::Unknown.is_provably_bad());
+    }
+
+    fn any_request() -> impl Strategy<Value = Request> {
+        let ticket = (any::<u64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(id, expires_ms, half)| {
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(&half);
+            Ticket { id, expires_ms, signature: Signature(signature) }
+        });
+        prop_oneof![
+            (arbitrary::vector(), btree_set(arbitrary::cid(), 0..9))
+                .prop_map(|(vector, want)| Request::Sync { vector, want }),
+            btree_set(arbitrary::task(), 0..9).prop_map(|tasks| Request::Turn { tasks }),
+            ticket.prop_map(|ticket| Request::Join { ticket }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_is_read_back(request in any_request()) {
+            prop_assert_eq!(open(&seal(&request).expect("seals")), Ok(request));
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = open(&bytes);
+        }
+    }
+}

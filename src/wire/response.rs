@@ -1,0 +1,147 @@
+//! The answers to requests. Pages are made of stored bytes as they are, without opening them.
+
+use prost::Message as _;
+
+use super::field::{clip, decode, set, task, text};
+use super::gossip::open_all;
+use super::limits::{MAX_PAGE, MAX_PAGE_ENTRIES, MAX_RESPONSE, MAX_TURN, MAX_WHY};
+use super::{WireError, proto};
+use crate::kernel::id::{MeshId, TaskId};
+use crate::kernel::io::Response;
+use proto::response::Answer;
+
+/// A page of entries, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// What to send.
+    pub bytes: Vec<u8>,
+    /// How many of the entries are in it, counted from the first.
+    pub entries: usize,
+    /// Whether it says that there is more.
+    pub more: bool,
+}
+
+/// Seals as many of the entries as a page holds, in their order. It says `more` when told to, and when it had to cut.
+/// Reading stops with the first entry that does not fit. One entry always fits.
+pub fn seal_page(entries: impl IntoIterator<Item = impl AsRef<[u8]>>, more: bool) -> Page {
+    let mut page = proto::Page { entry: Vec::new(), more };
+    let mut size = 0;
+    for entry in entries {
+        let entry = entry.as_ref();
+        if page.entry.len() == MAX_PAGE_ENTRIES || size + entry.len() > MAX_PAGE {
+            page.more = true;
+            break;
+        }
+        size += entry.len();
+        page.entry.push(entry.to_vec());
+    }
+    let (entries, more) = (page.entry.len(), page.more);
+    Page { bytes: seal(Answer::Page(page)), entries, more }
+}
+
+/// The answer to a question of turn. Of more tasks than can have been asked for, the first are named.
+pub fn seal_turn<'a>(mine: impl IntoIterator<Item = &'a TaskId>) -> Vec<u8> {
+    seal(Answer::Turn(proto::Tasks { task: mine.into_iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() }))
+}
+
+/// The asker is a member now.
+pub fn seal_admitted() -> Vec<u8> {
+    seal(Answer::Admitted(proto::Admitted {}))
+}
+
+/// No, and why; what is beyond [`MAX_WHY`] is cut off.
+pub fn seal_refused(why: &str) -> Vec<u8> {
+    seal(Answer::Refused(proto::Refused { why: clip(why, MAX_WHY) }))
+}
+
+/// Opens a response. All entries of a page are opened, which takes about 60 µs each: not to be done between two
+/// heartbeats of something that must not wait.
+///
+/// # Errors
+/// [`WireError::Unknown`] for what a later version may answer, [`WireError::ForeignMesh`]; anything else is provably bad.
+pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Response, WireError> {
+    let message: proto::Response = decode(bytes, "a response", MAX_RESPONSE)?;
+    Ok(match message.answer.ok_or(WireError::Unknown)? {
+        Answer::Page(page) => {
+            let bytes = page.entry.iter().map(Vec::len).sum();
+            super::field::size(bytes, "a page", MAX_PAGE)?;
+            Response::Page { entries: open_all(&page.entry, MAX_PAGE_ENTRIES, mesh)?, more: page.more }
+        }
+        Answer::Turn(turn) => Response::Turn { mine: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
+        Answer::Admitted(proto::Admitted {}) => Response::Admitted,
+        Answer::Refused(refused) => Response::Refused { why: text(refused.why, "a reason", MAX_WHY)? },
+    })
+}
+
+fn seal(answer: Answer) -> Vec<u8> {
+    proto::Response { answer: Some(answer) }.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::field::arbitrary;
+    use crate::wire::gossip::tests::{MESH, chain};
+
+    #[test]
+    fn a_page_is_read_back() {
+        let entries = chain(&[1, 2, 3]);
+        for more in [false, true] {
+            let page = seal_page(entries.iter().map(|entry| entry.bytes()), more);
+            assert_eq!((page.entries, page.more), (3, more));
+            assert_eq!(open(&page.bytes, &MESH), Ok(Response::Page { entries: entries.clone(), more }));
+        }
+        let empty = seal_page(std::iter::empty::<&[u8]>(), false);
+        assert_eq!(open(&empty.bytes, &MESH), Ok(Response::Page { entries: Vec::new(), more: false }));
+    }
+
+    #[test]
+    fn a_full_page_is_cut_and_says_so() {
+        // 64 KiB, sixteen to a page.
+        let page = seal_page((0..20).map(|_| vec![0; 64 * 1024]), false);
+        assert_eq!((page.entries, page.more), (16, true));
+        assert!(page.bytes.len() <= MAX_RESPONSE);
+        let page = seal_page((0..=MAX_PAGE_ENTRIES).map(|_| [0; 10]), false);
+        assert_eq!((page.entries, page.more), (MAX_PAGE_ENTRIES, true));
+        let page = seal_page((0..MAX_PAGE_ENTRIES).map(|_| [0; 10]), false);
+        assert_eq!((page.entries, page.more), (MAX_PAGE_ENTRIES, false));
+    }
+
+    #[test]
+    fn limits_hold() {
+        assert!(matches!(open(&vec![0; MAX_RESPONSE + 1], &MESH), Err(WireError::TooLarge { .. })));
+        let page = |entry| open(&seal(Answer::Page(proto::Page { entry, more: false })), &MESH);
+        assert!(matches!(page(vec![vec![0; MAX_PAGE], vec![0]]), Err(WireError::TooLarge { .. })));
+        assert!(matches!(page(vec![Vec::new(); MAX_PAGE_ENTRIES + 1]), Err(WireError::TooMany { .. })));
+        assert!(page(vec![b"not an entry".to_vec()]).is_err_and(|error| error.is_provably_bad()));
+        let why = "é".repeat(MAX_WHY);
+        let Ok(Response::Refused { why: cut }) = open(&seal_refused(&why), &MESH) else { panic!("a refusal") };
+        assert_eq!(cut.len(), MAX_WHY);
+        let long = seal(Answer::Refused(proto::Refused { why }));
+        assert!(matches!(open(&long, &MESH), Err(WireError::TooLarge { .. })));
+        let many = (0..=MAX_TURN as u64).map(|n| [[0; 24].as_slice(), &n.to_be_bytes()].concat()).collect();
+        let turn = seal(Answer::Turn(proto::Tasks { task: many }));
+        assert!(matches!(open(&turn, &MESH), Err(WireError::TooMany { .. })));
+        assert_eq!(open(&[], &MESH), Err(WireError::Unknown));
+    }
+
+    proptest! {
+        #[test]
+        fn every_small_answer_is_read_back(mine in btree_set(arbitrary::task(), 0..9), why in "[a-zé ]{0,40}") {
+            let mine: BTreeSet<TaskId> = mine;
+            prop_assert_eq!(open(&seal_turn(&mine), &MESH), Ok(Response::Turn { mine }));
+            prop_assert_eq!(open(&seal_refused(&why), &MESH), Ok(Response::Refused { why }));
+            prop_assert_eq!(open(&seal_admitted(), &MESH), Ok(Response::Admitted));
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = open(&bytes, &MESH);
+        }
+    }
+}
