@@ -1,1 +1,176 @@
 //! How work is executed on this host: the backends and their supervisor.
+//!
+//! Owns the work directories, the processes of every task that runs here, and their logs while they are written.
+//!
+//! Promises
+//! - Each [`Order`] is answered by exactly one report, after nothing of the task runs any more and its work directory is
+//!   gone. "Nothing" includes processes that made their own session: see [`reaper`].
+//! - That holds as well when the node is killed with SIGKILL: each task hangs on a pipe that the node holds.
+//! - A workflow counts as successful only if every job that its [`Plan`] expects, matrix legs included, reported so.
+//! - A job sees none of the node's environment and, inside bubblewrap, none of its files but the system's programs.
+//!
+//! Leaves to others: what to run (kernel), the repository's content (the order's [`Checkout`]), reading workflow files
+//! (the workflow room, from which the daemon fills a [`Plan`]), how many tasks run at once (the kernel counts slots).
+//!
+//! What a workflow finds here
+//! - It is run by `act` in host mode (0.2.89 is what this was built against), so `act` must be on PATH or be named in
+//!   [`Settings::act`]. Of the host, act itself needs nothing: it carries git, and `actions/checkout` of the repository
+//!   itself is a copy of the checkout. A step needs its shell (`bash`, else `sh`), a JavaScript action needs `node`, and
+//!   a remote action the network. All are looked for in [`Settings::path`].
+//! - `runs-on` is honoured by the labels of [`Settings::labels`]: by default `self-hosted`, the system (`linux`), the
+//!   architecture (`x64`, `arm64`), and on Linux also `ubuntu-latest`, because that is what nearly every workflow says and
+//!   almost none depends on. Whoever wants other words (`ubuntu-24.04`, `gpu`), or not that one, says so in the settings.
+//! - The network is the host's ([`Network::Host`]), loopback included: most workflows fetch something. What listens on
+//!   this host's loopback without authentication can be reached by jobs; [`Network::None`] shuts them in.
+//! - Nothing is kept between tasks, not even downloaded actions: in a shared folder one repository's job could change
+//!   the action that another's runs next.
+//! - With [`Isolation::None`] a job runs as the node's user and can read and kill whatever that user can. Only for
+//!   sources that the operator trusts as herself.
+
+pub mod reaper;
+
+mod act;
+mod backend;
+mod capabilities;
+mod lines;
+mod log;
+mod payload;
+mod places;
+mod plan;
+mod process;
+mod procfs;
+mod run;
+mod supervisor;
+mod tally;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+pub use self::capabilities::{Act, Capabilities};
+pub use self::plan::{Plan, PlannedJob, refuse};
+pub use self::run::Phase;
+pub use self::supervisor::{Closed, Handle, OpenError, Ran, Running, Supervisor};
+
+use crate::kernel::id::TaskId;
+use crate::kernel::task::{Fence, Workload};
+
+/// How the runner room works on this host. What is not said by the operator comes from [`Settings::new`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A directory that the runner room owns: each task has a directory in it while it runs.
+    pub work_root: PathBuf,
+    /// The `runmesh` program, for its `reap` subcommand. `/proc/self/exe`, which also works after an upgrade replaced
+    /// the file, except in tests.
+    pub program: PathBuf,
+    /// The `act` program; looked for on the node's PATH when not given.
+    pub act: Option<PathBuf>,
+    /// The labels that `runs-on` may ask for, lower case.
+    pub labels: BTreeSet<String>,
+    pub network: Network,
+    /// PATH of the jobs.
+    pub path: String,
+    /// More variables for the jobs, such as `RUSTUP_HOME`.
+    pub env: BTreeMap<String, String>,
+    /// More paths that jobs in a sandbox see, read-only, under their own names. `/usr` and `/opt` are always seen.
+    pub binds: Vec<PathBuf>,
+    /// Paths that must stay invisible in a sandbox although they lie below one that is seen: the node's data directory.
+    pub hidden: Vec<PathBuf>,
+    /// The most bytes of one task's log.
+    pub log_cap: u64,
+}
+
+impl Settings {
+    /// The defaults, with this directory for the work.
+    pub fn new(work_root: PathBuf) -> Self {
+        Self {
+            work_root,
+            program: PathBuf::from("/proc/self/exe"),
+            act: None,
+            labels: default_labels(),
+            network: Network::Host,
+            path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            env: BTreeMap::new(),
+            binds: Vec::new(),
+            hidden: Vec::new(),
+            log_cap: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// The labels that a host offers when its operator names none.
+pub fn default_labels() -> BTreeSet<String> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let ubuntu = cfg!(target_os = "linux").then_some("ubuntu-latest");
+    ["self-hosted", std::env::consts::OS, arch].into_iter().chain(ubuntu).map(str::to_owned).collect()
+}
+
+/// What stands between a job and the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isolation {
+    /// A bubblewrap sandbox.
+    Bwrap,
+    /// Nothing: the job runs as the node's user.
+    None,
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bwrap => "bwrap",
+            Self::None => "none",
+        })
+    }
+}
+
+impl FromStr for Isolation {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "bwrap" => Ok(Self::Bwrap),
+            "none" => Ok(Self::None),
+            _ => Err(format!("`{word}` is not an isolation: say `bwrap` or `none`")),
+        }
+    }
+}
+
+/// What a sandboxed job reaches over the network. Without a sandbox it is always the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Host,
+    None,
+}
+
+/// Puts the task's commit into the given directory, which exists and is empty, and says which jobs to expect. An error
+/// is a sentence of what failed; the attempt is then reported as not started. The future is dropped when the task is
+/// stopped meanwhile, and must not leave a process running then.
+pub type Checkout = Box<dyn FnOnce(PathBuf) -> BoxFuture<'static, Result<Plan, String>> + Send>;
+
+/// A task to run now.
+pub struct Order {
+    pub task: TaskId,
+    pub fence: Fence,
+    pub workload: Arc<Workload>,
+    pub isolation: Isolation,
+    /// Where its output goes; an earlier file there is overwritten.
+    pub log: PathBuf,
+    /// How long it may run from now on, checkout included.
+    pub time_limit: Duration,
+    pub checkout: Checkout,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Order({:?} {:?} {} {})", self.task, self.fence, self.workload.repository.name, self.workload.path)
+    }
+}

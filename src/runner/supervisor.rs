@@ -1,0 +1,301 @@
+//! Who runs here: one actor that owns every task's future, takes orders and passes reports on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::{Instant, timeout};
+
+use super::run::{self, Host, Phase, Progress};
+use super::{Capabilities, Isolation, Order, Settings, places, procfs};
+use crate::kernel::id::TaskId;
+use crate::kernel::io::Report;
+use crate::kernel::task::Fence;
+
+/// Orders that wait to be taken.
+const ORDERS: usize = 64;
+/// Reports that wait for the daemon.
+const REPORTS: usize = 64;
+/// Reports that wait for room in that channel; no order is taken while there are more.
+const BACKLOG: usize = 256;
+/// How long what an earlier life left running may take to die.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// What came of a task.
+pub type Ran = (TaskId, Fence, Report);
+
+/// The runner room could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("making the work directory {0}: {1}; give the node a data directory that it can write")]
+    Make(PathBuf, #[source] io::Error),
+    #[error("clearing the work directory {0} of what an earlier node left: {1}")]
+    Clear(PathBuf, #[source] io::Error),
+}
+
+/// The supervisor is gone: the node shuts down.
+#[derive(Debug, thiserror::Error)]
+#[error("telling the runner: it has shut down")]
+pub struct Closed;
+
+/// A task that is here now.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub task: TaskId,
+    pub fence: Fence,
+    /// What people call the repository, and the workflow's path in it.
+    pub repository: String,
+    pub path: String,
+    pub isolation: Isolation,
+    pub elapsed: Duration,
+    pub phase: Phase,
+    /// `job/step` that was heard of last.
+    pub step: Option<String>,
+}
+
+/// Gives orders; clones speak to the same supervisor.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    orders: mpsc::Sender<Word>,
+    capabilities: Arc<Capabilities>,
+}
+
+enum Word {
+    Start(Box<Order>),
+    Stop(TaskId, Fence),
+    Running(oneshot::Sender<Vec<Running>>),
+    Shutdown,
+}
+
+impl Handle {
+    /// Starts a task; its report follows. An order for a task and fence that is here already is ignored.
+    ///
+    /// # Errors
+    /// [`Closed`] after a shutdown.
+    pub async fn start(&self, order: Order) -> Result<(), Closed> {
+        self.send(Word::Start(Box::new(order))).await
+    }
+
+    /// Stops a task; [`Report::Stopped`] follows when nothing of it is left, at once where nothing is here, or the report
+    /// of an end that came first.
+    ///
+    /// # Errors
+    /// [`Closed`] after a shutdown.
+    pub async fn stop(&self, task: TaskId, fence: Fence) -> Result<(), Closed> {
+        self.send(Word::Stop(task, fence)).await
+    }
+
+    /// What is here now, in the order of task ids.
+    ///
+    /// # Errors
+    /// [`Closed`] after a shutdown.
+    pub async fn running(&self) -> Result<Vec<Running>, Closed> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Word::Running(answer)).await?;
+        answered.await.map_err(|_| Closed)
+    }
+
+    /// What this host can run, as found when the supervisor was opened.
+    pub fn capabilities(&self) -> &Arc<Capabilities> {
+        &self.capabilities
+    }
+
+    async fn send(&self, word: Word) -> Result<(), Closed> {
+        self.orders.send(word).await.map_err(|_| Closed)
+    }
+}
+
+/// Owns the runner's task. Dropping it stops everything without waiting.
+#[derive(Debug)]
+pub struct Supervisor {
+    actor: JoinHandle<()>,
+    handle: Handle,
+}
+
+impl Supervisor {
+    /// Clears the work directory of what an earlier life left, processes first, tries what this host can run, and waits
+    /// for orders. Only one node may use a work directory; who locks the data directory sees to that.
+    ///
+    /// # Errors
+    /// When the work directory cannot be used.
+    pub async fn open(settings: Settings) -> Result<(Self, mpsc::Receiver<Ran>), OpenError> {
+        let mut settings = settings;
+        let given = settings.work_root.clone();
+        let cleared = spawn_blocking(move || clear(&given)).await;
+        settings.work_root =
+            cleared.map_err(|error| OpenError::Clear(settings.work_root.clone(), io::Error::other(error)))??;
+        let capabilities = Capabilities::probe(&settings).await;
+        let shared = Arc::new(capabilities.clone());
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let (reports, outbox) = mpsc::channel(REPORTS);
+        let actor = Actor {
+            host: Arc::new(Host { settings, capabilities }),
+            inbox,
+            reports,
+            here: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            names: BTreeMap::new(),
+            backlog: VecDeque::new(),
+        };
+        let actor = tokio::spawn(actor.work());
+        Ok((Self { actor, handle: Handle { orders, capabilities: shared } }, outbox))
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stops all tasks and waits until they are gone, at most this long; says whether they were. Keep reading reports
+    /// meanwhile: those of the stopped tasks come.
+    pub async fn shutdown(mut self, patience: Duration) -> bool {
+        let gone = async {
+            let _ = self.handle.orders.send(Word::Shutdown).await;
+            let _ = (&mut self.actor).await;
+        };
+        timeout(patience, gone).await.is_ok()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // The tasks' futures go with it, and with each the pipe that its reaper waits on.
+        self.actor.abort();
+    }
+}
+
+/// Makes the work directory, kills what still runs in it, and empties it. Gives its real path.
+fn clear(work_root: &Path) -> Result<PathBuf, OpenError> {
+    let make = |error| OpenError::Make(work_root.to_owned(), error);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(work_root).map_err(make)?;
+    let work_root = std::fs::canonicalize(work_root).map_err(make)?;
+    let deadline = std::time::Instant::now() + SWEEP;
+    loop {
+        let left = procfs::at_home_below(&work_root);
+        if left.is_empty() || std::time::Instant::now() > deadline {
+            break;
+        }
+        left.into_iter().for_each(procfs::Process::kill);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let stuck = places::sweep(&work_root).map_err(|error| OpenError::Clear(work_root.clone(), error))?;
+    for (path, error) in stuck {
+        tracing::warn!(path = %path.display(), %error, "removing what an earlier node left: remove it yourself");
+    }
+    Ok(work_root)
+}
+
+struct Actor {
+    host: Arc<Host>,
+    inbox: mpsc::Receiver<Word>,
+    reports: mpsc::Sender<Ran>,
+    here: BTreeMap<(TaskId, Fence), Here>,
+    tasks: JoinSet<Report>,
+    names: BTreeMap<Id, (TaskId, Fence)>,
+    backlog: VecDeque<Ran>,
+}
+
+struct Here {
+    stop: watch::Sender<bool>,
+    progress: watch::Receiver<Progress>,
+    began: Instant,
+    isolation: Isolation,
+    repository: String,
+    path: String,
+}
+
+impl Actor {
+    async fn work(mut self) {
+        let reports = self.reports.clone();
+        let mut closing = false;
+        while !closing || !self.tasks.is_empty() || !self.backlog.is_empty() {
+            tokio::select! {
+                word = self.inbox.recv(), if !closing && self.backlog.len() < BACKLOG => match word {
+                    Some(Word::Start(order)) => self.on_start(*order),
+                    Some(Word::Stop(task, fence)) => self.on_stop(task, fence),
+                    Some(Word::Running(answer)) => drop(answer.send(self.snapshot())),
+                    Some(Word::Shutdown) | None => closing = self.on_shutdown(),
+                },
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.on_done(done),
+                permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
+                    Ok(permit) => if let Some(ran) = self.backlog.pop_front() { permit.send(ran) },
+                    // Nobody wants to know any more.
+                    Err(_) => {
+                        self.backlog.clear();
+                        closing = self.on_shutdown();
+                    }
+                },
+            }
+        }
+    }
+
+    fn on_start(&mut self, order: Order) {
+        let name = (order.task, order.fence);
+        if self.here.contains_key(&name) {
+            tracing::warn!(?order, "an order for a task that is here already is ignored");
+            return;
+        }
+        let (stop, stopped) = watch::channel(false);
+        let (progress, shown) = watch::channel(Progress { phase: Phase::Preparing, step: None });
+        let here = Here {
+            stop,
+            progress: shown,
+            began: Instant::now(),
+            isolation: order.isolation,
+            repository: order.workload.repository.name.clone(),
+            path: order.workload.path.clone(),
+        };
+        self.here.insert(name, here);
+        let task = self.tasks.spawn(run::run(self.host.clone(), order, stopped, progress));
+        self.names.insert(task.id(), name);
+    }
+
+    fn on_stop(&mut self, task: TaskId, fence: Fence) {
+        match self.here.get(&(task, fence)) {
+            Some(here) => drop(here.stop.send_replace(true)),
+            None => self.backlog.push_back((task, fence, Report::Stopped)),
+        }
+    }
+
+    fn on_shutdown(&mut self) -> bool {
+        self.inbox.close();
+        for here in self.here.values() {
+            here.stop.send_replace(true);
+        }
+        true
+    }
+
+    fn on_done(&mut self, done: Result<(Id, Report), JoinError>) {
+        let (id, report) = match done {
+            Ok(done) => done,
+            Err(fault) => {
+                (fault.id(), Report::NotStarted { why: "a fault in the runner; its log says more".to_owned() })
+            }
+        };
+        if let Some((task, fence)) = self.names.remove(&id) {
+            self.here.remove(&(task, fence));
+            self.backlog.push_back((task, fence, report));
+        }
+    }
+
+    fn snapshot(&self) -> Vec<Running> {
+        let show = |((task, fence), here): (&(TaskId, Fence), &Here)| {
+            let progress = here.progress.borrow().clone();
+            Running {
+                task: *task,
+                fence: *fence,
+                repository: here.repository.clone(),
+                path: here.path.clone(),
+                isolation: here.isolation,
+                elapsed: here.began.elapsed(),
+                phase: progress.phase,
+                step: progress.step,
+            }
+        };
+        self.here.iter().map(show).collect()
+    }
+}

@@ -1,0 +1,191 @@
+//! Killing means every descendant: real processes that leave their session and their parent, and every way to end.
+
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use runmesh::kernel::io::Report;
+use runmesh::kernel::task::Conclusion;
+use runmesh::runner::{Isolation, Supervisor};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::rig::{BOTH, PATIENCE, Rig, files, need, one, order, processes, script, settings, wait};
+
+/// Three processes that sleep so long: a child, one in a session of its own, and one whose parent is gone besides.
+fn brood(nap: &str) -> String {
+    format!("sleep {nap} &\nsetsid sleep {nap} &\n(setsid -f sh -c 'sleep {nap}; true' &)\n")
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+#[tokio::test]
+async fn a_stop_and_an_end_leave_nothing_behind() {
+    for (number, isolation) in BOTH.into_iter().enumerate() {
+        let nap = crate::rig::nap(10 + u32::try_from(number).unwrap());
+        let mut rig = Rig::new().await;
+        need(&rig.handle);
+        let text = script(&format!("{}sleep {nap}", brood(&nap)));
+        let order = order(1, isolation, &rig.log_path(1), files(&text, one()));
+        let (task, fence) = (order.task, order.fence);
+        rig.order(order).await;
+        wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
+        rig.handle.stop(task, fence).await.unwrap();
+        assert_eq!(rig.report().await, Report::Stopped);
+        assert_eq!(processes(&nap), [0; 0], "{isolation}");
+
+        // The job ends well and leaves its brood, which nobody shall inherit.
+        let text = script(&format!(
+            "{}until pgrep -f '[s]leep {nap}' | grep -c . | grep -q '[3-9]'; do sleep 0.02; done",
+            brood(&nap)
+        ));
+        let (conclusion, note) = rig.finish(isolation, &text, one()).await;
+        assert_eq!((conclusion, note.as_str()), (Conclusion::Success, ""), "{isolation} {}", rig.log(1));
+        assert_eq!(processes(&nap), [0; 0], "{isolation}");
+        rig.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_stops_everything_first() {
+    let nap = crate::rig::nap(20);
+    let rig = Rig::new().await;
+    need(&rig.handle);
+    for (task, isolation) in [(1, Isolation::Bwrap), (2, Isolation::None)] {
+        rig.start(task, isolation, &script(&format!("{}sleep {nap}", brood(&nap))), one()).await;
+    }
+    wait("eight sleepers", || processes(&format!("sleep\0{nap}")).len() >= 8).await;
+    rig.close().await;
+    assert_eq!(processes(&nap), [0; 0]);
+}
+
+/// Not a test of its own: the node that [`a_node_that_is_killed_takes_its_tasks_along`] kills.
+#[tokio::test]
+#[ignore = "started by another test as a process of its own"]
+async fn node_process() {
+    let Some(directory) = std::env::var_os("RUNMESH_TEST_NODE").map(PathBuf::from) else { return };
+    let nap = std::env::var("RUNMESH_TEST_NAP").unwrap();
+    let (supervisor, _reports) = Supervisor::open(settings(&directory.join("work"))).await.unwrap();
+    let look = "env\ncat /proc/*/environ | tr '\\0' '\\n'\necho looked\n";
+    for (task, isolation, look) in [(1, Isolation::Bwrap, look), (2, Isolation::None, "env\necho looked\n")] {
+        let text = script(&format!("{look}{}sleep {nap}", brood(&nap)));
+        let log = directory.join(format!("{task}.log"));
+        supervisor.handle().start(order(task, isolation, &log, files(&text, one()))).await.unwrap();
+    }
+    tokio::time::sleep(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_takes_its_tasks_along() {
+    let nap = crate::rig::nap(30);
+    let scratch = tempfile::tempdir().unwrap();
+    let mut node = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "family::node_process"])
+        .env("RUNMESH_TEST_NODE", scratch.path())
+        .env("RUNMESH_TEST_NAP", &nap)
+        .env("GITHUB_TOKEN", "very-secret")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let own = node.id();
+    let sleepers = || processes(&format!("sleep\0{nap}")).len();
+    wait("eight sleepers", || sleepers() >= 8).await;
+    for task in [1, 2] {
+        let log = std::fs::read_to_string(scratch.path().join(format!("{task}.log"))).unwrap();
+        assert!(log.contains("] looked") && log.contains("HOME="), "{log}");
+        assert!(!log.contains("very-secret") && !log.contains("RUNMESH_TEST"), "{log}");
+    }
+    node.kill().unwrap();
+    node.wait().unwrap();
+    wait("nothing is left", || processes(&nap).into_iter().all(|pid| pid == own)).await;
+
+    // The next life finds the directories, and clears them.
+    let work = scratch.path().join("work");
+    assert!(std::fs::read_dir(&work).unwrap().count() >= 2);
+    let (supervisor, _reports) = Supervisor::open(settings(&work)).await.unwrap();
+    assert!(std::fs::read_dir(&work).unwrap().all(|entry| entry.unwrap().file_name().as_encoded_bytes()[0] == b'.'));
+    assert!(supervisor.shutdown(PATIENCE).await);
+}
+
+#[tokio::test]
+async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_next_life() {
+    let nap = crate::rig::nap(40);
+    let mut rig = Rig::new().await;
+    need(&rig.handle);
+    for (task, isolation) in [(1, Isolation::Bwrap), (2, Isolation::None)] {
+        let text = script(&format!("nohup {}sleep {nap}", brood(&nap)));
+        rig.start(task, isolation, &text, one()).await;
+        wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
+        let reapers = processes("reap\0--\0");
+        let own = reapers.into_iter().filter(|pid| parent(*pid) == Some(std::process::id()));
+        for reaper in own {
+            kill_process(Pid::from_raw(reaper.cast_signed()).unwrap(), Signal::KILL).unwrap();
+        }
+        let report = rig.report().await;
+        assert_eq!(report, Report::NotStarted { why: "somebody killed the task's reaper".to_owned() });
+        if isolation == Isolation::Bwrap {
+            wait("the sandbox falls", || processes(&nap).is_empty()).await;
+        }
+    }
+    let work = rig.scratch.path().join("data/work");
+    let (again, _reports) = Supervisor::open(settings(&work)).await.unwrap();
+    assert_eq!(processes(&nap), [0; 0]);
+    assert!(again.shutdown(PATIENCE).await);
+    rig.close().await;
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn reap(program: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runmesh"));
+    command.args(["reap", "--"]).args(program).stdin(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn a_reaper_passes_on_how_its_program_ended() {
+    let code = |program: &[&str]| {
+        let mut child = reap(program).spawn().unwrap();
+        // Not `wait` alone, which closes standard input and so says stop.
+        let leash = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(leash);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(code(&["sh", "-c", "exit 0"]).0, 0);
+    assert_eq!(code(&["sh", "-c", "exit 7"]).0, 7);
+    assert_eq!(code(&["sh", "-c", "kill -9 $$"]).0, 137);
+    let (status, words) = code(&["/no/such/program"]);
+    assert_eq!(status, 125);
+    assert!(words.contains("runmesh reap: starting /no/such/program: No such file"), "{words}");
+}
+
+#[tokio::test]
+async fn a_reaper_ends_everything_when_its_pipe_closes_or_speaks_or_a_signal_comes() {
+    type End = fn(&mut Child);
+    let ways: [(&str, End); 5] = [
+        ("close", |child| drop(child.stdin.take())),
+        ("byte", |child| std::io::Write::write_all(child.stdin.as_mut().unwrap(), b".").unwrap()),
+        ("terminate", |child| kill_process(pid(child), Signal::TERM).unwrap()),
+        ("interrupt", |child| kill_process(pid(child), Signal::INT).unwrap()),
+        ("hangup", |child| kill_process(pid(child), Signal::HUP).unwrap()),
+    ];
+    for (number, (name, end)) in (50..).zip(ways) {
+        let nap = crate::rig::nap(number);
+        // It also ignores what it can.
+        let text = format!("trap '' TERM INT HUP; {}sleep {nap}", brood(&nap));
+        let mut child = reap(&["sh", "-c", &text]).process_group(0).spawn().unwrap();
+        wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
+        end(&mut child);
+        let leash = child.stdin.take();
+        let status = child.wait().unwrap();
+        drop(leash);
+        assert_eq!(status.code(), Some(124), "{name}: {status:?} {:?}", status.signal());
+        assert_eq!(processes(&nap), [0; 0], "{name}");
+    }
+}
