@@ -1,1 +1,420 @@
-//! The only place where the rooms meet.
+//! The only place where the rooms meet: one loop that turns what happens into kernel inputs, and kernel outputs into
+//! deeds.
+//!
+//! Owns the order persist -> publish -> start: whatever the kernel asked for is done only after the entries of the same
+//! round are on disk. While the disk refuses them the node does nothing but say so and try again. Leaves every decision
+//! to the kernel, every protocol to its room.
+
+mod answers;
+mod chronicle;
+mod effects;
+mod home;
+mod intake;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub use home::{Home, HomeError};
+
+use self::chronicle::{Chronicle, wall_ms};
+use self::work::{Found, Sources};
+use crate::control::{self, Answer, ControlError, Query};
+use crate::forge::Spec;
+use crate::kernel::entry::Entry;
+use crate::kernel::id::{MeshId, TaskId};
+use crate::kernel::io::{Input, Now, Offer, Output, Token};
+use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
+use crate::net::{self, Multiaddr, NetError};
+use crate::runner::{self, Isolation};
+use crate::store::{Owner, Store, StoreError};
+use crate::wire;
+
+/// Questions of the control API that wait.
+const QUERIES: usize = 64;
+/// Results of the daemon's own helpers that wait.
+const FOUND: usize = 64;
+/// The most happenings that are taken before what follows from them is carried out: they share one sync of the disk.
+const ROUND: usize = 64;
+/// Before the disk is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+/// How long work that is given up may take to end at a shutdown.
+const HAND_OVER: Duration = Duration::from_secs(10);
+/// How long callers of the control API may take to hear the end of their answers.
+const CONTROL_GRACE: Duration = Duration::from_secs(1);
+/// Attempts of a task that are lost before it counts as lost (DESIGN.md section 4).
+const ATTEMPTS: u32 = 3;
+
+/// What a node is told by its operator, validated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub listen: Vec<Multiaddr>,
+    /// Besides those that a ticket brought.
+    pub bootstrap: Vec<Multiaddr>,
+    pub sources: Vec<Spec>,
+    /// The most tasks at once; 0 for a node that only takes part.
+    pub max_runners: u32,
+    pub isolation: Isolation,
+    /// Labels that `runs-on` may ask for, lower case.
+    pub labels: BTreeSet<String>,
+    /// The `act` program; looked for on PATH when absent.
+    pub act: Option<PathBuf>,
+    /// On a signal, finish what runs instead of handing it over.
+    pub drain: bool,
+    /// Between two looks at a source.
+    pub discovery_interval: Duration,
+}
+
+/// Why a node could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Runner(#[from] runner::OpenError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(
+        "entry {at} of the database does not read back as it was written ({why}); the disk or the file is damaged: \
+         move the data directory's runmesh.redb away, and the node fetches its history from its peers"
+    )]
+    Damaged { at: u64, why: String },
+    #[error("listening for signals: {0}")]
+    Signals(std::io::Error),
+    #[error("asking the system for random bytes: {0}")]
+    Entropy(getrandom::Error),
+    #[error("the bootstrap address `{address}` kept in the data directory: {why}; run `runmesh mesh join` again")]
+    Bootstrap { address: String, why: String },
+}
+
+/// What a person who starts a node wants to know at once.
+#[derive(Debug, Clone)]
+pub struct Started {
+    pub peer: String,
+    pub mesh: MeshId,
+    pub listen: Vec<Multiaddr>,
+    /// The node has just made its mesh.
+    pub founded: bool,
+    /// The node is no member yet and waits for one to admit it.
+    pub joining: bool,
+    /// Why this host runs no tasks although it was told to, one sentence each.
+    pub impediments: Vec<String>,
+}
+
+/// Runs a node until a signal or the control API ends it. `started` is called once, when it listens.
+///
+/// # Errors
+/// [`DaemonError`] says what kept the node from starting. Once it has started it does not fail: what goes wrong then is
+/// said and tried again.
+pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(), DaemonError> {
+    let home = Home::open(&settings.data_dir)?;
+    let (mut daemon, mut doors) = Daemon::open(settings, home).await?;
+    started(&daemon.started().await);
+    daemon.work(&mut doors).await;
+    daemon.close(doors).await;
+    Ok(())
+}
+
+/// Everything through which something can happen to the node.
+struct Doors {
+    signals: Signals,
+    queries: mpsc::Receiver<Query>,
+    events: net::Events,
+    reports: mpsc::Receiver<runner::Ran>,
+    found: mpsc::Receiver<Found>,
+    server: control::Server,
+    supervisor: runner::Supervisor,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Where the node is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// Nothing new; ends when nothing runs any more, or at the deadline.
+    Soon { deadline: Option<Instant> },
+    Now,
+}
+
+/// What could not be done yet because the disk does not take the entries it follows from.
+struct Unwritten {
+    entries: Vec<Arc<Entry>>,
+    outputs: Vec<Output>,
+    retry: Instant,
+}
+
+struct Daemon {
+    settings: Settings,
+    mesh: MeshId,
+    key: SigningKey,
+    home_founded: bool,
+    start: Instant,
+    started_ms: u64,
+    node: Node,
+    store: Store,
+    membership: crate::store::Membership,
+    net: net::Client,
+    runner: runner::Handle,
+    chronicle: Chronicle,
+    sources: Sources,
+    find: mpsc::Sender<Found>,
+    /// Inputs that followed from outputs.
+    inputs: VecDeque<Input>,
+    outputs: Vec<Output>,
+    unwritten: Option<Unwritten>,
+    leaving: Leaving,
+    next_token: u64,
+    asking: BTreeMap<Token, net::ReplyToken>,
+    commands: BTreeMap<Token, Answer<TaskId>>,
+    /// Whether the log of a task that runs here is complete.
+    logs: BTreeMap<TaskId, watch::Sender<bool>>,
+}
+
+impl Daemon {
+    async fn open(settings: Settings, home: Home) -> Result<(Self, Doors), DaemonError> {
+        let mut bootstrap = settings.bootstrap.clone();
+        for address in &home.membership.bootstrap {
+            let bad = |why: String| DaemonError::Bootstrap { address: address.clone(), why };
+            bootstrap.push(address.parse().map_err(|error: <Multiaddr as std::str::FromStr>::Err| bad(error.to_string()))?);
+        }
+        let entrance = home.entrance()?;
+        let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());
+        let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
+        let store = Store::open(home.dir, Owner { mesh, peer })?;
+        let kept = kept_entries(&store, &mesh)?;
+        let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
+        runner_settings.act.clone_from(&settings.act);
+        runner_settings.labels.clone_from(&settings.labels);
+        runner_settings.hidden = vec![settings.data_dir.clone()];
+        let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
+        let mut net_settings = net::Settings::new(secret, mesh);
+        net_settings.listen.clone_from(&settings.listen);
+        net_settings.bootstrap = bootstrap;
+        let (net, events) = net::start(net_settings)?;
+        let (ask, queries) = mpsc::channel(QUERIES);
+        let server = control::serve(&settings.data_dir, ask).await?;
+        let (find, found) = mpsc::channel(FOUND);
+        let start = Instant::now();
+        let timings = Timings {
+            discovery: u64::try_from(settings.discovery_interval.as_millis()).unwrap_or(u64::MAX),
+            ..Timings::default()
+        };
+        let kernel_settings = KernelSettings {
+            key: key.clone(),
+            mesh,
+            entrance,
+            seed: getrandom::u64().map_err(DaemonError::Entropy)?,
+            timings,
+            attempts: ATTEMPTS,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let now = Now { mono: 1, wall: wall_ms() };
+        let (node, outputs) = Node::new(now, kernel_settings, kept);
+        let signals = Signals::listen().map_err(DaemonError::Signals)?;
+        let sources = Sources::new(&settings.sources);
+        let mut daemon = Self {
+            mesh,
+            key,
+            home_founded: founded,
+            start,
+            started_ms: wall_ms(),
+            node,
+            store,
+            membership,
+            net,
+            runner: supervisor.handle(),
+            chronicle: Chronicle::new(),
+            sources,
+            find,
+            inputs: VecDeque::new(),
+            outputs,
+            unwritten: None,
+            leaving: Leaving::No,
+            next_token: 0,
+            asking: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            settings,
+        };
+        daemon.inputs.push_back(Input::Offer(daemon.offer()));
+        daemon.resolve_sources();
+        Ok((daemon, Doors { signals, queries, events, reports, found, server, supervisor }))
+    }
+
+    async fn started(&self) -> Started {
+        Started {
+            peer: self.node.peer().to_string(),
+            mesh: self.mesh,
+            listen: self.net.addresses().await.unwrap_or_default(),
+            founded: self.home_founded,
+            joining: self.node.standing() == Standing::Joining && !self.home_founded,
+            impediments: self.impediments(),
+        }
+    }
+
+    /// Why this host can run nothing although it should.
+    fn impediments(&self) -> Vec<String> {
+        if self.settings.max_runners == 0 {
+            return Vec::new();
+        }
+        self.runner.capabilities().missing(self.settings.isolation).into_iter().map(str::to_owned).collect()
+    }
+
+    /// What this host offers the mesh.
+    fn offer(&self) -> Offer {
+        let slots = if self.impediments().is_empty() { self.settings.max_runners } else { 0 };
+        Offer { slots, labels: self.settings.labels.clone(), sources: self.sources.keys() }
+    }
+
+    fn now(&self) -> Now {
+        let mono = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { mono: mono + 1, wall: wall_ms() }
+    }
+
+    /// The loop. Each turn takes what has happened, then carries out all that follows from it.
+    async fn work(&mut self, doors: &mut Doors) {
+        loop {
+            self.carry_out().await;
+            if self.may_end() {
+                return;
+            }
+            if self.unwritten.is_some() {
+                self.wait_for_disk(doors).await;
+                continue;
+            }
+            let wake = self.start + Duration::from_millis(self.node.next_wake().min(u64::from(u32::MAX)));
+            let end = match self.leaving {
+                Leaving::Soon { deadline: Some(at) } => at,
+                _ => self.start + Duration::from_secs(u64::from(u32::MAX)),
+            };
+            let resolve = self.sources.next_resolve();
+            tokio::select! {
+                biased;
+                () = doors.signals.next() => self.on_signal(),
+                Some(query) = doors.queries.recv() => self.on_query(query).await,
+                Some(event) = doors.events.recv() => self.on_event(event).await,
+                Some((task, fence, report)) = doors.reports.recv() => self.on_report(task, fence, report),
+                Some(found) = doors.found.recv() => self.on_found(found),
+                () = sleep_until(resolve) => self.resolve_sources(),
+                () = sleep_until(wake) => self.feed(Input::Wake),
+                () = sleep_until(end) => self.leaving = Leaving::Now,
+            }
+            for _ in 0..ROUND {
+                let Some(event) = doors.events.try_recv() else { break };
+                self.on_event(event).await;
+            }
+        }
+    }
+
+    /// While the disk takes nothing: answers questions, and tries again.
+    async fn wait_for_disk(&mut self, doors: &mut Doors) {
+        let Some(retry) = self.unwritten.as_ref().map(|unwritten| unwritten.retry) else { return };
+        tokio::select! {
+            biased;
+            () = doors.signals.next() => self.leaving = Leaving::Now,
+            Some(query) = doors.queries.recv() => self.on_query(query).await,
+            () = sleep_until(retry) => {}
+        }
+    }
+
+    /// Hands an input to the kernel and keeps what it asks for.
+    fn feed(&mut self, input: Input) {
+        let now = self.now();
+        let mut outputs = self.node.handle(now, input);
+        self.outputs.append(&mut outputs);
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+
+    fn on_signal(&mut self) {
+        match self.leaving {
+            Leaving::No if self.settings.drain => {
+                tracing::info!("finishing what runs here; a second signal stops at once");
+                self.leave(false);
+            }
+            Leaving::No => {
+                tracing::info!("handing over what runs here; a second signal stops at once");
+                self.leave(true);
+            }
+            Leaving::Soon { .. } | Leaving::Now => self.leaving = Leaving::Now,
+        }
+    }
+
+    /// Begins to end.
+    fn leave(&mut self, hand_over: bool) {
+        let deadline = hand_over.then(|| Instant::now() + HAND_OVER);
+        self.leaving = Leaving::Soon { deadline };
+        self.feed(Input::Drain { hand_over });
+    }
+
+    fn may_end(&self) -> bool {
+        match self.leaving {
+            Leaving::No => false,
+            Leaving::Soon { .. } => self.node.running().next().is_none(),
+            Leaving::Now => true,
+        }
+    }
+
+    /// Ends what is left: work, connections, callers.
+    async fn close(self, doors: Doors) {
+        let Doors { mut signals, mut events, server, supervisor, .. } = doors;
+        let ending = async {
+            if !supervisor.shutdown(HAND_OVER).await {
+                tracing::warn!("some of the work here did not end in time; the next start clears it away");
+            }
+            if self.net.shutdown().await.is_ok() {
+                while events.recv().await.is_some() {}
+            }
+            server.stop(CONTROL_GRACE).await;
+        };
+        tokio::select! {
+            () = ending => {}
+            // Whoever insists is obeyed; the reapers end the work when this process is gone.
+            () = async { signals.next().await; sleep(CONTROL_GRACE).await } => {}
+        }
+        tracing::info!("the node has ended");
+    }
+}
+
+/// The database's entries, opened and checked, in their order.
+fn kept_entries(store: &Store, mesh: &MeshId) -> Result<Vec<Arc<Entry>>, DaemonError> {
+    let mut kept = Vec::new();
+    for (at, bytes) in store.entries()?.enumerate() {
+        let damaged = |why: String| DaemonError::Damaged { at: at as u64, why };
+        let entry = wire::entry::open(&bytes?, mesh).map_err(|error| damaged(error.to_string()))?;
+        kept.push(entry);
+    }
+    Ok(kept)
+}

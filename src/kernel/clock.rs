@@ -404,6 +404,11 @@ impl Clock {
         self.placed.get(cid).map(|placed| &placed.mark)
     }
 
+    /// The entries that came here last, the newest first, at most so many.
+    pub fn latest(&self, most: usize) -> Vec<Cid> {
+        self.by_ordinal.values().rev().take(most).copied().collect()
+    }
+
     /// How many entries are here, void ones included.
     pub fn len(&self) -> usize {
         self.placed.len()

@@ -266,6 +266,16 @@ macro_rules! events {
             Unknown { kind: String, contents: Ipld },
         }
 
+        impl Event {
+            /// The kind, as it stands on the wire.
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$name(_) => $kind,)*
+                    Self::Unknown { kind, .. } => kind,
+                }
+            }
+        }
+
         impl Serialize for Event {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let mut map = serializer.serialize_map(Some(1))?;

@@ -254,6 +254,13 @@ impl Node {
     /// Takes over what a newly placed entry says.
     fn digest(&mut self, entry: &Entry, effects: &Effects) {
         let Some(mark) = self.clock.mark(&entry.cid()).cloned() else { return };
+        if self.clock.counts(&entry.cid()) {
+            for event in &entry.body().events {
+                if let Event::Admit(admit) = event {
+                    self.notice(Notice::Admitted { peer: admit.peer, by: entry.author().peer });
+                }
+            }
+        }
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
             tasks.extend(self.ledger.named());

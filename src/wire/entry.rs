@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn introduce(workload: Workload) -> Event {
-        Event::Introduce(Introduce { workload: Box::new(workload) })
+        Event::Introduce(Introduce { workload: Arc::new(workload) })
     }
 
     /// As large as every limit allows.

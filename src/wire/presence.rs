@@ -10,7 +10,7 @@ use super::limits::{
 };
 use super::{WireError, proto};
 use crate::kernel::entry::Signature;
-use crate::kernel::id::{Incarnation, MeshId};
+use crate::kernel::id::MeshId;
 use crate::kernel::io::{Offer, Presence};
 use crate::kernel::task::Fence;
 
@@ -20,12 +20,12 @@ use crate::kernel::task::Fence;
 /// left out is one that others do not know of.
 pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
     debug_assert_eq!(presence.peer.public_key(), &key.verifying_key().to_bytes());
-    let Presence { peer, incarnation, beat, heads, vector, offer, free, draining, running, heard, discovered, version } =
+    let Presence { peer, life, beat, heads, vector, offer, free, draining, running, heard, discovered, version } =
         presence;
     let source_fits = |source: &&String| source.len() <= MAX_SOURCE;
     let message = proto::Presence {
         peer: peer.public_key().to_vec(),
-        incarnation: incarnation.0,
+        life: *life,
         beat: *beat,
         head: heads.iter().take(MAX_HEADS).map(|head| head.digest().to_vec()).collect(),
         vector: counts(vector).take(MAX_AUTHORS).collect(),
@@ -72,7 +72,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
     }
     Ok(Presence {
         peer: from,
-        incarnation: Incarnation(message.incarnation),
+        life: message.life,
         beat: message.beat,
         heads: set(message.head, "heads", MAX_HEADS, |head| cid(&head))?,
         vector: vector(message.vector, MAX_AUTHORS)?,
@@ -107,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::id::{Author, Cid, PeerId, TaskId};
+    use crate::kernel::id::{Author, Cid, Incarnation, PeerId, TaskId};
     use crate::wire::field::arbitrary;
 
     const MESH: MeshId = MeshId([5; 32]);
@@ -128,7 +128,7 @@ mod tests {
         let fence = |n| Fence { attempt: u32::MAX, claim: Cid::from_digest(digest(n)) };
         Presence {
             peer: PeerId::from_public_key(key().verifying_key().to_bytes()),
-            incarnation: Incarnation(u64::MAX),
+            life: u64::MAX,
             beat: u64::MAX,
             heads: (0..MAX_HEADS + more).map(|n| Cid::from_digest(digest(n))).collect(),
             vector: (0..MAX_AUTHORS + more).map(|n| (author(n), u64::MAX)).collect(),
@@ -226,14 +226,13 @@ mod tests {
             btree_map("[a-z]{0,9}", any::<u64>(), 0..5),
         );
         (numbers, offer, sets, "[0-9.é]{0,20}").prop_map(
-            |((incarnation, beat, free, draining), (slots, labels, sources), sets, version)| {
+            |((life, beat, free, draining), (slots, labels, sources), sets, version)| {
                 let (heads, vector, running, heard, discovered): (_, _, BTreeMap<_, _>, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
                 let peer = presence(0).peer;
-                let incarnation = Incarnation(incarnation);
                 Presence {
                     peer,
-                    incarnation,
+                    life,
                     beat,
                     heads,
                     vector,

@@ -24,6 +24,8 @@ pub struct Member {
     pub by: PeerId,
     /// The admission's label of time, milliseconds since 1970.
     pub since_ms: u64,
+    /// The mesh key itself named it.
+    pub founder: bool,
 }
 
 /// All admissions that were given a right by the mesh key, and which of them hold.
@@ -96,7 +98,7 @@ impl Members {
     pub fn all(&self) -> impl Iterator<Item = Member> {
         self.admissions.iter().filter_map(|(peer, all)| {
             let first = all.iter().filter(|admission| self.holds(admission)).min_by_key(|a| a.mark.order())?;
-            Some(Member { peer: *peer, by: first.by, since_ms: first.wall_ms })
+            Some(Member { peer: *peer, by: first.by, since_ms: first.wall_ms, founder: matches!(first.right, Right::Founder { .. }) })
         })
     }
 

@@ -88,6 +88,11 @@ impl Node {
         self.clock.heads().iter()
     }
 
+    /// The entries that came here last, the newest first, at most so many.
+    pub fn latest(&self, most: usize) -> Vec<Cid> {
+        self.clock.latest(most)
+    }
+
     pub fn vector(&self) -> Vector {
         self.clock.vector()
     }
@@ -115,6 +120,10 @@ impl Node {
     /// The waiting tasks that this host may run, the first first.
     pub fn queue(&self) -> impl Iterator<Item = TaskId> {
         self.queue.iter().map(crate::kernel::queue::Key::task)
+    }
+
+    pub fn is_member(&self, peer: &PeerId) -> bool {
+        self.clock.members().contains(peer)
     }
 
     pub fn members(&self) -> impl Iterator<Item = Member> {

@@ -1,0 +1,248 @@
+//! Answering the control API from the kernel's views.
+
+use std::collections::BTreeMap;
+
+use super::chronicle::wall_ms;
+use super::{Daemon, Leaving};
+use crate::control::{LogFile, Query, Refusal, TaskName, counts_by_state, proto, task};
+use crate::kernel::id::{PeerId, TaskId};
+use crate::kernel::io::{Input, Presence};
+use crate::kernel::ledger::Folded;
+use crate::kernel::node::Standing;
+use crate::kernel::queue::Key;
+use crate::net::PeerInfo;
+
+impl Daemon {
+    pub(super) async fn on_query(&mut self, query: Query) {
+        match query {
+            Query::Status { answer } => answer.send(Ok(self.status().await)),
+            Query::Peers { answer } => answer.send(Ok(self.peers().await)),
+            Query::Tasks { filter, answer } => {
+                let mut tasks: Vec<(&TaskId, &Folded)> =
+                    self.node.tasks().filter(|(id, folded)| filter.admits(id, self.node.word(id, folded))).collect();
+                tasks.sort_by_key(|(id, folded)| (folded.introduced, **id));
+                answer.send(Ok(tasks.into_iter().map(|(id, folded)| self.task(id, folded)).collect()));
+            }
+            Query::Queue { answer } => answer.send(Ok(self.queue())),
+            Query::Clock { last, answer } => answer.send(self.clock(last)),
+            Query::Runners { answer } => answer.send(Ok(self.runners().await)),
+            Query::Sources { answer } => answer.send(Ok(self.source_list())),
+            Query::Members { answer } => answer.send(Ok(self.members())),
+            Query::Events { last, answer } => answer.send(Ok(self.chronicle.feed(last))),
+            Query::Submit { submit, answer } => self.submit(*submit, answer),
+            Query::Cancel { task, why, answer } => match self.find(&task) {
+                Ok(task) => {
+                    let token = self.token();
+                    self.commands.insert(token, answer);
+                    self.feed(Input::Cancel { token, task, why });
+                }
+                Err(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
+            Query::Invite { answer } => answer.send(Ok(proto::Invite {
+                mesh_id: self.mesh.to_string(),
+                addresses: self.addresses().await,
+            })),
+            Query::Drain { hand_over, answer } => {
+                self.feed(Input::Drain { hand_over });
+                answer.send(Ok(u32::try_from(self.node.running().count()).unwrap_or(u32::MAX)));
+            }
+            Query::Shutdown { drain, answer } => {
+                if self.leaving == Leaving::No {
+                    self.leave(!drain);
+                }
+                answer.send(Ok(()));
+            }
+        }
+    }
+
+    async fn addresses(&self) -> Vec<String> {
+        self.net.addresses().await.unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    async fn status(&self) -> proto::Status {
+        let status = self.node.status();
+        let mut warnings = self.chronicle.warnings();
+        warnings.extend(self.impediments());
+        if status.standing == Standing::Joining {
+            warnings.push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
+        }
+        let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
+        proto::Status {
+            peer_id: self.node.peer().to_string(),
+            mesh_id: self.mesh.to_string(),
+            listen: self.addresses().await,
+            peers: u32::try_from(self.node.presences().filter(|(_, _, heard)| *heard).count()).unwrap_or(u32::MAX),
+            heads: status.heads.iter().map(ToString::to_string).collect(),
+            entries: status.entries as u64,
+            state_hash: status.state_hash.to_string(),
+            tasks: counts_by_state(self.node.tasks().map(|(id, folded)| self.node.word(id, folded))),
+            runners: Some(proto::RunnerCounts { max: status.offer.slots, running, free: status.free }),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: status.offer.labels.into_iter().collect(),
+            draining: status.standing == Standing::Draining,
+            data_dir: self.settings.data_dir.display().to_string(),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            members: u32::try_from(self.node.members().count()).unwrap_or(u32::MAX),
+            quarantined: status.waiting_entries as u64,
+            warnings,
+        }
+    }
+
+    async fn peers(&self) -> Vec<proto::Peer> {
+        let connected: BTreeMap<PeerId, PeerInfo> =
+            self.net.peers().await.unwrap_or_default().into_iter().map(|info| (info.peer, info)).collect();
+        let heard: BTreeMap<PeerId, (&Presence, u64)> =
+            self.node.presences().map(|(presence, last, _)| (presence.peer, (presence, last))).collect();
+        let now = self.now().mono;
+        let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
+        let others: std::collections::BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
+        others
+            .into_iter()
+            .map(|peer| {
+                let (info, heard) = (connected.get(&peer), heard.get(&peer));
+                let presence = heard.map(|(presence, _)| *presence);
+                proto::Peer {
+                    peer_id: peer.to_string(),
+                    connected: info.is_some(),
+                    addresses: info.map(|info| info.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                    heard_ago_ms: heard.map(|(_, last)| now.saturating_sub(*last)),
+                    round_trip_ms: info
+                        .and_then(|info| info.rtt)
+                        .map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+                    version: presence.map(|presence| presence.version.clone()).unwrap_or_default(),
+                    labels: presence.map(|p| p.offer.labels.iter().cloned().collect()).unwrap_or_default(),
+                    sources: presence.map(|p| p.offer.sources.iter().cloned().collect()).unwrap_or_default(),
+                    slots: presence.map_or(0, |presence| presence.offer.slots),
+                    free: presence.map_or(0, |presence| presence.free),
+                    draining: presence.is_some_and(|presence| presence.draining),
+                    running: presence.map(|p| p.running.keys().map(ToString::to_string).collect()).unwrap_or_default(),
+                    heads: presence.map(|p| p.heads.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                }
+            })
+            .collect()
+    }
+
+    fn task(&self, id: &TaskId, folded: &Folded) -> proto::Task {
+        let ranking = self.node.ranking(id).into_iter().map(|(peer, distance)| proto::Rank {
+            peer_id: peer.to_string(),
+            distance,
+            last: folded.last.contains(&peer),
+        });
+        let open = folded.state.is_open();
+        proto::Task {
+            state: self.node.word(id, folded).to_owned(),
+            attempt: task(&folded.workload, &folded.state).attempt.max(folded.attempt),
+            anchor: folded.anchor.to_string(),
+            ranking: if open { ranking.collect() } else { Vec::new() },
+            note: folded.note.clone(),
+            ..task(&folded.workload, &folded.state)
+        }
+    }
+
+    fn queue(&self) -> Vec<proto::Queued> {
+        let wall = wall_ms();
+        let queued = self.node.queue().enumerate().filter_map(|(at, id)| {
+            let folded = self.node.task(&id)?;
+            let key = Key::of(folded.workload.priority, folded.introduced, id);
+            Some(proto::Queued {
+                position: u32::try_from(at + 1).unwrap_or(u32::MAX),
+                urgency: key.aged(wall).number().into(),
+                waited_for_ms: wall.saturating_sub(folded.introduced.ms),
+                task: Some(self.task(&id, folded)),
+            })
+        });
+        queued.collect()
+    }
+
+    fn clock(&self, last: usize) -> Result<proto::Clock, Refusal> {
+        let status = self.node.status();
+        let cids = self.node.latest(last);
+        let bytes = self.store.page(&cids, usize::MAX).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let opened = bytes.iter().filter_map(|bytes| crate::wire::entry::open(bytes, &self.mesh).ok());
+        let latest = opened.map(|entry| proto::ClockEntry {
+            id: entry.cid().to_string(),
+            peer_id: entry.author().peer.to_string(),
+            incarnation: format!("{:016x}", entry.author().incarnation.0),
+            sequence: entry.sequence(),
+            parents: entry.body().parents.iter().map(ToString::to_string).collect(),
+            time_ms: entry.body().time.ms,
+            events: entry.body().events.iter().map(|event| event.kind().to_owned()).collect(),
+            bytes: u32::try_from(entry.bytes().len()).unwrap_or(u32::MAX),
+        });
+        let vector = self.node.vector().into_iter().map(|(author, sequence)| proto::Chain {
+            peer_id: author.peer.to_string(),
+            incarnation: format!("{:016x}", author.incarnation.0),
+            sequence,
+        });
+        Ok(proto::Clock {
+            heads: status.heads.iter().map(ToString::to_string).collect(),
+            entries: status.entries as u64,
+            state_hash: status.state_hash.to_string(),
+            vector: vector.collect(),
+            quarantined: status.waiting_entries as u64,
+            latest: latest.collect(),
+        })
+    }
+
+    async fn runners(&self) -> Vec<proto::Runner> {
+        let now = wall_ms();
+        let running = self.runner.running().await.unwrap_or_default();
+        let runners = running.into_iter().map(|running| proto::Runner {
+            task: running.task.to_string(),
+            repository: running.repository,
+            path: running.path,
+            attempt: running.fence.attempt,
+            executor: "act".to_owned(),
+            isolation: running.isolation.to_string(),
+            pid: None,
+            state: running.phase.to_string(),
+            started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
+            log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
+        });
+        runners.collect()
+    }
+
+    fn members(&self) -> Vec<proto::Member> {
+        let heard: BTreeMap<PeerId, bool> =
+            self.node.presences().map(|(presence, _, heard)| (presence.peer, heard)).collect();
+        let me = self.node.peer();
+        let members = self.node.members().map(|member| proto::Member {
+            peer_id: member.peer.to_string(),
+            admitted_by: member.by.to_string(),
+            right: if member.founder { "founder" } else { "ticket" }.to_owned(),
+            admitted_ms: member.since_ms,
+            r#self: member.peer == me,
+            heard: member.peer == me || heard.get(&member.peer).copied().unwrap_or(false),
+        });
+        members.collect()
+    }
+
+    fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
+        let ids: Vec<TaskId> = self.node.tasks().map(|(id, _)| *id).collect();
+        name.find(&ids)
+    }
+
+    fn log(&self, name: &TaskName, attempt: Option<u32>) -> Result<LogFile, Refusal> {
+        let id = self.find(name)?;
+        let path = match attempt {
+            Some(attempt) => Some(self.log_path(&id, attempt)).filter(|path| path.exists() || self.logs.contains_key(&id)),
+            None => self.latest_log(&id),
+        };
+        let Some(path) = path else {
+            let holder = self.node.task(&id).and_then(|folded| folded.claims.last().map(|claim| claim.author.peer));
+            let ran_by = holder.filter(|holder| *holder != self.node.peer());
+            let hint = match ran_by {
+                Some(peer) => format!("it ran on {peer}: ask there"),
+                None => "it has not run yet".to_owned(),
+            };
+            return Err(Refusal::NotFound(format!("task {} has no log on this host; {hint}", id.short())));
+        };
+        let ended = match self.logs.get(&id) {
+            Some(running) => running.subscribe(),
+            None => tokio::sync::watch::channel(true).1,
+        };
+        Ok(LogFile { path, ended })
+    }
+}
