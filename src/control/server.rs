@@ -15,7 +15,7 @@ use super::error::ControlError;
 use super::proto::control_server::ControlServer;
 use super::query::Query;
 use super::service::Service;
-use super::socket::{self, Guarded, Name};
+use super::socket::{self, Guarded, Name, SILENCE};
 
 /// The most connections at once; more wait until one ends.
 const CONNECTIONS: usize = 128;
@@ -92,7 +92,7 @@ fn callers(listener: UnixListener, cut: watch::Receiver<bool>) -> impl Stream<It
             let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return None };
             match listener.accept().await {
                 Ok((stream, _)) if socket::is_welcome(&stream) => {
-                    let caller = Guarded::new(stream, cut.clone(), seat);
+                    let caller = Guarded::new(stream, cut.clone(), SILENCE, seat);
                     return Some((Ok(caller), (listener, cut, seats)));
                 }
                 Ok(_) => {}

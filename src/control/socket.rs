@@ -27,8 +27,8 @@ const UNFINISHED: &str = "control.new";
 const MOST: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// How long a listener may take to answer whether it is one.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long a connection may send nothing at all, three of the pings that a living HTTP/2 peer answers.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long a connection may send nothing at all: three of the pings that a living HTTP/2 peer answers.
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// A data directory's sockets by paths that the system takes.
 #[derive(Debug)]
@@ -164,16 +164,22 @@ pub(super) struct Guarded {
     stream: UnixStream,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     silence: Pin<Box<Sleep>>,
+    patience: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Guarded {
-    /// Guards a connection until `cut` turns true or its sender is gone.
-    pub(super) fn new(stream: UnixStream, mut cut: watch::Receiver<bool>, permit: OwnedSemaphorePermit) -> Self {
+    /// Guards a connection until `cut` turns true or its sender is gone, or it has sent nothing for `patience`.
+    pub(super) fn new(
+        stream: UnixStream,
+        mut cut: watch::Receiver<bool>,
+        patience: Duration,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
         let cut = Box::pin(async move {
             let _ = cut.wait_for(|cut| *cut).await;
         });
-        Self { stream, cut, silence: Box::pin(sleep(SILENCE)), _permit: permit }
+        Self { stream, cut, silence: Box::pin(sleep(patience)), patience, _permit: permit }
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -196,7 +202,8 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         self.poll_end(context)?;
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.silence.as_mut().reset(Instant::now() + SILENCE);
+        let end = Instant::now() + self.patience;
+        self.silence.as_mut().reset(end);
         Poll::Ready(Ok(()))
     }
 }
@@ -221,4 +228,59 @@ impl Connected for Guarded {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    async fn guarded(cut: watch::Receiver<bool>, patience: Duration) -> (Guarded, UnixStream, Arc<Semaphore>) {
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let seats = Arc::new(Semaphore::new(1));
+        let seat = Arc::clone(&seats).acquire_owned().await.expect("a seat");
+        (Guarded::new(here, cut, patience, seat), there, seats)
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_it_has_been_silent_for_long_and_not_before() {
+        let (_cut, cuts) = watch::channel(false);
+        let patience = Duration::from_millis(300);
+        let (mut guarded, mut other, seats) = guarded(cuts, patience).await;
+        let began = Instant::now();
+        let mut buffer = [0; 8];
+        while began.elapsed() < 2 * patience {
+            other.write_all(b"word").await.expect("sent");
+            assert_eq!(guarded.read(&mut buffer).await.expect("alive"), 4);
+            sleep(patience / 10).await;
+        }
+        let quiet = Instant::now();
+        let error = timeout(10 * patience, guarded.read(&mut buffer)).await.expect("ends").expect_err("silent");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(quiet.elapsed() >= patience / 2, "{:?}", quiet.elapsed());
+        assert!(guarded.write(b"more").await.is_err(), "and stays ended");
+        drop(guarded);
+        assert_eq!(seats.available_permits(), 1, "its seat is free");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_cut_while_it_waits() {
+        for drops in [false, true] {
+            let (cut, cuts) = watch::channel(false);
+            let (mut guarded, _other, _seats) = guarded(cuts, SILENCE).await;
+            let reading = tokio::spawn(async move { guarded.read(&mut [0; 8]).await });
+            tokio::task::yield_now().await;
+            if drops {
+                drop(cut);
+            } else {
+                cut.send_replace(true);
+            }
+            let read = timeout(CONNECT, reading).await.expect("soon").expect("no panic");
+            assert_eq!(read.expect_err("cut").kind(), io::ErrorKind::ConnectionAborted);
+        }
+    }
 }
