@@ -1,5 +1,6 @@
 //! A command's side of the control API.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -187,10 +188,17 @@ impl Client {
 
     /// A status that the node has sent is its sentence; one that this side made says that the node is gone.
     fn failed(&self, status: Status) -> ControlError {
-        let broken = std::error::Error::source(&status).is_some() || status.code() == Code::Unknown;
-        if broken {
-            return ControlError::Gone { data_dir: self.data_dir.clone(), why: status.message().to_owned() };
+        if status.source().is_some() || status.code() == Code::Unknown {
+            return ControlError::Gone { data_dir: self.data_dir.clone(), why: cause(&status) };
         }
         ControlError::Refused { code: status.code(), sentence: status.message().to_owned() }
     }
+}
+
+/// What an error comes from in the end; what stands above it says "transport error".
+fn cause(mut error: &(dyn Error + 'static)) -> String {
+    while let Some(below) = error.source() {
+        error = below;
+    }
+    error.to_string()
 }
