@@ -57,11 +57,15 @@ impl DataDir {
     /// # Errors
     /// As [`Self::open`], and [`StoreError::File`] when it cannot be made.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| StoreError::file("making the data directory", path, error))?;
+        let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
+            // Their names are on disk before anything is kept below them.
+            missing.iter().filter_map(|made| made.parent()).try_for_each(|above| {
+                let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+                File::open(above)?.sync_all()
+            })
+        });
+        made.map_err(|error| StoreError::file("making the data directory", path, error))?;
         Self::open(path)
     }
 
