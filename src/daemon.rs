@@ -161,7 +161,9 @@ impl Signals {
 enum Leaving {
     No,
     /// Nothing new; ends when nothing runs any more, or at the deadline.
-    Soon { deadline: Option<Instant> },
+    Soon {
+        deadline: Option<Instant>,
+    },
     Now,
 }
 
@@ -204,7 +206,8 @@ impl Daemon {
         let mut bootstrap = settings.bootstrap.clone();
         for address in &home.membership.bootstrap {
             let bad = |why: String| DaemonError::Bootstrap { address: address.clone(), why };
-            bootstrap.push(address.parse().map_err(|error: <Multiaddr as std::str::FromStr>::Err| bad(error.to_string()))?);
+            bootstrap
+                .push(address.parse().map_err(|error: <Multiaddr as std::str::FromStr>::Err| bad(error.to_string()))?);
         }
         let entrance = home.entrance()?;
         let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());

@@ -79,15 +79,14 @@ pub fn event(time_ms: u64, notice: &Notice) -> proto::Event {
             let (trigger, _) = trigger(&workload.trigger);
             ("introduced", format!("found {} in {} ({trigger})", workload.path, workload.repository.name))
         }
-        Notice::Elected { task, fence, rank, distance, candidates } => {
+        Notice::Elected { task, attempt, rank, distance, candidates } => {
             event.task = Some(task.to_string());
-            event.attempt = Some(fence.attempt);
+            event.attempt = Some(*attempt);
             (event.rank, event.distance, event.candidates) = (Some(*rank), Some(*distance), Some(*candidates));
             let place = rank.saturating_add(1);
             let text = format!(
-                "takes task {} (attempt {}): place {place} of {candidates}, {distance} bits away",
-                task.short(),
-                fence.attempt
+                "takes task {} (attempt {attempt}): place {place} of {candidates}, {distance} bits away",
+                task.short()
             );
             ("elected", text)
         }
@@ -220,7 +219,7 @@ mod tests {
     fn an_event_says_what_happened_in_words_and_in_fields() {
         let id = TaskId([9; 32]);
         let fence = Fence { attempt: 3, claim: Cid::of(b"claim") };
-        let elected = event(7, &Notice::Elected { task: id, fence, rank: 0, distance: 99, candidates: 3 });
+        let elected = event(7, &Notice::Elected { task: id, attempt: 3, rank: 0, distance: 99, candidates: 3 });
         assert_eq!((elected.kind.as_str(), elected.time_ms, elected.distance), ("elected", 7, Some(99)));
         assert!(elected.text.contains("attempt 3") && elected.text.contains("place 1 of 3"), "{}", elected.text);
         let introduced = event(7, &Notice::Introduced { task: id, workload: Arc::new(workload()) });

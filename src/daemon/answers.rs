@@ -39,10 +39,9 @@ impl Daemon {
                 Err(refusal) => answer.send(Err(refusal)),
             },
             Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
-            Query::Invite { answer } => answer.send(Ok(proto::Invite {
-                mesh_id: self.mesh.to_string(),
-                addresses: self.addresses().await,
-            })),
+            Query::Invite { answer } => {
+                answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
+            }
             Query::Drain { hand_over, answer } => {
                 self.feed(Input::Drain { hand_over });
                 answer.send(Ok(u32::try_from(self.node.running().count()).unwrap_or(u32::MAX)));
@@ -65,7 +64,8 @@ impl Daemon {
         let mut warnings = self.chronicle.warnings();
         warnings.extend(self.impediments());
         if status.standing == Standing::Joining {
-            warnings.push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
+            warnings
+                .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
         }
         let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
         proto::Status {
@@ -106,7 +106,9 @@ impl Daemon {
                 proto::Peer {
                     peer_id: peer.to_string(),
                     connected: info.is_some(),
-                    addresses: info.map(|info| info.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                    addresses: info
+                        .map(|info| info.addresses.iter().map(ToString::to_string).collect())
+                        .unwrap_or_default(),
                     heard_ago_ms: heard.map(|(_, last)| now.saturating_sub(*last)),
                     round_trip_ms: info
                         .and_then(|info| info.rtt)
@@ -213,7 +215,7 @@ impl Daemon {
             admitted_by: member.by.to_string(),
             right: if member.founder { "founder" } else { "ticket" }.to_owned(),
             admitted_ms: member.since_ms,
-            r#self: member.peer == me,
+            self_: member.peer == me,
             heard: member.peer == me || heard.get(&member.peer).copied().unwrap_or(false),
         });
         members.collect()
@@ -227,7 +229,9 @@ impl Daemon {
     fn log(&self, name: &TaskName, attempt: Option<u32>) -> Result<LogFile, Refusal> {
         let id = self.find(name)?;
         let path = match attempt {
-            Some(attempt) => Some(self.log_path(&id, attempt)).filter(|path| path.exists() || self.logs.contains_key(&id)),
+            Some(attempt) => {
+                Some(self.log_path(&id, attempt)).filter(|path| path.exists() || self.logs.contains_key(&id))
+            }
             None => self.latest_log(&id),
         };
         let Some(path) = path else {

@@ -60,7 +60,11 @@ impl Daemon {
             let began = Instant::now();
             let written = tokio::task::block_in_place(|| self.store.append(&unwritten.entries));
             if began.elapsed() > Duration::from_secs(1) {
-                tracing::warn!("the disk took {:.1} s to keep {} entries", began.elapsed().as_secs_f64(), unwritten.entries.len());
+                tracing::warn!(
+                    "the disk took {:.1} s to keep {} entries",
+                    began.elapsed().as_secs_f64(),
+                    unwritten.entries.len()
+                );
             }
             written
         };
@@ -71,7 +75,9 @@ impl Daemon {
                 true
             }
             Err(error) => {
-                let text = format!("{error}; nothing is published or started until it can be written, which is tried again every second");
+                let text = format!(
+                    "{error}; nothing is published or started until it can be written, which is tried again every second"
+                );
                 if !self.chronicle.warnings().contains(&text) {
                     self.chronicle.warn(text);
                 }

@@ -50,7 +50,8 @@ impl Daemon {
                 self.chronicle.warn(format!("this node listens on {address} no longer: {error}"));
             }
             Event::Bootstrap { address, error: Some(error) } => {
-                let text = format!("the bootstrap peer {address} does not answer ({error}); it is tried again for ever");
+                let text =
+                    format!("the bootstrap peer {address} does not answer ({error}); it is tried again for ever");
                 self.chronicle.warn(text);
             }
             Event::Bootstrap { address, error: None } => tracing::info!("the bootstrap peer {address} answers again"),

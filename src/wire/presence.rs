@@ -230,20 +230,7 @@ mod tests {
                 let (heads, vector, running, heard, discovered): (_, _, BTreeMap<_, _>, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
                 let peer = presence(0).peer;
-                Presence {
-                    peer,
-                    life,
-                    beat,
-                    heads,
-                    vector,
-                    offer,
-                    free,
-                    draining,
-                    running,
-                    heard,
-                    discovered,
-                    version,
-                }
+                Presence { peer, life, beat, heads, vector, offer, free, draining, running, heard, discovered, version }
             },
         )
     }

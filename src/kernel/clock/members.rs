@@ -98,7 +98,12 @@ impl Members {
     pub fn all(&self) -> impl Iterator<Item = Member> {
         self.admissions.iter().filter_map(|(peer, all)| {
             let first = all.iter().filter(|admission| self.holds(admission)).min_by_key(|a| a.mark.order())?;
-            Some(Member { peer: *peer, by: first.by, since_ms: first.wall_ms, founder: matches!(first.right, Right::Founder { .. }) })
+            Some(Member {
+                peer: *peer,
+                by: first.by,
+                since_ms: first.wall_ms,
+                founder: matches!(first.right, Right::Founder { .. }),
+            })
         })
     }
 

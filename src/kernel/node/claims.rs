@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, claimed_by};
-use crate::kernel::election::Seed;
+use crate::kernel::election::{Place, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Notice, Output, Reply, Request, Token};
 use crate::kernel::ledger::Folded;
 use crate::kernel::queue::Key;
-use crate::kernel::task::{Fence, Policy, State};
+use crate::kernel::task::{Fence, Policy, Repository, State};
 
 /// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
 /// a few for each free slot of a mesh do not change who takes which.
@@ -39,6 +39,15 @@ pub(super) struct Claims {
     next_claim: Option<u64>,
     /// When a task may have to be ended, by time.
     ends: BTreeSet<(u64, TaskId)>,
+}
+
+/// One look at the waiting tasks.
+#[derive(Default)]
+struct Look {
+    /// Who could take tasks of the same labels and repository.
+    able: BTreeMap<(BTreeSet<String>, Repository), Vec<Place>>,
+    /// Which tasks to ask whom about.
+    questions: BTreeMap<PeerId, BTreeSet<TaskId>>,
 }
 
 impl Claims {
@@ -113,7 +122,7 @@ impl Node {
         }
         let taken = self.taken_by_presence();
         let window: Vec<TaskId> = self.queue.iter().take(WINDOW).map(Key::task).collect();
-        let mut questions: BTreeMap<PeerId, BTreeSet<TaskId>> = BTreeMap::new();
+        let mut look = Look::default();
         for task in window {
             if free == 0 {
                 break;
@@ -121,21 +130,22 @@ impl Node {
             if taken.contains(&task) || self.custody.runs(&task) {
                 continue;
             }
-            if self.consider(&task, &mut questions) {
+            if self.consider(&task, &mut look) {
                 free -= 1;
             }
         }
-        self.ask_those_ahead(questions);
+        self.ask_those_ahead(look.questions);
     }
 
     /// Claims the task if it is this node's turn. `true` when it is.
-    fn consider(&mut self, task: &TaskId, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> bool {
+    fn consider(&mut self, task: &TaskId, look: &mut Look) -> bool {
         let (Some(folded), Some(waiting)) = (self.ledger.get(task), self.claims.waiting.get(task)) else {
             return false;
         };
         let holder = claimed_by(&folded.state).map(|(holder, _)| holder);
-        let mut candidates = self.free_candidates(&folded.workload);
-        candidates.retain(|place| Some(place.peer()) != holder);
+        let class = (folded.workload.labels.clone(), folded.workload.repository.clone());
+        let able = look.able.entry(class).or_insert_with(|| self.free_candidates(&folded.workload));
+        let candidates: Vec<Place> = able.iter().filter(|place| Some(place.peer()) != holder).copied().collect();
         let seed = Seed::of(&folded.anchor, task);
         let rank = seed.rank(&self.me, &candidates, &folded.last);
         // Who has declined or lost it waits a turn even where nobody stands ahead.
@@ -156,7 +166,7 @@ impl Node {
                     let ahead: Vec<PeerId> = ahead.take(MAX_ASKED).map(|ranked| ranked.peer).collect();
                     if !ahead.is_empty() {
                         for peer in ahead {
-                            questions.entry(peer).or_default().insert(*task);
+                            look.questions.entry(peer).or_default().insert(*task);
                         }
                         return false;
                     }

@@ -146,6 +146,13 @@ impl Node {
         self.offer.sources.iter().map(|key| (key.clone(), self.on_duty(key))).collect()
     }
 
+    /// How long ago a source was last discovered well, by whomever, in milliseconds.
+    pub fn discovered_ago(&self, key: &SourceKey, now: u64) -> Option<u64> {
+        let mine = self.duty.ages(now).get(key).copied();
+        let others = self.peers.all().filter_map(|peer| Some(peer.presence.discovered.get(key)? + (now - peer.last)));
+        others.chain(mine).min()
+    }
+
     /// The heard candidates for a task, the first first, whether or not a slot is free: the same on all nodes that hear
     /// the same peers.
     pub fn ranking(&self, task: &TaskId) -> Vec<(PeerId, u32)> {
