@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::Conclusion;
 use runmesh::runner::{Isolation, Supervisor};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use crate::rig::{BOTH, PATIENCE, Rig, files, need, one, order, processes, script, settings, wait};
 
@@ -76,29 +76,48 @@ async fn node_process() {
     tokio::time::sleep(PATIENCE).await;
 }
 
+/// A process that does not outlive its test.
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // Gone already, mostly.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_is_killed_takes_its_tasks_along() {
     let nap = crate::rig::nap(30);
     let scratch = tempfile::tempdir().unwrap();
-    let mut node = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "family::node_process"])
-        .env("RUNMESH_TEST_NODE", scratch.path())
-        .env("RUNMESH_TEST_NAP", &nap)
-        .env("GITHUB_TOKEN", "very-secret")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let own = node.id();
+    let mut node = Mortal(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "family::node_process"])
+            .env("RUNMESH_TEST_NODE", scratch.path())
+            .env("RUNMESH_TEST_NAP", &nap)
+            .env("GITHUB_TOKEN", "very-secret")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let own = node.0.id();
     let sleepers = || processes(&format!("sleep\0{nap}")).len();
-    wait("eight sleepers", || sleepers() >= 8).await;
+    wait("eight sleepers", || {
+        assert_eq!(node.0.try_wait().unwrap(), None, "the node lives");
+        sleepers() >= 8
+    })
+    .await;
     for task in [1, 2] {
-        let log = std::fs::read_to_string(scratch.path().join(format!("{task}.log"))).unwrap();
-        assert!(log.contains("] looked") && log.contains("HOME="), "{log}");
+        let log = || std::fs::read_to_string(scratch.path().join(format!("{task}.log"))).unwrap_or_default();
+        wait("the log is written", || log().contains("] looked")).await;
+        let log = log();
+        assert!(log.contains("] HOME="), "{log}");
         assert!(!log.contains("very-secret") && !log.contains("RUNMESH_TEST"), "{log}");
     }
-    node.kill().unwrap();
-    node.wait().unwrap();
+    node.0.kill().unwrap();
+    node.0.wait().unwrap();
     wait("nothing is left", || processes(&nap).into_iter().all(|pid| pid == own)).await;
 
     // The next life finds the directories, and clears them.
@@ -188,4 +207,14 @@ async fn a_reaper_ends_everything_when_its_pipe_closes_or_speaks_or_a_signal_com
         assert_eq!(status.code(), Some(124), "{name}: {status:?} {:?}", status.signal());
         assert_eq!(processes(&nap), [0; 0], "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_reaper_leaves_the_terminal_of_its_node() {
+    let nap = crate::rig::nap(60);
+    let mut child = Mortal(reap(&["sleep", &nap]).spawn().unwrap());
+    wait("the program runs", || !processes(&format!("sleep\0{nap}")).is_empty()).await;
+    assert_eq!(getsid(Some(pid(&child.0))).unwrap(), pid(&child.0), "a session of its own has no terminal");
+    drop(child.0.stdin.take());
+    assert_eq!(child.0.wait().unwrap().code(), Some(124));
 }
