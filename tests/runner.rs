@@ -12,7 +12,7 @@ use std::time::Duration;
 use rig::{BOTH, Rig, files, need, one, order, plan, script};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::Conclusion;
-use runmesh::runner::{Isolation, Network, Phase, Plan, PlannedJob};
+use runmesh::runner::{Checkout, Isolation, Network, Phase, Plan, PlannedJob};
 
 /// What every backend promises to a job (src/runner/backend.rs).
 #[tokio::test]
@@ -28,7 +28,6 @@ async fn each_backend_keeps_the_contract() {
              echo \"input=$COLOUR branch=${{ github.event.repository.default_branch }}\"\n\
              echo \"leaks: [$LEAK] [$CARGO_PKG_NAME] [$USER]\"\n\
              echo \"home: $(ls -A $HOME | grep -v -e cache -e config | tr '\\n' ' ')\"\n\
-             test ! -t 0\n\
              mkdir -p $HOME/deep; echo x > $HOME/deep/file; chmod 500 $HOME/deep",
         );
         let text = text.replace("jobs:", "env: {COLOUR: \"${{ inputs.colour }}\"}\njobs:");
@@ -148,7 +147,7 @@ async fn a_called_workflow_of_the_repository_runs_and_answers() {
     expected.jobs[0].labels.clear();
     expected.jobs[0].uses = Some("./.github/workflows/inner.yml".to_owned());
     let outer = files(jobs, expected);
-    let both = Box::new(move |directory: std::path::PathBuf| -> futures::future::BoxFuture<'static, _> {
+    let both: Checkout = Box::new(move |directory| {
         Box::pin(async move {
             let plan = outer(directory.clone()).await?;
             std::fs::write(directory.join(".github/workflows/inner.yml"), inner).map_err(|error| error.to_string())?;
@@ -208,9 +207,7 @@ async fn what_fails_before_the_first_step_is_not_started() {
         Report::NotStarted { why } => why,
         other => panic!("{other:?}"),
     };
-    let no = Box::new(|_| -> futures::future::BoxFuture<'static, _> {
-        Box::pin(async { Err("no such commit".to_owned()) })
-    });
+    let no: Checkout = Box::new(|_| Box::pin(async { Err("no such commit".to_owned()) }));
     rig.order(order(1, Isolation::Bwrap, &rig.log_path(1), no)).await;
     assert_eq!(why(rig.report().await), "checking out: no such commit");
 
@@ -227,6 +224,23 @@ async fn what_fails_before_the_first_step_is_not_started() {
     rig.close().await;
     let mut rig = Rig::with(|settings| settings.path = "/nonexistent".to_owned()).await;
     assert!(why(rig.run(Isolation::Bwrap, &script("echo ran"), one()).await).contains("install bubblewrap"));
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_checkout_that_hangs_can_be_stopped_and_has_the_time_limit() {
+    let mut rig = Rig::new().await;
+    let hang = || -> Checkout { Box::new(|_| Box::pin(std::future::pending())) };
+    let stopped = order(1, Isolation::None, &rig.log_path(1), hang());
+    let (task, fence) = (stopped.task, stopped.fence);
+    rig.order(stopped).await;
+    rig.handle.stop(task, fence).await.unwrap();
+    assert_eq!(rig.report().await, Report::Stopped);
+    let mut late = order(2, Isolation::None, &rig.log_path(2), hang());
+    late.time_limit = Duration::from_millis(50);
+    rig.order(late).await;
+    let report = rig.report().await;
+    assert!(matches!(&report, Report::NotStarted { why } if why.contains("checkout took longer")), "{report:?}");
     rig.close().await;
 }
 

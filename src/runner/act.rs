@@ -114,6 +114,8 @@ struct Raw {
     level: String,
     #[serde(default)]
     msg: String,
+    #[serde(default)]
+    raw_output: bool,
     job: Option<String>,
     #[serde(rename = "jobID")]
     job_id: Option<String>,
@@ -133,7 +135,12 @@ pub(crate) fn hear(bytes: &[u8]) -> Said {
     };
     let debug = matches!(raw.level.as_str(), "debug" | "trace");
     let severe = matches!(raw.level.as_str(), "error" | "fatal" | "panic");
-    let text = raw.msg.trim_end_matches(['\r', '\n']).to_owned();
+    let text = raw.msg.trim_end_matches(['\r', '\n']);
+    // Where act speaks of a step without a name it repeats the whole script; a step's own line has no second one.
+    let text = match text.split_once('\n') {
+        Some((first, _)) if !raw.raw_output && raw.step.is_some() => format!("{first} …"),
+        _ => text.to_owned(),
+    };
     let Some(id) = raw.job_id else {
         return if debug { Said::Debug } else { Said::Own { text, severe } };
     };
@@ -160,6 +167,9 @@ mod tests {
         assert_eq!((job.leg.id.as_str(), job.leg.label.as_str(), job.leg.short()), ("build", "A/build-1", "build-1"));
         assert_eq!((job.step.as_deref(), job.text.as_str()), (Some("hello"), "hi"));
         assert_eq!((job.severe, job.debug, job.job_result), (false, false, None));
+        let line = br#"{"job":"A/a","jobID":"a","level":"info","msg":"Run Main make\nmake install","step":"make\nmake install"}"#;
+        let Said::Job(job) = hear(line) else { panic!("a job's line") };
+        assert_eq!(job.text, "Run Main make …");
     }
 
     #[test]

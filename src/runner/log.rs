@@ -106,6 +106,9 @@ fn printable(text: &str) -> String {
             }
         } else if next == '\n' {
             line.push_str(" ⏎ ");
+        } else if next == '\r' {
+            // A progress bar that paints over itself.
+            line.push(' ');
         } else if !next.is_control() || next == '\t' {
             line.push(next);
         }
@@ -140,7 +143,7 @@ mod tests {
     #[test]
     fn colours_stay_and_other_controls_go() {
         assert_eq!(printable("\u{1b}[1;31mred\u{1b}[0m\ttab"), "\u{1b}[1;31mred\u{1b}[0m\ttab");
-        assert_eq!(printable("\u{1b}]0;title\u{7}x\u{1b}[2Jy\r\n"), "]0;titlex[2Jy ⏎ ");
+        assert_eq!(printable("\u{1b}]0;title\u{7}x\u{1b}[2Jy\rz\n"), "]0;titlex[2Jy z ⏎ ");
     }
 
     proptest! {

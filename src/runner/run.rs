@@ -168,7 +168,7 @@ impl Life {
         self.progress.send_modify(|progress| progress.phase = Phase::Running);
         let mut run = Run {
             plan,
-            tally: Tally::new(workload),
+            tally: Tally::new(workload, plan),
             output: Some(Lines::new(output, act::LINE)),
             errors: Some(Lines::new(errors, act::LINE)),
             timers: BTreeMap::new(),

