@@ -199,7 +199,7 @@ impl Daemon {
             executor: "act".to_owned(),
             isolation: running.isolation.to_string(),
             pid: None,
-            state: running.phase.to_string(),
+            state: running.phase.word().to_owned(),
             started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
         });

@@ -39,6 +39,16 @@ pub enum Phase {
     Ending,
 }
 
+impl Phase {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Ending => "stopping",
+        }
+    }
+}
+
 /// What people can see of a task that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
