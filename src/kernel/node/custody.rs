@@ -30,8 +30,8 @@ struct Watch {
 #[derive(Debug, Default)]
 pub(super) struct Custody {
     running: BTreeMap<TaskId, Running>,
-    /// Entries by which this node, in this life, has claimed: only these claims may start anything.
-    fresh: BTreeSet<Cid>,
+    /// Claims that this node has made in this life and not started yet: only these may start anything.
+    fresh: BTreeSet<(TaskId, Cid)>,
     watched: BTreeMap<TaskId, Watch>,
     held: BTreeMap<PeerId, usize>,
     draining: bool,
@@ -46,8 +46,10 @@ impl Custody {
 
     /// Remembers this node's own claims.
     pub(super) fn wrote(&mut self, entry: &Entry) {
-        if entry.body().events.iter().any(|event| matches!(event, Event::Claim(_))) {
-            self.fresh.insert(entry.cid());
+        for event in &entry.body().events {
+            if let Event::Claim(claim) = event {
+                self.fresh.insert((claim.task, entry.cid()));
+            }
         }
     }
 
@@ -135,14 +137,16 @@ impl Node {
                 (Some(fence), None) => self.take_or_release(task, fence, workload),
                 (_, Some(_)) => self.stop(task, if open { StopReason::Lost } else { StopReason::Ended }),
             }
+            if !open {
+                self.custody.fresh.retain(|(claimed, _)| *claimed != task);
+            }
             self.custody.watch(task, held.filter(|(holder, _)| *holder != self.me.peer()), self.now.mono);
             self.enqueue(&task);
         }
     }
 
     fn take_or_release(&mut self, task: TaskId, fence: Fence, workload: Arc<Workload>) {
-        if self.custody.fresh.contains(&fence.claim) && !self.custody.handing_over {
-            self.custody.fresh.remove(&fence.claim);
+        if !self.custody.handing_over && self.custody.fresh.remove(&(task, fence.claim)) {
             self.custody.running.insert(task, Running { fence, workload: workload.clone(), stopping: None });
             self.peers.changed(self.now.mono, &self.settings.timings);
             self.outbox.push(Output::Start { task, fence, workload });

@@ -1,0 +1,301 @@
+//! Nodes as processes, and what one can do to them.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The longest any condition may take to come about, on a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(100);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_runmesh");
+
+/// A git repository with workflow files.
+pub(crate) struct Repository {
+    dir: TempDir,
+}
+
+impl Repository {
+    pub(crate) fn with(workflows: &[(&str, &str)]) -> Self {
+        let repository = Self { dir: tempfile::tempdir().expect("a directory") };
+        repository.git(&["init", "-q", "-b", "trunk"]);
+        for (name, text) in workflows {
+            repository.commit(name, text);
+        }
+        repository
+    }
+
+    pub(crate) fn commit(&self, name: &str, text: &str) {
+        let folder = self.dir.path().join(".github/workflows");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(name), text).expect("a file");
+        self.git(&["add", "."]);
+        self.git(&["-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-q", "-m", name]);
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.dir.path().to_str().expect("UTF-8")
+    }
+
+    fn git(&self, arguments: &[&str]) {
+        let status = Command::new("git").arg("-C").arg(self.dir.path()).args(arguments).status().expect("git runs");
+        assert!(status.success(), "git {arguments:?}");
+    }
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A node's data directory, and its process while it runs.
+pub(crate) struct Node {
+    pub(crate) peer: String,
+    dir: TempDir,
+    arguments: Vec<String>,
+    process: Option<Child>,
+    since: Instant,
+}
+
+impl Node {
+    fn new(arguments: Vec<String>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self { peer: String::new(), dir, arguments, process: None, since: Instant::now() }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--data-dir").arg(self.data_dir());
+        // Settings of whoever runs the tests are none of theirs.
+        command.env("XDG_CONFIG_HOME", self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
+        let mut command = self.command(&["node", "run"]);
+        command.args(&self.arguments).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.process = Some(command.spawn().expect("a node starts"));
+        self.since = Instant::now();
+        self.wait_for("the node's answer", |node| node.run(&["inspect", "status"]).status == 0);
+        self.peer = self.json(&["inspect", "status"])["peer_id"].as_str().expect("a peer id").to_owned();
+    }
+
+    /// Runs a command beside the node.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
+        let output = self.command(arguments).output().expect("the program runs");
+        Done {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let done = self.run(&[arguments, &["--output", "json"]].concat());
+        assert_eq!(done.status, 0, "{arguments:?}: {done:?}\n{}", self.log());
+        serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {done:?}"))
+    }
+
+    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !condition(self) {
+            assert!(began.elapsed() < PATIENCE, "{what} did not come about\n{}", self.log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Child::id)
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.pid().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    fn wait_for_exit(&mut self) -> i32 {
+        let Some(mut process) = self.process.take() else { return 0 };
+        let began = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait().expect("it can be waited for") {
+                return status.code().unwrap_or(-1);
+            }
+            if began.elapsed() > PATIENCE {
+                let _ = process.kill();
+                let _ = process.wait();
+                panic!("the node did not end\n{}", self.log());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}", self.peer, self.log());
+        }
+    }
+}
+
+/// Some nodes of one mesh.
+pub(crate) struct Mesh {
+    nodes: Vec<Node>,
+}
+
+impl Mesh {
+    /// A mesh of so many running nodes that all list these repositories and hear each other.
+    pub(crate) fn of(count: usize, repositories: &[Repository]) -> Self {
+        let mut mesh = Self { nodes: Vec::new() };
+        for n in 0..count {
+            let mut node = Node::new(arguments(repositories, &[]));
+            if n > 0 {
+                let invited = mesh.nodes[0].run(&["mesh", "invite"]);
+                assert_eq!(invited.status, 0, "{invited:?}");
+                let joined = node.run(&["mesh", "join", invited.stdout.trim()]);
+                assert_eq!(joined.status, 0, "{joined:?}");
+            }
+            node.start();
+            mesh.nodes.push(node);
+        }
+        for node in &mesh.nodes {
+            node.wait_for("hearing the others", |node| node.json(&["inspect", "status"])["peers"] == count - 1);
+        }
+        mesh
+    }
+
+    /// A mesh of one, with more arguments.
+    pub(crate) fn alone(repositories: &[Repository], more: &[&str]) -> Self {
+        let mut node = Node::new(arguments(repositories, more));
+        node.start();
+        Self { nodes: vec![node] }
+    }
+
+    /// The running nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.process.is_some())
+    }
+
+    pub(crate) fn node_of(&self, peer: &str) -> &Node {
+        self.nodes.iter().find(|node| node.peer == peer).expect("a node of this mesh")
+    }
+
+    pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
+        self.nodes[node].data_dir()
+    }
+
+    /// Kills a node with SIGKILL; the number starts it again.
+    pub(crate) fn kill(&mut self, peer: &str) -> usize {
+        let at = self.nodes.iter().position(|node| node.peer == peer).expect("a node of this mesh");
+        let mut process = self.nodes[at].process.take().expect("it runs");
+        process.kill().expect("killed");
+        process.wait().expect("gone");
+        at
+    }
+
+    pub(crate) fn start_again(&mut self, node: usize) {
+        let before = self.nodes[node].peer.clone();
+        self.nodes[node].start();
+        assert_eq!(self.nodes[node].peer, before, "its identity");
+    }
+
+    /// Starts a node that is to fail.
+    pub(crate) fn run_in_vain(&self, node: usize) -> Done {
+        let arguments: Vec<&str> = self.nodes[node].arguments.iter().map(String::as_str).collect();
+        self.nodes[node].run(&[&["node", "run"], arguments.as_slice()].concat())
+    }
+
+    /// Ends a node with SIGTERM; it must exit with 0.
+    pub(crate) fn terminate(&mut self, peer: &str) {
+        let at = self.nodes.iter().position(|node| node.peer == peer).expect("a node of this mesh");
+        self.nodes[at].signal("-TERM");
+        assert_eq!(self.nodes[at].wait_for_exit(), 0, "{}", self.nodes[at].log());
+    }
+
+    /// Waits until every running node shows exactly so many tasks and the condition holds of each, and gives them.
+    pub(crate) fn wait_for_tasks(&self, count: usize, condition: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let tasks = |node: &Node| match node.json(&["inspect", "tasks"]) {
+            Value::Array(tasks) => tasks,
+            other => panic!("not a list: {other}"),
+        };
+        for node in self.nodes() {
+            node.wait_for("the tasks' state", |node| {
+                let tasks = tasks(node);
+                tasks.len() == count && tasks.iter().all(&condition)
+            });
+        }
+        tasks(self.nodes().next().expect("a node runs"))
+    }
+
+    /// Waits until all running nodes have the same heads and the same state.
+    pub(crate) fn wait_for_agreement(&self) {
+        let first = self.nodes().next().expect("a node runs");
+        first.wait_for("agreement", |_| {
+            let views: Vec<Value> = self.nodes().map(|node| node.json(&["inspect", "status"])).collect();
+            views.iter().all(|view| view["heads"] == views[0]["heads"] && view["state_hash"] == views[0]["state_hash"])
+        });
+    }
+
+    /// Ends all nodes with SIGTERM: each exits with 0 and leaves no process that works for it.
+    pub(crate) fn stop(mut self) {
+        for node in &mut self.nodes {
+            if node.process.is_some() {
+                node.signal("-TERM");
+            }
+        }
+        for node in &mut self.nodes {
+            assert_eq!(node.wait_for_exit(), 0, "{}", node.log());
+            assert_eq!(processes_naming(node.dir.path()), Vec::<String>::new());
+        }
+    }
+}
+
+fn arguments(repositories: &[Repository], more: &[&str]) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        ["--listen", "/ip4/127.0.0.1/tcp/0", "--max-runners", "2", "--isolation", "bwrap"].map(str::to_owned).into();
+    arguments.extend(["--discovery-interval".to_owned(), "1s".to_owned()]);
+    for repository in repositories {
+        arguments.extend(["--source".to_owned(), format!("git:{}", repository.path())]);
+    }
+    arguments.extend(more.iter().map(|word| (*word).to_owned()));
+    arguments
+}
+
+/// The command lines of processes that name the path.
+fn processes_naming(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let mut line = String::new();
+        if let Ok(mut file) = fs::File::open(entry.path().join("cmdline"))
+            && file.read_to_string(&mut line).is_ok()
+            && line.contains(path.to_str().expect("UTF-8"))
+        {
+            found.push(line.replace('\0', " "));
+        }
+    }
+    found
+}
