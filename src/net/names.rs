@@ -1,0 +1,117 @@
+//! What peers, protocols and topics are called.
+
+use libp2p::gossipsub::{IdentTopic, TopicHash};
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, StreamProtocol};
+
+use super::NetError;
+use super::event::Topic;
+use crate::kernel::id::{MeshId, PeerId};
+
+/// The names that the nodes of one mesh share.
+pub(super) struct Names {
+    pub(super) gossip: String,
+    pub(super) ask: StreamProtocol,
+    pub(super) exchange: StreamProtocol,
+    pub(super) identify: String,
+    pub(super) entries: IdentTopic,
+    pub(super) presence: IdentTopic,
+}
+
+impl Names {
+    pub(super) fn of(mesh: &MeshId) -> Result<Self, NetError> {
+        let name = |what: &str| format!("/runmesh/1/{}/{what}", mesh.short());
+        let protocol =
+            |what| StreamProtocol::try_from_owned(name(what)).map_err(|error| NetError::Setup(error.to_string()));
+        Ok(Self {
+            gossip: name("gossip"),
+            ask: protocol("ask")?,
+            exchange: protocol("peers")?,
+            identify: format!("/runmesh/1/{}", mesh.short()),
+            entries: IdentTopic::new(name("entries")),
+            presence: IdentTopic::new(name("presence")),
+        })
+    }
+
+    pub(super) const fn topic(&self, topic: Topic) -> &IdentTopic {
+        match topic {
+            Topic::Entries => &self.entries,
+            Topic::Presence => &self.presence,
+        }
+    }
+
+    pub(super) fn which(&self, hash: &TopicHash) -> Option<Topic> {
+        [Topic::Entries, Topic::Presence].into_iter().find(|topic| self.topic(*topic).hash() == *hash)
+    }
+}
+
+/// The kernel's name for a peer; only Ed25519 peers have one.
+pub(super) fn kernel_peer(peer: &libp2p::PeerId) -> Option<PeerId> {
+    PeerId::from_bytes(&peer.to_bytes()).ok()
+}
+
+/// libp2p's name for a peer.
+pub(super) fn swarm_peer(peer: &PeerId) -> libp2p::PeerId {
+    match libp2p::PeerId::from_bytes(&peer.to_bytes()) {
+        Ok(peer) => peer,
+        Err(error) => unreachable!("a kernel peer id is libp2p's binary form: {error}"),
+    }
+}
+
+/// The address with the peer's name behind it.
+pub fn with_peer(address: &Multiaddr, peer: &PeerId) -> Multiaddr {
+    strip_peer(address).0.with(Protocol::P2p(swarm_peer(peer)))
+}
+
+/// The address without the peer's name, and the name.
+pub(super) fn strip_peer(address: &Multiaddr) -> (Multiaddr, Option<libp2p::PeerId>) {
+    let mut bare = address.clone();
+    match bare.pop() {
+        Some(Protocol::P2p(peer)) => (bare, Some(peer)),
+        _ => (address.clone(), None),
+    }
+}
+
+/// Whether QUIC carries it. A peer that dies over TCP is noticed at once, because its host closes the connection; over
+/// QUIC only silence tells. So TCP is tried first wherever there is a choice.
+pub(super) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::QuicV1))
+}
+
+/// Whether another node might reach somebody there.
+pub(super) fn is_reachable(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => !ip.is_unspecified(),
+        Some(Protocol::Ip6(ip)) => !ip.is_unspecified(),
+        Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Memory(_)) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_peers_are_translated_both_ways() {
+        let keypair = libp2p::identity::Keypair::ed25519_from_bytes([3; 32]).expect("a key");
+        let theirs = keypair.public().to_peer_id();
+        let ours = kernel_peer(&theirs).expect("ed25519");
+        assert_eq!(ours.to_string(), theirs.to_string());
+        assert_eq!(swarm_peer(&ours), theirs);
+        assert_eq!(kernel_peer(&libp2p::PeerId::random()), None, "a hashed name hides its key");
+    }
+
+    #[test]
+    fn addresses_are_told_apart() {
+        let peer = PeerId::from_public_key([7; 32]);
+        let tcp: Multiaddr = "/ip4/10.0.0.1/tcp/4001".parse().expect("an address");
+        let full = with_peer(&tcp, &peer);
+        assert_eq!(full.to_string(), format!("{tcp}/p2p/{peer}"));
+        assert_eq!(with_peer(&full, &peer), full);
+        assert_eq!(strip_peer(&full), (tcp.clone(), Some(swarm_peer(&peer))));
+        assert_eq!(strip_peer(&tcp), (tcp.clone(), None));
+        assert!(!is_quic(&tcp) && is_quic(&"/ip4/10.0.0.1/udp/1/quic-v1".parse().expect("an address")));
+        assert!(is_reachable(&tcp) && !is_reachable(&"/ip4/0.0.0.0/tcp/1".parse().expect("an address")));
+    }
+}

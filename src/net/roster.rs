@@ -1,0 +1,306 @@
+//! The peers that are connected now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p::Multiaddr;
+use libp2p::swarm::ConnectionId;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::client::{Direction, PeerInfo};
+use super::event::{Share, Topic};
+use crate::kernel::id::PeerId;
+
+/// The most gossiped messages of one peer that wait for a verdict, so that one cannot fill the owner's queue.
+const GOSSIP_OF_PEER: usize = 512;
+/// The most bytes of gossiped messages that wait for a verdict.
+const GOSSIP_BYTES: usize = 32 * 1024 * 1024;
+/// The most requests of one peer that wait for an answer, and of all.
+const REQUESTS_OF_PEER: usize = 32;
+const REQUESTS: usize = 256;
+/// Pings in a row that may be lost.
+const MISSED_PINGS: u32 = 2;
+/// The least time between two questions of one peer for peers.
+const EXCHANGE_AT_MOST: Duration = Duration::from_millis(100);
+
+pub(super) struct Roster {
+    peers: BTreeMap<PeerId, Peer>,
+    gossip_bytes: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+}
+
+/// A peer with at least one connection.
+pub(super) struct Peer {
+    /// Oldest first.
+    connections: Vec<Connection>,
+    /// Whether it listens to entries and to presence.
+    entries: bool,
+    presence: bool,
+    /// Whether it has shown that it belongs to this mesh.
+    proven: bool,
+    since: Instant,
+    rtt: Option<Duration>,
+    exchanged: Option<Instant>,
+    /// Those who wait for it to prove itself.
+    waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+    /// Why it is being turned away.
+    turned_away: Option<String>,
+    gossip: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+}
+
+struct Connection {
+    id: ConnectionId,
+    address: Multiaddr,
+    direction: Direction,
+    missed: u32,
+}
+
+/// How a peer left.
+pub(super) struct Left {
+    pub(super) proven: bool,
+    pub(super) turned_away: Option<String>,
+    pub(super) waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+}
+
+impl Roster {
+    pub(super) fn new() -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            gossip_bytes: Arc::new(Semaphore::new(GOSSIP_BYTES)),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+        }
+    }
+
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        address: Multiaddr,
+        direction: Direction,
+        now: Instant,
+    ) {
+        let peer = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
+        peer.connections.push(Connection { id, address, direction, missed: 0 });
+    }
+
+    /// How the peer left, when that was its last connection.
+    pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Option<Left> {
+        let entry = self.peers.get_mut(peer)?;
+        entry.connections.retain(|connection| connection.id != id);
+        if !entry.connections.is_empty() {
+            return None;
+        }
+        let Peer { proven, turned_away, waiting, .. } = self.peers.remove(peer)?;
+        Some(Left { proven, turned_away, waiting })
+    }
+
+    /// The peer listens to a topic of this mesh. Returns whether it now listens to all.
+    pub(super) fn subscribed(&mut self, peer: &PeerId, topic: Topic) -> bool {
+        let Some(peer) = self.peers.get_mut(peer) else { return false };
+        match topic {
+            Topic::Entries => peer.entries = true,
+            Topic::Presence => peer.presence = true,
+        }
+        peer.entries && peer.presence
+    }
+
+    /// The peer has shown that it belongs to this mesh. Returns those who waited for that, if it is news.
+    pub(super) fn prove(&mut self, peer: &PeerId) -> Option<Vec<oneshot::Sender<Result<PeerId, String>>>> {
+        let peer = self.peers.get_mut(peer).filter(|peer| !peer.proven && peer.turned_away.is_none())?;
+        peer.proven = true;
+        Some(std::mem::take(&mut peer.waiting))
+    }
+
+    /// Whether it is connected and belongs to this mesh.
+    pub(super) fn is_proven(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.proven)
+    }
+
+    /// All that are connected and belong to this mesh.
+    pub(super) fn proven(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.iter().filter(|(_, peer)| peer.proven).map(|(id, _)| *id)
+    }
+
+    /// How many are connected, whoever they are.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Those who have had long enough to show that they belong to this mesh and have not.
+    pub(super) fn silent(&self, now: Instant, prove: Duration) -> Vec<PeerId> {
+        let silent =
+            |peer: &Peer| !peer.proven && peer.turned_away.is_none() && now.duration_since(peer.since) >= prove;
+        self.peers.iter().filter(|(_, peer)| silent(peer)).map(|(id, _)| *id).collect()
+    }
+
+    /// Notes why a peer is turned away. Returns whether that is news.
+    pub(super) fn turn_away(&mut self, peer: &PeerId, why: String) -> bool {
+        self.peers.get_mut(peer).is_some_and(|peer| {
+            let news = peer.turned_away.is_none();
+            peer.turned_away.get_or_insert(why);
+            news
+        })
+    }
+
+    /// Answers when the peer has proven itself, or has left.
+    pub(super) fn wait(&mut self, peer: &PeerId, answer: oneshot::Sender<Result<PeerId, String>>) {
+        match self.peers.get_mut(peer) {
+            Some(entry) if !entry.proven => entry.waiting.push(answer),
+            // Whoever asked may have gone.
+            Some(_) => drop(answer.send(Ok(*peer))),
+            None => drop(answer.send(Err("the connection was closed at once".to_owned()))),
+        }
+    }
+
+    /// A ping came back.
+    pub(super) fn ponged(&mut self, peer: &PeerId, id: ConnectionId, rtt: Duration) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.rtt = Some(rtt);
+            peer.connections.iter_mut().filter(|one| one.id == id).for_each(|one| one.missed = 0);
+        }
+    }
+
+    /// A ping did not come back. Returns whether the connection is to be given up.
+    pub(super) fn missed(&mut self, peer: &PeerId, id: ConnectionId) -> bool {
+        let connections = self.peers.get_mut(peer).into_iter().flat_map(|peer| &mut peer.connections);
+        connections.filter(|one| one.id == id).any(|one| {
+            one.missed += 1;
+            one.missed >= MISSED_PINGS
+        })
+    }
+
+    /// Whether a peer may be told who is there, now.
+    pub(super) fn may_exchange(&mut self, peer: &PeerId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(peer) else { return false };
+        let may = peer.exchanged.is_none_or(|last| now.duration_since(last) >= EXCHANGE_AT_MOST);
+        if may {
+            peer.exchanged = Some(now);
+        }
+        may
+    }
+
+    /// Room for a gossiped message to wait, if there is any.
+    pub(super) fn gossip_share(&self, peer: &PeerId, bytes: usize) -> Option<Share> {
+        let of_peer = Arc::clone(&self.peers.get(peer)?.gossip).try_acquire_owned().ok()?;
+        let bytes = u32::try_from(bytes).ok()?;
+        let of_all = Arc::clone(&self.gossip_bytes).try_acquire_many_owned(bytes).ok()?;
+        Some(Share { _of_peer: of_peer, _of_all: of_all })
+    }
+
+    /// Room for a request to wait, if there is any.
+    pub(super) fn request_share(&self, peer: &PeerId) -> Option<Share> {
+        let of_peer = Arc::clone(&self.peers.get(peer)?.requests).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        Some(Share { _of_peer: of_peer, _of_all: of_all })
+    }
+
+    /// For people: those who belong to the mesh.
+    pub(super) fn snapshot(&self, now: Instant) -> Vec<PeerInfo> {
+        let info = |(id, peer): (&PeerId, &Peer)| {
+            let first = peer.connections.first().filter(|_| peer.proven)?;
+            Some(PeerInfo {
+                peer: *id,
+                addresses: peer.connections.iter().map(|one| one.address.clone()).collect(),
+                direction: first.direction,
+                rtt: peer.rtt,
+                since: now.duration_since(peer.since),
+            })
+        };
+        self.peers.iter().filter_map(info).collect()
+    }
+}
+
+impl Peer {
+    fn new(now: Instant) -> Self {
+        Self {
+            connections: Vec::new(),
+            entries: false,
+            presence: false,
+            proven: false,
+            since: now,
+            rtt: None,
+            exchanged: None,
+            waiting: Vec::new(),
+            turned_away: None,
+            gossip: Arc::new(Semaphore::new(GOSSIP_OF_PEER)),
+            requests: Arc::new(Semaphore::new(REQUESTS_OF_PEER)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId::from_public_key([1; 32]);
+    const OTHER: PeerId = PeerId::from_public_key([2; 32]);
+
+    fn roster(peers: &[PeerId]) -> (Roster, Vec<ConnectionId>) {
+        let mut roster = Roster::new();
+        let ids = peers.iter().enumerate().map(|(n, peer)| {
+            let id = ConnectionId::new_unchecked(n);
+            let address = "/ip4/10.0.0.1/tcp/1".parse().expect("an address");
+            roster.opened(*peer, id, address, Direction::Inbound, Instant::now());
+            id
+        });
+        let ids = ids.collect();
+        (roster, ids)
+    }
+
+    #[test]
+    fn one_peers_share_is_bounded_and_given_back() {
+        let (roster, _) = roster(&[PEER, OTHER]);
+        let held: Vec<_> = std::iter::from_fn(|| roster.gossip_share(&PEER, 10)).take(1_000).collect();
+        assert_eq!(held.len(), GOSSIP_OF_PEER);
+        assert!(roster.gossip_share(&OTHER, 10).is_some(), "others still have theirs");
+        drop(held);
+        assert!(roster.gossip_share(&PEER, 10).is_some());
+        let held: Vec<_> = std::iter::from_fn(|| roster.request_share(&PEER)).take(1_000).collect();
+        assert_eq!(held.len(), REQUESTS_OF_PEER);
+        assert!(roster.request_share(&OTHER).is_some());
+    }
+
+    #[test]
+    fn all_that_waits_is_bounded_in_bytes() {
+        let peers: Vec<_> = (0..20).map(|n| PeerId::from_public_key([n; 32])).collect();
+        let (roster, _) = roster(&peers);
+        let share = |peer| std::iter::from_fn(|| roster.gossip_share(peer, 128 * 1024)).take(1_000).collect::<Vec<_>>();
+        let held: Vec<_> = peers.iter().flat_map(share).collect();
+        assert_eq!(held.len(), GOSSIP_BYTES / (128 * 1024));
+    }
+
+    #[test]
+    fn a_peer_leaves_with_its_last_connection() {
+        let (mut roster, ids) = roster(&[PEER, PEER]);
+        assert!(roster.prove(&PEER).is_some());
+        assert!(roster.prove(&PEER).is_none(), "no news");
+        assert!(roster.closed(&PEER, ids[0]).is_none());
+        assert!(roster.is_proven(&PEER));
+        assert!(roster.closed(&PEER, ids[1]).is_some_and(|left| left.proven));
+        assert!(!roster.is_proven(&PEER));
+    }
+
+    #[test]
+    fn it_proves_itself_with_both_topics_in_time_or_is_turned_away() {
+        let (mut roster, _) = roster(&[PEER]);
+        let prove = Duration::from_secs(10);
+        assert!(!roster.subscribed(&PEER, Topic::Entries));
+        assert!(roster.silent(Instant::now(), prove).is_empty());
+        assert_eq!(roster.silent(Instant::now() + prove, prove), [PEER]);
+        assert!(roster.subscribed(&PEER, Topic::Presence));
+        assert!(roster.turn_away(&PEER, "late".to_owned()));
+        assert!(!roster.turn_away(&PEER, "again".to_owned()));
+        assert!(roster.prove(&PEER).is_none(), "too late");
+    }
+
+    #[test]
+    fn lost_pings_in_a_row_give_a_connection_up() {
+        let (mut roster, ids) = roster(&[PEER]);
+        assert!(!roster.missed(&PEER, ids[0]));
+        roster.ponged(&PEER, ids[0], Duration::from_millis(1));
+        assert!(!roster.missed(&PEER, ids[0]));
+        assert!(roster.missed(&PEER, ids[0]));
+    }
+}

@@ -1,0 +1,255 @@
+//! The one task that owns the swarm.
+//!
+//! It never waits for anybody but the swarm: what its owner is too slow to take is dropped, refused or kept, as
+//! [`super::outbox`] says.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::futures::StreamExt as _;
+use libp2p::gossipsub::{MessageAcceptance, PublishError};
+use libp2p::identity::Keypair;
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, Swarm};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::backoff::Jitter;
+use super::behaviour::{Behaviour, swarm_config};
+use super::book::Book;
+use super::bootstrap::{Bootstrap, Notice};
+use super::client::{COMMANDS, Client, Command, Events};
+use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
+use super::names::{Names, kernel_peer, swarm_peer, with_peer};
+use super::outbox::{Outbox, Tallies};
+use super::roster::Roster;
+use super::{NetError, Settings, Timings, transport};
+use crate::kernel::id::PeerId;
+use asked::Asked;
+use dials::Dial;
+
+mod asked;
+mod dials;
+mod heard;
+
+/// How often it is looked at what is due: dials, deadlines. Nothing that is said waits for it.
+const TICK: Duration = Duration::from_millis(50);
+/// The longest that closing all connections may take.
+const CLOSING: Duration = Duration::from_secs(1);
+
+pub(super) struct Task {
+    swarm: Swarm<Behaviour>,
+    names: Names,
+    me: PeerId,
+    /// Wanted connections.
+    connections: usize,
+    announce: Vec<Multiaddr>,
+    timings: Timings,
+    commands: mpsc::Receiver<Command>,
+    outbox: Outbox,
+    tallies: Tallies,
+    roster: Roster,
+    book: Book,
+    bootstrap: Bootstrap,
+    dials: HashMap<ConnectionId, Dial>,
+    asked: Asked,
+    jitter: Jitter,
+    next_exchange: Instant,
+}
+
+impl Task {
+    pub(super) fn start(settings: Settings) -> Result<(Client, Events), NetError> {
+        let key = Keypair::ed25519_from_bytes(settings.key).map_err(|error| NetError::Setup(error.to_string()))?;
+        let names = Names::of(&settings.mesh)?;
+        let carrier = transport::build(settings.transport, &key, settings.timings.dial)?;
+        let behaviour = Behaviour::new(&settings, &names, &key)?;
+        let id = key.public().to_peer_id();
+        let me = kernel_peer(&id).ok_or_else(|| NetError::Setup(format!("{id} is not the name of an Ed25519 key")))?;
+        let mut swarm = Swarm::new(carrier, behaviour, id, swarm_config());
+        let Settings { listen, announce, bootstrap: places, connections, timings, .. } = settings;
+        for address in listen {
+            let failed = |why| NetError::Listen { address: address.clone(), why };
+            transport::probe(&address).map_err(|error| failed(error.to_string()))?;
+            swarm.listen_on(address.clone()).map_err(|error| failed(dials::root_cause(&error)))?;
+        }
+        for address in &announce {
+            swarm.add_external_address(address.clone());
+        }
+
+        let now = Instant::now();
+        let mut bootstrap = Bootstrap::new();
+        for address in places {
+            bootstrap.add(address, &me, now);
+        }
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (outbox, events) = Outbox::new();
+        let tallies = Tallies::default();
+        let task = Self {
+            swarm,
+            names,
+            me,
+            connections,
+            announce,
+            next_exchange: now + timings.exchange,
+            timings,
+            commands: receiver,
+            outbox,
+            tallies: Tallies::clone(&tallies),
+            roster: Roster::new(),
+            book: Book::new(me),
+            bootstrap,
+            dials: HashMap::new(),
+            asked: Asked::new(),
+            jitter: Jitter::new()?,
+        };
+        let task = tokio::spawn(task.run());
+        Ok((Client { commands, tallies, peer: me }, Events { receiver: events, task }))
+    }
+
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Each arm in its turn: neither a flood from the network nor one of commands may starve the other.
+            tokio::select! {
+                event = self.swarm.select_next_some(), if !self.outbox.is_full() => self.on_swarm(event),
+                command = self.commands.recv() => match command {
+                    Some(Command::Shutdown) | None => break,
+                    Some(command) => self.on_command(command),
+                },
+                owned = self.outbox.flush() => if !owned {
+                    return;
+                },
+                _ = tick.tick() => self.on_tick(Instant::now()),
+            }
+        }
+        self.wind_down().await;
+    }
+
+    /// Lets what was said last leave, then closes all connections, so that the others need not guess.
+    async fn wind_down(mut self) {
+        let linger = tokio::time::sleep(self.timings.linger);
+        tokio::pin!(linger);
+        loop {
+            tokio::select! {
+                _ = self.swarm.select_next_some() => {}
+                () = &mut linger => break,
+            }
+        }
+        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+            // It may have left just now.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if tokio::time::timeout(CLOSING, closed).await.is_err() {
+            tracing::debug!("not all connections were closed in time");
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish { topic, bytes } => self.publish(topic, bytes),
+            Command::Judge { token, verdict } => self.judge(token, verdict),
+            Command::Ask { to, id, bytes } => self.ask(to, id, bytes),
+            Command::Respond { token, bytes } => self.respond(token, bytes),
+            Command::Dial { address, answer } => self.dial_asked(address, answer),
+            Command::Remember { address } => {
+                self.bootstrap.add(address, &self.me, Instant::now());
+                self.dial_bootstrap(Instant::now());
+            }
+            Command::Disconnect { peer } => {
+                // It may have left just now.
+                let _ = self.swarm.disconnect_peer_id(swarm_peer(&peer));
+            }
+            // Whoever asked may have gone.
+            Command::Peers { answer } => drop(answer.send(self.roster.snapshot(Instant::now()))),
+            Command::Addresses { answer } => {
+                let addresses = self.own_addresses();
+                drop(answer.send(addresses.iter().map(|address| with_peer(address, &self.me)).collect()));
+            }
+            Command::Shutdown => unreachable!("the loop ends with it"),
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        for (id, from) in self.asked.expired(now) {
+            self.outbox.must(Event::Unanswered { id, from, why: Why::Timeout });
+        }
+        for peer in self.roster.silent(now, self.timings.prove) {
+            self.turn_away(&peer, "it has not shown in time that it belongs to this mesh".to_owned());
+        }
+        self.dial_bootstrap(now);
+        self.book.forget(now, &self.timings);
+        self.dial_known(now);
+        if now >= self.next_exchange {
+            self.next_exchange = now + self.jitter.around(self.timings.exchange);
+            self.exchange_with_anybody();
+        }
+    }
+
+    fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        match gossip.publish(self.names.topic(topic).hash(), bytes) {
+            Ok(_) => self.tallies.published.add(1),
+            Err(PublishError::NoPeersSubscribedToTopic) => self.tallies.unheard.add(1),
+            // The same bytes were said, or heard, just now.
+            Err(PublishError::Duplicate) => {}
+            Err(error) => {
+                self.tallies.unpublished.add(1);
+                tracing::warn!(?topic, %error, "a message was not published");
+            }
+        }
+    }
+
+    fn judge(&mut self, token: GossipToken, verdict: Verdict) {
+        if verdict == Verdict::Reject {
+            self.tallies.gossip_rejected.add(1);
+        }
+        let acceptance = match verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        // A message that waited for seconds is out of the cache, and the neighbours have it from others.
+        self.swarm.behaviour_mut().gossip.report_message_validation_result(&token.message, &token.from, acceptance);
+    }
+
+    fn ask(&mut self, to: PeerId, id: RequestId, bytes: Vec<u8>) {
+        let peer = swarm_peer(&to);
+        let why = if !self.swarm.is_connected(&peer) {
+            Why::NotConnected
+        } else if self.asked.is_full() {
+            Why::Busy
+        } else {
+            let sent = self.swarm.behaviour_mut().ask.send_request(&peer, bytes);
+            self.asked.sent(sent, id, to, Instant::now() + self.timings.request);
+            return;
+        };
+        self.outbox.must(Event::Unanswered { id, from: to, why });
+    }
+
+    fn respond(&mut self, token: ReplyToken, bytes: Vec<u8>) {
+        if self.swarm.behaviour_mut().ask.send_response(token.channel, bytes).is_err() {
+            self.tallies.responses_late.add(1);
+        }
+    }
+
+    /// Where others can reach this node.
+    fn own_addresses(&self) -> Vec<Multiaddr> {
+        self.announce.iter().chain(self.swarm.listeners()).cloned().collect()
+    }
+
+    fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {
+        for (address, error) in notices {
+            match &error {
+                Some(error) => tracing::warn!(%address, %error, "a bootstrap peer does not answer; trying on"),
+                None => tracing::info!(%address, "a bootstrap peer answers now"),
+            }
+            self.outbox.must(Event::Bootstrap { address, error });
+        }
+    }
+}
