@@ -1,1 +1,161 @@
-//! A workflow file's text into tags, triggers, labels and jobs. Pure; nothing else reads YAML.
+//! A workflow file's bytes into everything the rest of the house needs.
+//!
+//! Owns all reading of YAML. Promises: any bytes have an answer, never an error and never a panic, at a cost in
+//! proportion to their length; what is odd about a file is told in [`Workflow::warnings`]. Pure. Leaves finding files to
+//! `forge` and running them to `runner`.
+
+mod glob;
+mod job;
+mod matrix;
+mod scan;
+mod tags;
+mod trigger;
+mod yaml;
+
+use std::collections::BTreeSet;
+
+use crate::kernel::task::Tag;
+
+pub use glob::Patterns;
+pub use job::{DEFAULT_JOB_TIMEOUT_S, Job, Labels, MAX_TIME_LIMIT_S, RunsOn};
+pub use matrix::{Leg, Legs, MAX_LEGS};
+pub use tags::{Dropped, MAX_DROPPED, Tags};
+pub use trigger::{InputKind, InputSpec, PushFilter, Triggers};
+
+use scan::Seen;
+use tags::{Gathered, legible};
+use yaml::{Document, Map, Node};
+
+/// The largest workflow file that is read, in bytes. GitHub's own limit is not documented; the largest in use are some
+/// hundred kilobytes.
+pub const MAX_BYTES: usize = 1 << 20;
+/// The most characters of a workflow's name.
+const MAX_NAME: usize = 200;
+
+/// A workflow file, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workflow {
+    /// Its `name:`, else its path.
+    pub name: String,
+    pub tags: BTreeSet<Tag>,
+    /// Words where tags belong that are none: in the order of the file, at most [`MAX_DROPPED`].
+    pub dropped: Vec<Dropped>,
+    pub triggers: Triggers,
+    /// In the order of the file.
+    pub jobs: Vec<Job>,
+    /// What a person should know of it.
+    pub warnings: Vec<String>,
+    /// Why it is no workflow: not YAML, not a mapping, or beyond a limit. Then it has no triggers and no jobs; tags in
+    /// comments are read all the same, unless the file is too large.
+    pub error: Option<String>,
+}
+
+impl Workflow {
+    /// The labels of all jobs.
+    pub fn labels(&self) -> Labels {
+        let mut labels = Labels::default();
+        self.jobs.iter().for_each(|job| labels.extend(job.labels()));
+        labels
+    }
+
+    /// How long it may run, in seconds, 1 to [`MAX_TIME_LIMIT_S`]: the largest sum of the timeouts of jobs that wait
+    /// for each other, a job without one counting as [`DEFAULT_JOB_TIMEOUT_S`].
+    pub fn time_limit_s(&self) -> u32 {
+        job::time_limit_s(&self.jobs)
+    }
+}
+
+/// The tags of a workflow file, and nothing else: the same as [`read`] finds, at a small part of its cost. A file that
+/// cannot hold a tag is not parsed, so that odd YAML without tags goes unnoticed here.
+pub fn tags(bytes: &[u8]) -> Tags {
+    let mut gathered = Gathered::default();
+    if let Some(error) = too_large(bytes) {
+        gathered.warn(error);
+    } else if tags::may_hold_tags(bytes) {
+        let flow_depth = comments(bytes, &mut gathered);
+        if tags::may_hold_variables(bytes) {
+            match yaml::parse(bytes, flow_depth) {
+                Ok(document) => variables(bytes, &document, &mut gathered),
+                Err(error) => gathered.warn(error),
+            }
+        }
+    }
+    gathered.finish()
+}
+
+/// Reads a workflow file. `path` names it where it has no `name:`.
+pub fn read(path: &str, bytes: &[u8]) -> Workflow {
+    let mut gathered = Gathered::default();
+    let document = match too_large(bytes) {
+        Some(error) => Err(error),
+        None => {
+            let tagged = tags::may_hold_tags(bytes);
+            let flow_depth = comments(bytes, &mut gathered);
+            let document = yaml::parse(bytes, flow_depth);
+            if let (true, Ok(document)) = (tagged, &document) {
+                variables(bytes, document, &mut gathered);
+            }
+            document
+        }
+    };
+    let Tags { tags, dropped, mut warnings } = gathered.finish();
+    let (root, error) = match document {
+        Ok(Document { root: root @ Node::Map(_), odd_keys }) => {
+            for key in odd_keys {
+                let what = if key == "<<" { "merges another mapping" } else { "stands twice in one mapping" };
+                warnings.push(format!("the key `{}` {what}, which GitHub refuses", legible(&key, 80)));
+            }
+            (root, None)
+        }
+        Ok(_) => (Node::Null, Some("not a workflow: no mapping of `on:` and `jobs:`".to_owned())),
+        Err(error) => (Node::Null, Some(error)),
+    };
+    warnings.extend(error.clone());
+
+    let name = root.get("name").and_then(Node::text).filter(|name| !name.trim().is_empty());
+    // A reader of YAML 1.1 takes the key `on` for true, and writes that back.
+    let triggers = Triggers::read(root.get("on").or_else(|| root.get("true")), &mut warnings);
+    let mut left = matrix::BUDGET;
+    let jobs = match root.get("jobs") {
+        Some(Node::Map(Map(jobs))) => jobs.iter().map(|(id, node)| Job::read(id, node, &mut left)).collect(),
+        _ => Vec::new(),
+    };
+    Workflow {
+        name: legible(name.as_deref().unwrap_or(path).trim(), MAX_NAME),
+        tags,
+        dropped,
+        triggers,
+        jobs,
+        warnings,
+        error,
+    }
+}
+
+fn too_large(bytes: &[u8]) -> Option<String> {
+    let size = bytes.len();
+    (size > MAX_BYTES)
+        .then(|| format!("{size} bytes; a workflow file of more than {MAX_BYTES} is not read, its tags neither"))
+}
+
+/// Gathers the tags in comments. Returns how deep the brackets nest.
+fn comments(bytes: &[u8], gathered: &mut Gathered<'_>) -> usize {
+    let shape = scan::scan(bytes, |seen| {
+        if let Seen::Comment { line, text } = seen {
+            gathered.comment(line, text);
+        }
+    });
+    shape.flow_depth
+}
+
+/// Gathers the tags in variables, of the workflow and of its jobs.
+fn variables<'a>(bytes: &'a [u8], document: &Document, gathered: &mut Gathered<'a>) {
+    gathered.env(bytes, &[], document.root.get("env"));
+    if let Some(Node::Map(Map(jobs))) = document.root.get("jobs") {
+        for (id, job) in jobs {
+            gathered.env(bytes, &["jobs", id], job.get("env"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
