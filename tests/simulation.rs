@@ -100,3 +100,17 @@ fn rough_small() {
     let outcomes = run_all(&scenario, &seeds(200));
     tell(&scenario, &outcomes);
 }
+
+#[test]
+fn hopeless_small() {
+    let scenario = Scenario::hopeless("hopeless_small", 7, 40);
+    let outcomes = run_all(&scenario, &seeds(50));
+    tell(&scenario, &outcomes);
+}
+
+#[test]
+fn rough_large() {
+    let scenario = Scenario::rough("rough_large", 50, 500);
+    let outcomes = run_all(&scenario, &seeds(1));
+    tell(&scenario, &outcomes);
+}
