@@ -138,6 +138,15 @@ impl Book {
             .collect()
     }
 
+    /// When the next peer is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let next = |known: &Known| match known.stage {
+            Stage::Apart { next } if known.places().next().is_some() => Some(next),
+            Stage::Apart { .. } | Stage::Dialing | Stage::Connected => None,
+        };
+        self.known.values().filter_map(next).min()
+    }
+
     /// Forgets whom nobody has known for long.
     pub(super) fn forget(&mut self, now: Instant, timings: &Timings) {
         self.known.retain(|_, known| {

@@ -123,9 +123,15 @@ impl Roster {
         self.peers.iter().filter(|(_, peer)| peer.proven).map(|(id, _)| *id)
     }
 
-    /// How many are connected, whoever they are.
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
+    /// How many connected peers were looked for: strangers who come by themselves do not keep a node from its own.
+    pub(super) fn wanted(&self) -> usize {
+        let ours = |peer: &Peer| peer.connections.iter().any(|one| one.direction == Direction::Outbound);
+        self.peers.values().filter(|peer| peer.proven || ours(peer)).count()
+    }
+
+    /// When the time of the first of [`Roster::silent`] is over.
+    pub(super) fn next(&self, prove: Duration) -> Option<Instant> {
+        self.peers.values().filter(|peer| peer.is_silent()).map(|peer| peer.since + prove).min()
     }
 
     /// Those who have had long enough to show that they belong to this mesh and have not.
@@ -227,6 +233,10 @@ impl Peer {
             gossip: Arc::new(Semaphore::new(GOSSIP_OF_PEER)),
             requests: Arc::new(Semaphore::new(REQUESTS_OF_PEER)),
         }
+    }
+
+    const fn is_silent(&self) -> bool {
+        !self.proven && self.turned_away.is_none()
     }
 }
 

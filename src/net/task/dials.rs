@@ -40,7 +40,7 @@ impl Task {
 
     /// Dials known peers while connections are wanted.
     pub(super) fn dial_known(&mut self, now: Instant) {
-        let wanted = self.connections.saturating_sub(self.roster.len());
+        let wanted = self.wanted();
         for (peer, addresses) in self.book.due(now, wanted, &mut self.jitter) {
             // Over QUIC a peer's death is noticed late, so it is left for when TCP fails.
             let (quic, rest): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_quic);
@@ -97,6 +97,7 @@ impl Task {
     }
 
     fn dial_failed(&mut self, dial: Dial, error: &DialError) {
+        self.tick_soon();
         let now = Instant::now();
         // A connection to that peer stands already, or is being made.
         let busy = matches!(error, DialError::DialPeerConditionFalse(_));

@@ -66,6 +66,7 @@ impl Task {
         self.book.connected(peer, (direction == Direction::Outbound).then(|| address.clone()), now);
         self.roster.opened(peer, id, address, direction, now);
         self.dial_succeeded(id, peer);
+        self.tick_soon();
     }
 
     fn on_closed(&mut self, peer: libp2p::PeerId, id: ConnectionId, why: &str) {
@@ -87,6 +88,7 @@ impl Task {
         }
         let notices = self.bootstrap.lost(&peer, why, now, &mut self.jitter, &self.timings);
         self.tell(notices);
+        self.tick_soon();
     }
 
     fn on_deaf(&mut self, addresses: Vec<Multiaddr>, error: &io::Error) {
@@ -284,6 +286,7 @@ impl Task {
             self.book.told(peer, multiaddrs(addresses), now, &self.timings);
         }
         self.dial_known(now);
+        self.tick_soon();
     }
 }
 
