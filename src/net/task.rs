@@ -19,7 +19,7 @@ use super::book::Book;
 use super::bootstrap::{Bootstrap, Notice};
 use super::client::{COMMANDS, Client, Command, Events};
 use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
-use super::names::{Names, kernel_peer, swarm_peer, with_peer};
+use super::names::{Names, kernel_peer, strip_peer, swarm_peer, with_peer};
 use super::outbox::{Outbox, Tallies};
 use super::roster::Roster;
 use super::{NetError, Settings, Timings, transport};
@@ -74,6 +74,7 @@ impl Task {
             transport::probe(&address).map_err(|error| failed(error.to_string()))?;
             swarm.listen_on(address.clone()).map_err(|error| failed(dials::root_cause(&error)))?;
         }
+        let announce: Vec<_> = announce.iter().map(|address| strip_peer(address).0).collect();
         for address in &announce {
             swarm.add_external_address(address.clone());
         }
