@@ -19,6 +19,7 @@ use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::task::{Fence, Workload};
 use crate::runner::{Order, Plan, PlannedJob};
+use crate::wire;
 use crate::workflow::{self, Job};
 
 /// Between two looks at which repositories the sources hold.
@@ -101,7 +102,10 @@ impl Daemon {
         match found {
             Found::Repositories(found) => self.on_repositories(found),
             Found::Discovered { source, found } => self.on_discovered(source, found),
-            Found::Submission { workload, answer } => match workload {
+            Found::Submission { workload, answer } => match workload.and_then(|workload| {
+                wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
+                Ok(workload)
+            }) {
                 Ok(workload) => {
                     let token = self.token();
                     self.commands.insert(token, answer);
@@ -189,7 +193,9 @@ impl Daemon {
                 for warning in &findings.warnings {
                     self.say_once(warning.clone());
                 }
-                self.feed(Input::Discovered { source, workloads: findings.workloads });
+                let workloads = findings.workloads.into_iter().filter_map(|workload| self.fit_for_the_wire(workload));
+                let workloads: Vec<Workload> = workloads.collect();
+                self.feed(Input::Discovered { source, workloads });
             }
             Err(why) => {
                 if let Some(listed) = self.sources.listed.get_mut(&source) {
@@ -197,6 +203,17 @@ impl Daemon {
                 }
                 self.say_once(format!("looking for workflows in {source}: {why}"));
                 self.feed(Input::Undiscovered { source });
+            }
+        }
+    }
+
+    /// A task that other nodes would not take from this one is not introduced.
+    fn fit_for_the_wire(&mut self, workload: Workload) -> Option<Workload> {
+        match wire::entry::check_workload(&workload) {
+            Ok(()) => Some(workload),
+            Err(error) => {
+                self.say_once(format!("{} {} is not run: {error}", workload.repository.name, workload.path));
+                None
             }
         }
     }
