@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::kernel::io::SourceKey;
-use crate::kernel::task::{Policy, Priority, RunEvent, Tag, Trigger, Workload};
+use crate::kernel::task::{Policy, Priority, Repository, RunEvent, Tag, Trigger, Workload};
 use crate::workflow::{Dropped, Workflow};
 
 /// How long the mesh may leave a `p2p-eligible` task unclaimed before GitHub keeps it, in seconds: long enough for a
@@ -169,7 +169,7 @@ fn policy_forbids(tags: &BTreeSet<Tag>) -> Option<String> {
 /// What is the same of all workloads of one workflow file, whatever triggers them.
 struct Draft<'a> {
     workflow: &'a Workflow,
-    repository: &'a crate::kernel::task::Repository,
+    repository: &'a Repository,
     path: &'a str,
     commit: &'a str,
     r#ref: &'a str,

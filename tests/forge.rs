@@ -621,6 +621,30 @@ async fn a_checkout_that_cannot_be_made_says_so() {
 }
 
 #[tokio::test]
+async fn a_commit_that_would_write_into_the_copys_own_git_folder_is_refused() {
+    let repo = Repo::with(&[("config", "[core]\n\tsshCommand = evil\n")]);
+    let blob = git(repo.path(), &["rev-parse", "HEAD:config"]);
+    let make = |name: &str, entry: &str| {
+        std::fs::write(repo.path().join("entry"), format!("{entry}\t{name}\n")).expect("writes");
+        let file = std::fs::File::open(repo.path().join("entry")).expect("opens");
+        let made = Command::new("git").args(["mktree"]).current_dir(repo.path()).stdin(file).output().expect("runs");
+        assert!(made.status.success());
+        String::from_utf8_lossy(&made.stdout).trim().to_owned()
+    };
+    for name in [".git", ".GIT", "..", ".git\u{200c}"] {
+        let tree = make(name, &format!("040000 tree {}", make("config", &format!("100644 blob {blob}"))));
+        let commit = git(repo.path(), &["commit-tree", &tree, "-m", "evil"]);
+        let room = tempfile::tempdir().expect("a folder");
+        let into = room.path().join("in");
+        let refused = checkout(&repo.local().await, &commit, "refs/heads/main", &into, History::Full).await;
+        let config = std::fs::read_to_string(into.join(".git/config")).expect("is there");
+        assert!(!config.contains("evil") && !room.path().join("config").exists(), "{name}");
+        // On this file system the last three are names like others, apart from `..`.
+        assert!(refused.is_err() || (name != ".git" && name != ".."), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn repositories_of_the_longer_hash_work_too() {
     let folder = tempfile::tempdir().expect("a folder");
     git(folder.path(), &["init", "--quiet", "--object-format=sha256"]);

@@ -52,7 +52,7 @@ pub enum GitError {
     Deadline { what: &'static str, path: PathBuf, seconds: u64 },
     #[error("{what} in {}: {message}", path.display())]
     Failed { what: &'static str, path: PathBuf, message: String },
-    #[error("open {}: {error}; give the path of a git repository or of a folder of them", path.display())]
+    #[error("open {}: {error}", path.display())]
     NoPath { path: PathBuf, error: std::io::Error },
     #[error(
         "{} is neither a git repository nor a folder of them: give the folder that holds `.git`, a bare repository, or the folder \

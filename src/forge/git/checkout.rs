@@ -1,9 +1,9 @@
 //! A clean copy of one commit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::command::{Git, LOOK, WALK, write};
+use super::command::{Git, LOOK, WALK, within, write};
 use super::{GitError, LocalRepository};
 
 /// How much history a copy has.
@@ -37,9 +37,7 @@ pub async fn checkout(
 ) -> Result<(), GitError> {
     let source = repository.git();
     let commit = repository.commit(&source, commit).await?;
-    prepare(into).await?;
-    let into =
-        &tokio::fs::canonicalize(into).await.map_err(|error| GitError::NoPath { path: into.to_owned(), error })?;
+    let into = &within("make a folder", into, prepare(into)).await?;
     let here = Git::at(into);
     let copy = Git::of(into, &into.join(".git"));
 
@@ -75,13 +73,13 @@ pub async fn checkout(
     copy.output("check out", &["reset", "--quiet", "--hard", &commit], WALK).await.map(drop)
 }
 
-/// Sees to it that the folder is there and empty.
-async fn prepare(into: &Path) -> Result<(), GitError> {
+/// Sees to it that the folder is there and empty. Returns its full path.
+async fn prepare(into: &Path) -> Result<PathBuf, GitError> {
     let failed = |error| GitError::NoPath { path: into.to_owned(), error };
     tokio::fs::create_dir_all(into).await.map_err(failed)?;
     let mut entries = tokio::fs::read_dir(into).await.map_err(failed)?;
     match entries.next_entry().await.map_err(failed)? {
-        None => Ok(()),
+        None => tokio::fs::canonicalize(into).await.map_err(failed),
         Some(_) => Err(GitError::NotEmpty { path: into.to_owned() }),
     }
 }
@@ -106,9 +104,13 @@ async fn copy_objects(source: &Git, copy: &Git, commit: &str, tip: bool) -> Resu
     }
     let (packed, unpacked) =
         tokio::join!(source.end("copy a commit", packing, WALK), copy.end("copy a commit", unpacking, WALK));
-    // Where both fail, the first says why.
-    source.check("copy a commit", packed?)?;
-    copy.check("copy a commit", unpacked?).map(drop)
+    let what = "copy a commit";
+    match (source.check(what, packed?), copy.check(what, unpacked?)) {
+        (Ok(_), Ok(_)) => Ok(()),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+        // Either may have failed first and the other for want of it: both are told.
+        (Err(packed), Err(unpacked)) => Err(source.failed(what, format!("{packed}; {unpacked}"))),
+    }
 }
 
 /// The `origin` of a copy.

@@ -199,6 +199,16 @@ impl Git {
     }
 }
 
+/// Awaits what the file system answers, which a network disk may never do.
+pub(super) async fn within<T>(
+    what: &'static str,
+    path: &Path,
+    work: impl Future<Output = Result<T, GitError>>,
+) -> Result<T, GitError> {
+    let late = GitError::Deadline { what, path: path.to_owned(), seconds: LOOK.as_secs() };
+    timeout(LOOK, work).await.unwrap_or(Err(late))
+}
+
 /// Writes to a child. One that ends without reading it all says itself why.
 pub(super) async fn write(stdin: &mut ChildStdin, input: &[u8]) -> std::io::Result<()> {
     match stdin.write_all(input).await {

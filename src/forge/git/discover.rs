@@ -245,16 +245,10 @@ impl Changes<'_> {
     }
 }
 
-/// Reads a workflow file if it holds tags, or words where tags belong. Off the runtime's threads: the worst files take
-/// a good part of a second.
+/// Off the runtime's threads: the worst files take a good part of a second.
 async fn read_if_tagged(path: &str, bytes: Vec<u8>) -> Option<Workflow> {
     let path = path.to_owned();
-    let work = move || {
-        let tags = workflow::tags(&bytes);
-        let tagged = !tags.tags.is_empty() || !tags.dropped.is_empty() || !tags.warnings.is_empty();
-        tagged.then(|| workflow::read(&path, &bytes))
-    };
-    off_the_runtime(work).await
+    off_the_runtime(move || workflow::read_if_tagged(&path, &bytes)).await
 }
 
 async fn read(path: &str, bytes: Vec<u8>) -> Workflow {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::kernel::task::Repository;
 
 use super::super::GitSource;
-use super::command::{Git, LOOK, WALK};
+use super::command::{Git, LOOK, WALK, within};
 use super::{GitError, HOST, Head, LocalRepository};
 
 /// The most repositories of one folder.
@@ -54,54 +54,64 @@ impl Resolved {
 /// When the path is neither, when git does not run, or when the one repository there cannot be told from others. In a
 /// folder, a repository that has a fault is left out with a warning.
 pub async fn resolve(source: &GitSource) -> Result<Resolved, GitError> {
-    let no_path = |error| GitError::NoPath { path: source.path.clone(), error };
-    let path = tokio::fs::canonicalize(&source.path).await.map_err(no_path)?;
     let mut resolved = Resolved::default();
+    match within("look for repositories", &source.path, look(&source.path)).await? {
+        Looked::Repository(path) => resolved.repositories.push(open(&path, source.name.clone()).await?),
+        Looked::Folder { path, repositories } => {
+            if repositories.is_empty() {
+                return Err(GitError::NoRepository { path });
+            }
+            if repositories.len() > MAX_REPOSITORIES {
+                let count = repositories.len();
+                let text =
+                    format!("{} holds {count} repositories; the first {MAX_REPOSITORIES} are taken", path.display());
+                resolved.warnings.push(text);
+            }
+            for path in repositories.iter().take(MAX_REPOSITORIES) {
+                let name = source.name.as_ref().map(|name| format!("{name}/{}", folder_name(path)));
+                match open(path, name).await {
+                    Ok(repository) => resolved.add(repository),
+                    Err(error @ GitError::NoGit(_)) => return Err(error),
+                    Err(error) => resolved.warnings.push(format!("left out: {error}")),
+                }
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+/// What stands at a path.
+enum Looked {
+    Repository(PathBuf),
+    /// A folder, and what in it looks like a repository, by name.
+    Folder {
+        path: PathBuf,
+        repositories: Vec<PathBuf>,
+    },
+}
+
+async fn look(path: &Path) -> Result<Looked, GitError> {
+    let no_path = |error| GitError::NoPath { path: path.to_owned(), error };
+    let path = tokio::fs::canonicalize(path).await.map_err(no_path)?;
     if looks_like_repository(&path).await {
-        resolved.repositories.push(open(&path, source.name.clone()).await?);
-        return Ok(resolved);
+        return Ok(Looked::Repository(path));
     }
-    let mut folders = folders_in(&path).await.map_err(no_path)?;
-    if folders.len() > MAX_REPOSITORIES {
-        let count = folders.len();
-        let text = format!("{} holds {count} folders; the first {MAX_REPOSITORIES} are looked at", path.display());
-        resolved.warnings.push(text);
-        folders.truncate(MAX_REPOSITORIES);
-    }
-    let mut any = false;
-    for folder in folders {
-        if !looks_like_repository(&folder).await {
-            continue;
-        }
-        any = true;
-        let name = source.name.as_ref().map(|name| format!("{name}/{}", folder_name(&folder)));
-        match open(&folder, name).await {
-            Ok(repository) => resolved.add(repository),
-            Err(error @ GitError::NoGit(_)) => return Err(error),
-            Err(error) => resolved.warnings.push(format!("left out: {error}")),
+    let mut repositories = Vec::new();
+    let mut entries = tokio::fs::read_dir(&path).await.map_err(no_path)?;
+    while let Some(entry) = entries.next_entry().await.map_err(no_path)? {
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && looks_like_repository(&entry.path()).await {
+            repositories.push(entry.path());
         }
     }
-    if any { Ok(resolved) } else { Err(GitError::NoRepository { path }) }
+    repositories.sort();
+    Ok(Looked::Folder { path, repositories })
 }
 
 /// Whether the folder holds what makes a repository; git is asked only of those.
 async fn looks_like_repository(path: &Path) -> bool {
     let has = async |name: &str| tokio::fs::try_exists(path.join(name)).await.unwrap_or(false);
     has(".git").await || (has("HEAD").await && has("objects").await && has("refs").await)
-}
-
-/// The folders in a folder, by name.
-async fn folders_in(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    let mut entries = tokio::fs::read_dir(path).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        let hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !hidden && tokio::fs::metadata(entry.path()).await.is_ok_and(|data| data.is_dir()) {
-            folders.push(entry.path());
-        }
-    }
-    folders.sort();
-    Ok(folders)
 }
 
 async fn open(path: &Path, name: Option<String>) -> Result<LocalRepository, GitError> {
