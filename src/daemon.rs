@@ -27,7 +27,7 @@ pub use home::{Home, HomeError};
 use self::chronicle::{Chronicle, wall_ms};
 use self::work::{Found, Sources};
 use crate::control::{self, Answer, ControlError, Query};
-use crate::forge::Spec;
+use crate::forge::GitSource;
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
@@ -59,7 +59,7 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
-    pub sources: Vec<Spec>,
+    pub sources: Vec<GitSource>,
     /// The most tasks at once; 0 for a node that only takes part.
     pub max_runners: u32,
     pub isolation: Isolation,

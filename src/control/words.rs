@@ -218,7 +218,6 @@ mod tests {
     #[test]
     fn an_event_says_what_happened_in_words_and_in_fields() {
         let id = TaskId([9; 32]);
-        let fence = Fence { attempt: 3, claim: Cid::of(b"claim") };
         let elected = event(7, &Notice::Elected { task: id, attempt: 3, rank: 0, distance: 99, candidates: 3 });
         assert_eq!((elected.kind.as_str(), elected.time_ms, elected.distance), ("elected", 7, Some(99)));
         assert!(elected.text.contains("attempt 3") && elected.text.contains("place 1 of 3"), "{}", elected.text);

@@ -47,7 +47,7 @@ const MAX_NEGOTIATING: usize = 64;
 /// Room for a gossip message's frame, and for what gossipsub reads beyond it.
 const FRAME: usize = 16 * 1024;
 /// The most messages that wait for one slow peer.
-const MAX_QUEUED: usize = 512;
+const MAX_QUEUED: usize = 2048;
 /// The most bytes and ids (22 bytes each) of gossipsub's own control messages.
 const MAX_CONTROL: usize = 32 * 1024;
 const MAX_CONTROL_IDS: usize = 1024;
@@ -167,6 +167,8 @@ fn scores(names: &Names) -> (PeerScoreParams, PeerScoreThresholds) {
         ip_colocation_factor_weight: 0.0,
         behaviour_penalty_weight: 0.0,
         slow_peer_weight: 0.0,
+        // While a peer is away its score does not change.
+        retain_score: Duration::from_secs(60),
         ..PeerScoreParams::default()
     };
     let thresholds = PeerScoreThresholds {

@@ -13,7 +13,7 @@ use super::names::{is_reachable, strip_peer};
 use crate::kernel::id::PeerId;
 use crate::wire::limits::MAX_ADDRESSES;
 
-/// The most peers that are remembered; further hearsay is not listened to.
+/// The most peers that are remembered. Then hearsay is not listened to, and who connects displaces who is gone longest.
 const MAX_PEERS: usize = 1024;
 
 /// A peer to dial, and where.
@@ -71,12 +71,14 @@ impl Book {
 
     /// A connected peer says itself where it is.
     pub(super) fn told_by_itself(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) {
+        self.make_room(&peer);
         let known = self.known.entry(peer).or_insert_with(|| Known::new(now, now));
         known.addresses = clean(addresses);
     }
 
     /// A connection stands; `reached` is the address if this node made it.
     pub(super) fn connected(&mut self, peer: PeerId, reached: Option<Multiaddr>, now: Instant) {
+        self.make_room(&peer);
         let known = self.known.entry(peer).or_insert_with(|| Known::new(now, now));
         known.stage = Stage::Connected;
         known.failures = 0;
@@ -138,6 +140,15 @@ impl Book {
             .collect()
     }
 
+    /// When the next peer is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let next = |known: &Known| match known.stage {
+            Stage::Apart { next } if known.places().next().is_some() => Some(next),
+            Stage::Apart { .. } | Stage::Dialing | Stage::Connected => None,
+        };
+        self.known.values().filter_map(next).min()
+    }
+
     /// Forgets whom nobody has known for long.
     pub(super) fn forget(&mut self, now: Instant, timings: &Timings) {
         self.known.retain(|_, known| {
@@ -148,6 +159,16 @@ impl Book {
     /// Where a peer can be reached, as far as is known.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.known.get(peer).map_or_else(Vec::new, |known| known.places().cloned().collect())
+    }
+
+    fn make_room(&mut self, newcomer: &PeerId) {
+        if self.known.len() < MAX_PEERS || self.known.contains_key(newcomer) {
+            return;
+        }
+        let apart = self.known.iter().filter(|(_, known)| matches!(known.stage, Stage::Apart { .. }));
+        if let Some(longest) = apart.min_by_key(|(_, known)| known.heard).map(|(peer, _)| *peer) {
+            self.known.remove(&longest);
+        }
     }
 
     /// How long to wait for the other one's dial: two that dial each other at once end with two connections.
@@ -293,7 +314,16 @@ mod tests {
             desk.told(PeerId::from_public_key(key), n);
             desk.told(HIGH, n);
         }
-        assert!(desk.book.known.len() <= MAX_PEERS);
+        assert_eq!(desk.book.known.len(), MAX_PEERS);
+        for n in 0..2_000_u16 {
+            let mut key = [8; 32];
+            key[..2].copy_from_slice(&n.to_be_bytes());
+            let peer = PeerId::from_public_key(key);
+            desk.book.connected(peer, Some(at(n)), desk.now);
+            desk.book.told_by_itself(peer, vec![at(n)], desk.now);
+            desk.book.disconnected(&peer, desk.now, &mut desk.jitter, &desk.timings);
+        }
+        assert_eq!(desk.book.known.len(), MAX_PEERS);
         assert!(desk.book.known.values().all(|known| known.addresses.len() <= MAX_ADDRESSES));
     }
 }

@@ -85,6 +85,15 @@ impl Bootstrap {
         (calls, notices)
     }
 
+    /// When the next address is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let next = |place: &Place| match place.stage {
+            Stage::Waiting { next } => Some(next),
+            Stage::Dialing | Stage::Held | Stage::Own => None,
+        };
+        self.places.iter().filter_map(next).min()
+    }
+
     /// A dial has led to that peer; whether it belongs to the mesh is still to be seen.
     pub(super) fn reached(&mut self, place: usize, peer: PeerId) {
         if let Some(place) = self.places.get_mut(place) {

@@ -12,7 +12,6 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, Swarm};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 use super::backoff::Jitter;
 use super::behaviour::{Behaviour, swarm_config};
@@ -20,7 +19,7 @@ use super::book::Book;
 use super::bootstrap::{Bootstrap, Notice};
 use super::client::{COMMANDS, Client, Command, Events};
 use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
-use super::names::{Names, kernel_peer, swarm_peer, with_peer};
+use super::names::{Names, kernel_peer, strip_peer, swarm_peer, with_peer};
 use super::outbox::{Outbox, Tallies};
 use super::roster::Roster;
 use super::{NetError, Settings, Timings, transport};
@@ -32,8 +31,10 @@ mod asked;
 mod dials;
 mod heard;
 
-/// How often it is looked at what is due: dials, deadlines. Nothing that is said waits for it.
-const TICK: Duration = Duration::from_millis(50);
+/// It is looked at what is due (dials, deadlines) when the first of it is, but within these bounds. Nothing that is said
+/// waits for it.
+const LEAST_TICK: Duration = Duration::from_millis(20);
+const MOST_TICK: Duration = Duration::from_secs(2);
 /// The longest that closing all connections may take.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -55,6 +56,7 @@ pub(super) struct Task {
     asked: Asked,
     jitter: Jitter,
     next_exchange: Instant,
+    next_tick: Instant,
 }
 
 impl Task {
@@ -72,6 +74,7 @@ impl Task {
             transport::probe(&address).map_err(|error| failed(error.to_string()))?;
             swarm.listen_on(address.clone()).map_err(|error| failed(dials::root_cause(&error)))?;
         }
+        let announce: Vec<_> = announce.iter().map(|address| strip_peer(address).0).collect();
         for address in &announce {
             swarm.add_external_address(address.clone());
         }
@@ -91,6 +94,7 @@ impl Task {
             connections,
             announce,
             next_exchange: now + timings.exchange,
+            next_tick: now,
             timings,
             commands: receiver,
             outbox,
@@ -107,8 +111,6 @@ impl Task {
     }
 
     async fn run(mut self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Each arm in its turn: neither a flood from the network nor one of commands may starve the other.
             tokio::select! {
@@ -120,7 +122,7 @@ impl Task {
                 owned = self.outbox.flush() => if !owned {
                     return;
                 },
-                _ = tick.tick() => self.on_tick(Instant::now()),
+                () = tokio::time::sleep_until(self.next_tick.into()) => self.on_tick(Instant::now()),
             }
         }
         self.wind_down().await;
@@ -189,6 +191,26 @@ impl Task {
             self.next_exchange = now + self.jitter.around(self.timings.exchange);
             self.exchange_with_anybody();
         }
+        let wanted = self.wanted();
+        let due = [
+            self.asked.next(),
+            self.roster.next(self.timings.prove),
+            self.bootstrap.next(),
+            self.book.next().filter(|_| wanted > 0),
+            Some(self.next_exchange),
+        ];
+        let next = due.into_iter().flatten().min().unwrap_or(now);
+        self.next_tick = next.clamp(now + LEAST_TICK, now + MOST_TICK);
+    }
+
+    /// Something may be due earlier than it was when that was looked at last.
+    fn tick_soon(&mut self) {
+        self.next_tick = self.next_tick.min(Instant::now() + LEAST_TICK);
+    }
+
+    /// How many more connections are wanted.
+    fn wanted(&self) -> usize {
+        self.connections.saturating_sub(self.roster.wanted())
     }
 
     fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
@@ -198,9 +220,10 @@ impl Task {
             Err(PublishError::NoPeersSubscribedToTopic) => self.tallies.unheard.add(1),
             // The same bytes were said, or heard, just now.
             Err(PublishError::Duplicate) => {}
+            // Said many times where it is said at all; the counter tells.
             Err(error) => {
                 self.tallies.unpublished.add(1);
-                tracing::warn!(?topic, %error, "a message was not published");
+                tracing::debug!(?topic, %error, "a message was not published");
             }
         }
     }
@@ -227,7 +250,7 @@ impl Task {
         } else {
             let sent = self.swarm.behaviour_mut().ask.send_request(&peer, bytes);
             self.asked.sent(sent, id, to, Instant::now() + self.timings.request);
-            return;
+            return self.tick_soon();
         };
         self.outbox.must(Event::Unanswered { id, from: to, why });
     }

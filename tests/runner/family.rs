@@ -62,7 +62,6 @@ async fn a_shutdown_stops_everything_first() {
 
 /// Not a test of its own: the node that [`a_node_that_is_killed_takes_its_tasks_along`] kills.
 #[tokio::test]
-#[ignore = "started by another test as a process of its own"]
 async fn node_process() {
     let Some(directory) = std::env::var_os("RUNMESH_TEST_NODE").map(PathBuf::from) else { return };
     let nap = std::env::var("RUNMESH_TEST_NAP").unwrap();
@@ -93,7 +92,7 @@ async fn a_node_that_is_killed_takes_its_tasks_along() {
     let scratch = tempfile::tempdir().unwrap();
     let mut node = Mortal(
         Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "family::node_process"])
+            .args(["--exact", "family::node_process"])
             .env("RUNMESH_TEST_NODE", scratch.path())
             .env("RUNMESH_TEST_NAP", &nap)
             .env("GITHUB_TOKEN", "very-secret")

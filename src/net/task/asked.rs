@@ -37,6 +37,11 @@ impl Asked {
         self.waiting.remove(&sent)
     }
 
+    /// When the first of them is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.deadlines.front().map(|(deadline, _)| *deadline).filter(|_| !self.waiting.is_empty())
+    }
+
     /// Those whose time is over.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<(RequestId, PeerId)> {
         let mut expired = Vec::new();
