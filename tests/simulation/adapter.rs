@@ -35,6 +35,11 @@ impl Kernel {
         self.0.handle(now, input)
     }
 
+    /// Gives it entries as gossip would.
+    pub(crate) fn take(&mut self, now: Now, from: PeerId, entries: Vec<Arc<Entry>>) -> Vec<Output> {
+        self.handle(now, Input::Entries { from, entries })
+    }
+
     /// When it wants to be woken, by its forward clock.
     pub(crate) fn next_wake(&self) -> Option<u64> {
         Some(self.0.next_wake()).filter(|at| *at < u64::MAX)

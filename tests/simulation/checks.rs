@@ -8,7 +8,7 @@ use runmesh::kernel::task::State;
 use super::adapter::{ATTEMPTS, Kernel};
 use super::scenario::Scenario;
 use super::work::Fate;
-use super::world::{Counts, RunEnd, World};
+use super::world::{Counts, RunEnd, Sabotage, World};
 
 /// How often it is looked whether the mesh has come to rest.
 const LOOK: u64 = 1_000;
@@ -38,8 +38,21 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a scenario by a seed, checks everything, and gives back the world as it stands in the end.
+///
+/// # Errors
+/// What is wrong, in words for whoever has to find out why.
 pub(crate) fn run(scenario: &Scenario, seed: u64) -> Result<(Outcome, World<'_>), String> {
+    run_with(scenario, seed, None)
+}
+
+/// The same, with something done wrong on purpose.
+pub(crate) fn run_with(
+    scenario: &Scenario,
+    seed: u64,
+    sabotage: Option<Sabotage>,
+) -> Result<(Outcome, World<'_>), String> {
     let mut world = World::new(scenario, seed);
+    world.sabotage = sabotage;
     let deadline = world.last_trouble + scenario.rest_within;
     while world.formed_at.is_none() && world.now < world.last_trouble && world.violations.is_empty() {
         world.run_until((world.now + LOOK / 10).min(world.last_trouble));
@@ -79,7 +92,7 @@ pub(crate) fn run(scenario: &Scenario, seed: u64) -> Result<(Outcome, World<'_>)
 }
 
 impl World<'_> {
-    fn kernels(&self) -> impl Iterator<Item = (usize, &Kernel)> {
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = (usize, &Kernel)> {
         let up = |(number, host): (usize, &'_ super::host::Host)| host.process.is_some().then_some(number);
         let up: Vec<usize> = self.hosts.iter().enumerate().filter_map(up).collect();
         up.into_iter().filter_map(|number| Some((number, &self.hosts[number].process.as_ref()?.kernel)))

@@ -202,9 +202,10 @@ impl World<'_> {
             let input = Input::Unanswered { from: to, token };
             return self.plan(at, Event::Input(from, boot, Box::new(input)));
         };
+        let stands = process.seen.get(&peer).copied();
         process.asked.insert(token, peer);
         self.counts.requests += 1;
-        if self.is_connected(from, peer) && !self.is_lost() {
+        if stands == self.boot_of(peer) && self.is_reachable(from, peer) && !self.is_lost() {
             let arrives = at + self.delay();
             self.plan(arrives, Event::Request { to: peer, from, boot, token, request });
         }

@@ -121,7 +121,7 @@ impl Scenario {
             slots: (1, 4),
             work: Work {
                 tasks,
-                between: (20_000, 50_000),
+                between: (4_000, 24_000),
                 takes: (200, 8_000),
                 discovered: 300,
                 labelled: 200,
@@ -159,6 +159,11 @@ impl Scenario {
         }
     }
 
+    /// Nothing goes wrong, and no task ever waits for a slot.
+    pub(crate) const fn roomy(name: &'static str, nodes: usize, tasks: usize) -> Self {
+        Self { slots: (tasks as u64, tasks as u64), ..Self::calm(name, nodes, tasks) }
+    }
+
     /// Everything goes wrong.
     pub(crate) const fn rough(name: &'static str, nodes: usize, tasks: usize) -> Self {
         let calm = Self::calm(name, nodes, tasks);
@@ -167,19 +172,33 @@ impl Scenario {
             network: Network { delay: (1, 60), late: 20, lost: 50, doubled: 50, undiscovered: 200, ..calm.network },
             hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000 },
             faults: Faults {
-                between: (3_000, 70_000),
+                between: (2_000, 40_000),
                 partitions: 2,
-                apart: (1_000, 25_000),
+                apart: (1_000, 15_000),
                 kills: nodes / 3,
                 vanishings: nodes / 7,
                 leavings: nodes / 7,
-                down: (500, 20_000),
+                down: (500, 12_000),
                 stalls: nodes / 5,
                 stalled: (500, 5_000),
                 jumps: nodes / 3,
             },
             rest_within: 300_000,
             ..calm
+        }
+    }
+
+    /// With so much time from the first task to the last, and so much for each; faults as long.
+    pub(crate) const fn within(self, between: (u64, u64), takes: (u64, u64)) -> Self {
+        Self {
+            work: Work { between, takes, ..self.work },
+            faults: Faults {
+                between: (between.0 / 4, between.1),
+                apart: (1_000, 6_000),
+                down: (500, 6_000),
+                ..self.faults
+            },
+            ..self
         }
     }
 
@@ -191,7 +210,7 @@ impl Scenario {
             network: Network { lost: 200, late: 50, doubled: 200, page: 8, ..rough.network },
             hosts: Hosts { disk: (0, 80), drift: 20_000, ..rough.hosts },
             faults: Faults {
-                between: (1_000, 120_000),
+                between: (1_000, 70_000),
                 partitions: 6,
                 kills: nodes * 2,
                 vanishings: nodes,

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use runmesh::kernel::entry::Entry;
 use runmesh::kernel::id::{Author, Cid, PeerId, TaskId};
-use runmesh::kernel::io::{Input, Presence, Request, Response, Token};
+use runmesh::kernel::io::{Input, Presence, Report, Request, Response, Token};
 use runmesh::kernel::task::{Conclusion, Fence};
 
 use super::adapter::Kernel;
 use super::chance::Chance;
-use super::host::{self, Command, Death, Host, Leaving, Process};
+use super::host::{self, Command, Death, Disk, Host, Leaving, Process};
 use super::scenario::{Fault, Scenario};
 use super::work::{self, Job, Origin};
 
@@ -50,11 +50,28 @@ pub(crate) struct World<'a> {
     pub(crate) written: BTreeMap<(Author, u64), Arc<Entry>>,
     pub(crate) runs: Vec<RunRecord>,
     pub(crate) counts: Counts,
+    /// What is done wrong on purpose, to see that it is found.
+    pub(crate) sabotage: Option<Sabotage>,
     /// What must never happen and did.
     pub(crate) violations: Vec<String>,
     /// A number that differs when anything differs between two runs.
     pub(crate) fingerprint: u64,
     pub(crate) telling: bool,
+}
+
+/// Something done wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// Host 1 does not put its entries on disk.
+    ForgetToPersist,
+    /// Host 1 is told of its tasks' results by nobody.
+    SwallowReports,
+    /// Host 1 is never given an entry or an answer.
+    Deafen,
+    /// Host 1 tells its node that each run came to another end.
+    TwistReports,
+    /// Host 1 starts from an old copy of its disk.
+    RestoreOldDisk,
 }
 
 /// A start of a task and its end.
@@ -181,6 +198,7 @@ impl<'a> World<'a> {
             written: BTreeMap::new(),
             runs: Vec::new(),
             counts: Counts::default(),
+            sabotage: None,
             violations: Vec::new(),
             fingerprint: seed,
             telling: std::env::var_os("RUNMESH_SIM_TRACE").is_some(),
@@ -292,6 +310,13 @@ impl<'a> World<'a> {
             }
             return;
         }
+        if self.sabotage == Some(Sabotage::RestoreOldDisk) && number == 1 && host.boots > 0 {
+            let third = host.disk.kept.len() / 3;
+            host.disk = host.disk.kept.drain(..third).fold(Disk::default(), |mut disk, entry| {
+                disk.keep(entry);
+                disk
+            });
+        }
         host.boots += 1;
         host.clocks.switch_on(now, start);
         let identity = (host.key.clone(), host.mesh, host.entrance.clone());
@@ -308,6 +333,7 @@ impl<'a> World<'a> {
     /// Hands something to a process, or puts it into its inbox while it is busy.
     pub(crate) fn give(&mut self, number: usize, boot: u64, input: Input) {
         let now = self.now;
+        let Some(input) = self.sabotaged(number, input) else { return };
         let Some(process) = self.process(number, boot) else { return };
         process.inbox.push_back(input);
         if process.inbox.len() > 1 {
@@ -318,6 +344,21 @@ impl<'a> World<'a> {
             self.plan(at, Event::Resume(number, boot));
         } else {
             self.on_resume(number, boot);
+        }
+    }
+
+    fn sabotaged(&self, number: usize, input: Input) -> Option<Input> {
+        match (self.sabotage.filter(|_| number == 1), input) {
+            (Some(Sabotage::SwallowReports), Input::Ran { .. })
+            | (Some(Sabotage::Deafen), Input::Entries { .. } | Input::Response { .. }) => None,
+            (
+                Some(Sabotage::TwistReports),
+                Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. } },
+            ) => {
+                let report = Report::Finished { conclusion: Conclusion::Skipped, duration_ms, note };
+                Some(Input::Ran { task, fence, report })
+            }
+            (_, input) => Some(input),
         }
     }
 
