@@ -249,7 +249,7 @@ impl Node {
     /// Takes over what a newly placed entry says.
     fn digest(&mut self, entry: &Entry, effects: &Effects) {
         let Some(mark) = self.clock.mark(&entry.cid()).cloned() else { return };
-        if self.clock.counts(&entry.cid()) {
+        if self.clock.counts(&entry.cid()) && entry.author() == self.author {
             for event in &entry.body().events {
                 if let Event::Admit(admit) = event {
                     self.notice(Notice::Admitted { peer: admit.peer, by: entry.author().peer });
