@@ -43,8 +43,10 @@ const QUERIES: usize = 64;
 const FOUND: usize = 64;
 /// The most happenings that are taken before what follows from them is carried out: they share one sync of the disk.
 const ROUND: usize = 64;
-/// After a connection came about, before the peers' addresses are kept: they have told theirs by then.
-const REMEMBER: Duration = Duration::from_secs(1);
+/// After a connection came about, before the peers' addresses are kept: most have told theirs by then.
+const REMEMBER: Duration = Duration::from_millis(100);
+/// Before that is done again, where there was something new, and where there was nothing.
+const REMEMBER_NEWS: Duration = Duration::from_secs(2);
 const REMEMBER_AGAIN: Duration = Duration::from_secs(300);
 /// Before the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -351,9 +353,10 @@ impl Daemon {
 
     /// Keeps where the peers are, for the next start of this node.
     async fn remember_peers(&mut self) {
-        self.keep_peers = Some(Instant::now() + REMEMBER_AGAIN);
         let known: Vec<String> = self.net.known().await.unwrap_or_default().iter().map(ToString::to_string).collect();
-        if known.is_empty() || known == self.kept_peers {
+        let news = !known.is_empty() && known != self.kept_peers;
+        self.keep_peers = Some(Instant::now() + if news { REMEMBER_NEWS } else { REMEMBER_AGAIN });
+        if !news {
             return;
         }
         match tokio::task::block_in_place(|| self.store.dir().keep_addresses(&known)) {

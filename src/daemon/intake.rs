@@ -13,7 +13,8 @@ impl Daemon {
         match event {
             Event::Connected(peer) => {
                 self.feed(Input::Connected(peer));
-                self.keep_peers = Some(Instant::now() + REMEMBER);
+                let soon = Instant::now() + REMEMBER;
+                self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
             }
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
             Event::Gossip { topic, from, bytes, token } => {

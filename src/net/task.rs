@@ -285,8 +285,8 @@ impl Task {
     fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {
         for (address, error) in notices {
             match &error {
-                Some(error) => tracing::warn!(%address, %error, "a bootstrap peer does not answer; trying on"),
-                None => tracing::info!(%address, "a bootstrap peer answers now"),
+                Some(error) => tracing::debug!(%address, %error, "a bootstrap peer does not answer; trying on"),
+                None => tracing::debug!(%address, "a bootstrap peer answers now"),
             }
             self.outbox.must(Event::Bootstrap { address, error });
         }
