@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::settings::{self, Executor, Isolation};
-use crate::forge::Spec;
+use crate::forge::GitSource;
 
 const AFTER_HELP: &str = "\
 Settings come from flags, then RUNMESH_* environment variables, then a TOML file, then defaults.
@@ -87,10 +87,10 @@ pub(super) struct RunArguments {
     /// Address of a node to begin with, besides those of the ticket; may be repeated [env: RUNMESH_BOOTSTRAP]
     #[arg(long, value_name = "MULTIADDR", value_parser = settings::multiaddr)]
     pub(super) bootstrap: Vec<String>,
-    /// Where workflows come from: git:PATH, a git repository or a folder of them; may be repeated [env:
-    /// RUNMESH_SOURCES]
+    /// Where workflows come from: git:PATH, a git repository or a folder of them, or git:NAME=PATH to name it alike on
+    /// all hosts; may be repeated [env: RUNMESH_SOURCES]
     #[arg(long = "source", value_name = "SPEC", value_parser = settings::source)]
-    pub(super) sources: Vec<Spec>,
+    pub(super) sources: Vec<GitSource>,
     /// Most tasks at once, 0 to 1024; 0 takes part without running any [env: RUNMESH_MAX_RUNNERS] [default: half of
     /// the processors]
     #[arg(long, value_name = "N", value_parser = settings::runners)]

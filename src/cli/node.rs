@@ -7,6 +7,7 @@ use super::failure::Failure;
 use super::screen::{Paint, Screen, count, facts, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::daemon::{self, DaemonError, Started};
+use crate::forge::Spec;
 use crate::net::Multiaddr;
 use crate::runner;
 
@@ -83,7 +84,7 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
     };
     let sources = match settings.sources.is_empty() {
         true => "none of its own; name some with --source git:PATH".to_owned(),
-        false => list(&mut settings.sources.iter().map(ToString::to_string)),
+        false => list(&mut settings.sources.iter().map(|source| Spec::Git(source.clone()).to_string())),
     };
     let mesh = match (started.founded, started.joining) {
         (true, _) => format!("{}  made just now, this node is its first member", started.mesh),

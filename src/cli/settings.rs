@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use super::args::{Global, Output, RunArguments};
 use super::failure::Failure;
-use crate::forge::Spec;
+use crate::forge::{GitSource, Spec, SpecError};
 
 mod file;
 
@@ -51,7 +51,7 @@ pub(super) struct NodeSettings {
     pub(super) listen: Vec<String>,
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
-    pub(super) sources: Vec<Spec>,
+    pub(super) sources: Vec<GitSource>,
     /// 0 to 1024.
     pub(super) max_runners: u32,
     pub(super) executor: Executor,
@@ -107,7 +107,7 @@ struct Layer {
     output: Option<Output>,
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
-    sources: Option<Vec<Spec>>,
+    sources: Option<Vec<GitSource>>,
     max_runners: Option<u32>,
     executor: Option<Executor>,
     isolation: Option<Isolation>,
@@ -140,8 +140,8 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
-        for Spec::Git(path) in self.sources.iter_mut().flatten() {
-            *path = folder.join(&*path);
+        for source in self.sources.iter_mut().flatten() {
+            source.path = folder.join(&source.path);
         }
         self
     }
@@ -308,12 +308,17 @@ pub(super) fn multiaddr(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads where workflows come from: `git:PATH`.
-pub(super) fn source(text: &str) -> Result<Spec, String> {
-    match text.split_once(':') {
-        Some(("git", "")) => Err("names no path; write git:PATH".to_owned()),
-        Some(("git", path)) => Ok(Spec::Git(PathBuf::from(path))),
-        _ => Err("is not git:PATH, a local git repository or a folder of them".to_owned()),
+/// Reads where workflows come from. GitHub's are not read by this version.
+pub(super) fn source(text: &str) -> Result<GitSource, String> {
+    match text.parse() {
+        Ok(Spec::Git(source)) => Ok(source),
+        Ok(Spec::GithubOwner { .. } | Spec::GithubRepository { .. }) | Err(SpecError::Github(_)) => {
+            Err("is at GitHub, which this version does not read: clone it and write git:PATH".to_owned())
+        }
+        Err(SpecError::NoPath(_)) => Err("gives no path: write git:PATH".to_owned()),
+        Err(SpecError::Form(_)) => {
+            Err("is not git:PATH or git:NAME=PATH, a local git repository or a folder of them".to_owned())
+        }
     }
 }
 

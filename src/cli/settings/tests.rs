@@ -6,6 +6,10 @@ fn global() -> Global {
     Global { data_dir: None, config: None, output: None }
 }
 
+fn git(name: Option<&str>, path: PathBuf) -> GitSource {
+    GitSource { name: name.map(str::to_owned), path }
+}
+
 fn settled(
     global: &Global,
     run: &RunArguments,
@@ -43,7 +47,7 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_defaults() {
     let settings = settled(&global(), &run, &variables, work).unwrap();
     assert_eq!(settings.max_runners, 3);
     assert_eq!(settings.labels, ["one", "two"]);
-    assert_eq!(settings.sources, [Spec::Git(folder.path().join("repos"))]);
+    assert_eq!(settings.sources, [git(None, folder.path().join("repos"))]);
     assert_eq!((settings.isolation, settings.executor), (Isolation::None, Executor::Act));
     assert_eq!(settings.data_dir, Path::new("/home/x/.local/share/runmesh"));
     assert_eq!(settings.listen, DEFAULT_LISTEN);
@@ -55,10 +59,10 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_defaults() {
 #[test]
 fn relative_paths_begin_where_they_were_written() {
     let global = Global { data_dir: Some("d".into()), ..global() };
-    let run = RunArguments { sources: vec![Spec::Git("r".into())], ..RunArguments::default() };
+    let run = RunArguments { sources: vec![git(Some("n"), "r".into())], ..RunArguments::default() };
     let settings = settled(&global, &run, &[("XDG_DATA_HOME", "/data")], Path::new("/work")).unwrap();
     assert_eq!(settings.data_dir, Path::new("/work/d"));
-    assert_eq!(settings.sources, [Spec::Git("/work/r".into())]);
+    assert_eq!(settings.sources, [git(Some("n"), "/work/r".into())]);
 }
 
 #[test]
@@ -115,6 +119,6 @@ fn values_are_read_strictly() {
     assert_eq!(input("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
     assert!(input("=b").is_err() && input("b").is_err());
     assert!(label("").is_err() && label("a b").is_err());
-    assert!(source("git:").is_err() && source("/repo").is_err());
+    assert!(source("git:").is_err() && source("/repo").is_err() && source("github:me").is_err());
     assert!(multiaddr("").is_err() && multiaddr("127.0.0.1:80").is_err());
 }
