@@ -136,7 +136,18 @@ fn zz_table() {
     use simulation::scenario::*;
     let calm = || Scenario { slots: (2, 6), ..Scenario::calm("calm", 7, 40) };
     let rough = Scenario::rough("rough", 7, 40);
-    let f = |fun: fn(&mut Faults)| { let c = calm(); let mut faults = Faults { between: (20_000, 60_000), apart: (1000, 25000), down: (500, 20000), stalled: (500,5000), ..c.faults }; fun(&mut faults); faults };
+    let f = |fun: fn(&mut Faults)| {
+        let c = calm();
+        let mut faults = Faults {
+            between: (20_000, 60_000),
+            apart: (1000, 25000),
+            down: (500, 20000),
+            stalled: (500, 5000),
+            ..c.faults
+        };
+        fun(&mut faults);
+        faults
+    };
     let all = [
         ("calm", calm()),
         ("early", Scenario { work: Work { between: (1_000, 30_000), ..calm().work }, ..calm() }),
@@ -152,13 +163,17 @@ fn zz_table() {
         ("vanish", Scenario { faults: f(|f| f.vanishings = 5), ..calm() }),
         ("leave", Scenario { faults: f(|f| f.leavings = 5), ..calm() }),
         ("stall", Scenario { faults: f(|f| f.stalls = 10), ..calm() }),
-        ("shortstall", Scenario { faults: Faults { stalled: (500, 1900), ..f(|f| f.stalls = 10)}, ..calm() }),
+        ("shortstall", Scenario { faults: Faults { stalled: (500, 1900), ..f(|f| f.stalls = 10) }, ..calm() }),
         ("jump", Scenario { faults: f(|f| f.jumps = 10), ..calm() }),
     ];
     for (name, scenario) in all {
         let scenario = Scenario { name, ..scenario };
         let outcomes = run_all(&scenario, &seeds(20));
         tell(&scenario, &outcomes);
-        for (seed, o) in outcomes.iter().enumerate() { if o.lost + o.doubled > 0 { eprintln!("SEED={seed} lost {} doubled {}", o.lost, o.doubled); } }
+        for (seed, o) in outcomes.iter().enumerate() {
+            if o.lost + o.doubled > 0 {
+                eprintln!("SEED={seed} lost {} doubled {}", o.lost, o.doubled);
+            }
+        }
     }
 }

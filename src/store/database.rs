@@ -69,17 +69,49 @@ pub(super) fn open(path: &Path, owner: &Owner) -> Result<Database, StoreError> {
     });
     match only_read {
         Ok(checked) => checked?,
-        Err(redb::Error::RepairAborted) => {}
+        Err(redb::Error::RepairAborted) => recover(path, owner)?,
         Err(error) => return Err(StoreError::database("opening the database", path, error)),
     }
+    open_checked(path, path, owner)
+}
+
+/// Opens the file `at`, which is, or is a copy of, the database `path`.
+fn open_checked(at: &Path, path: &Path, owner: &Owner) -> Result<Database, StoreError> {
     let opened = contained(path, || {
-        let database = builder().set_check_integrity_on_open(true).set_repair_callback(rolled_back).open(path)?;
+        let database = builder().set_check_integrity_on_open(true).set_repair_callback(rolled_back).open(at)?;
         let checked = check(path, &database.begin_read()?, owner);
         Ok((database, checked))
     });
     let (database, checked) = opened.map_err(|error| StoreError::database("opening the database", path, error))?;
     checked?;
     Ok(database)
+}
+
+/// Brings a database that was not closed to its last commit: a copy of it, which then takes its place, since the engine
+/// writes before it knows whether it can. Where there is no room for a copy, the file itself.
+fn recover(path: &Path, owner: &Owner) -> Result<(), StoreError> {
+    let copy = path.with_extension("redb.recovering");
+    let failed = |error| StoreError::file("recovering the database", path, error);
+    remove_leftover(&copy).map_err(failed)?;
+    if let Err(error) = fs::copy(path, &copy) {
+        // Already without a copy; what is there of it is in the way.
+        let _ = fs::remove_file(&copy);
+        let full = matches!(failed(error), StoreError::Full { .. });
+        tracing::warn!(
+            "the database is recovered in its place{}",
+            if full { ": there is no room for a copy" } else { "" }
+        );
+        return Ok(());
+    }
+    let recovered = open_checked(&copy, path, owner).and_then(|database| {
+        contained(path, || Ok(database.close()?))
+            .map_err(|error| StoreError::database("recovering the database", path, error))?;
+        fs::File::open(&copy).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&copy, path)).map_err(failed)
+    });
+    if recovered.is_err() {
+        let _ = fs::remove_file(&copy);
+    }
+    recovered
 }
 
 /// Closes a database, if there is one. Nothing depends on it but how fast the next opening is.
