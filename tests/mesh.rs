@@ -12,16 +12,15 @@ use rig::{Mesh, Repository};
 use serde_json::Value;
 
 const QUICK: &str = "name: quick\non: workflow_dispatch\nenv:\n  WORKFLOW_TAGS: p2p-only\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: echo the quick fox\n";
-const FAILS: &str = "# P2P: p2p-eligible\non: push\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: exit 3\n";
+const FAILS: &str =
+    "# P2P: p2p-eligible\non: push\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: exit 3\n";
 const LONG: &str = "# Tags: p2p-only, data-processing\nname: long\non: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: for i in $(seq 1 60); do echo tick $i; sleep 0.1; done\n";
 const PLAIN: &str = "on: push\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: echo never\n";
 
 #[test]
 fn three_nodes_discover_run_and_agree() {
-    let repositories = [
-        Repository::with(&[("quick.yml", QUICK), ("plain.yml", PLAIN)]),
-        Repository::with(&[("fails.yml", FAILS)]),
-    ];
+    let repositories =
+        [Repository::with(&[("quick.yml", QUICK), ("plain.yml", PLAIN)]), Repository::with(&[("fails.yml", FAILS)])];
     let mesh = Mesh::of(3, &repositories);
     let tasks = mesh.wait_for_tasks(2, |task| task["state"] == "completed");
     let conclusions: Vec<&str> = tasks.iter().filter_map(|task| task["conclusion"].as_str()).collect();
@@ -44,7 +43,8 @@ fn the_task_of_a_killed_holder_is_taken_over_and_the_killed_node_catches_up() {
     let running = mesh.wait_for_tasks(1, |task| task["state"] == "running").remove(0);
     let holder = running["holder"].as_str().expect("held").to_owned();
     let killed = mesh.kill(&holder);
-    let taken = mesh.wait_for_tasks(1, |task| task["state"] == "running" && task["holder"] != holder.as_str()).remove(0);
+    let taken =
+        mesh.wait_for_tasks(1, |task| task["state"] == "running" && task["holder"] != holder.as_str()).remove(0);
     assert_eq!(taken["attempt"], 2, "{taken:#?}");
     mesh.start_again(killed);
     let done = mesh.wait_for_tasks(1, |task| task["state"] == "completed").remove(0);
@@ -60,7 +60,8 @@ fn all_nodes_killed_go_on_with_their_history_and_identity() {
     mesh.wait_for_tasks(1, |task| task["state"] == "completed");
     mesh.wait_for_agreement();
     let before: Vec<Value> = mesh.nodes().map(|node| node.json(&["inspect", "status"])).collect();
-    let killed: Vec<usize> = mesh.nodes().map(|node| node.peer.clone()).collect::<Vec<_>>().iter().map(|p| mesh.kill(p)).collect();
+    let killed: Vec<usize> =
+        mesh.nodes().map(|node| node.peer.clone()).collect::<Vec<_>>().iter().map(|p| mesh.kill(p)).collect();
     for node in killed {
         mesh.start_again(node);
     }
@@ -83,7 +84,8 @@ fn a_node_that_is_told_to_go_hands_its_work_over() {
     let running = mesh.wait_for_tasks(1, |task| task["state"] == "running").remove(0);
     let holder = running["holder"].as_str().expect("held").to_owned();
     mesh.terminate(&holder);
-    let taken = mesh.wait_for_tasks(1, |task| task["state"] == "running" && task["holder"] != holder.as_str()).remove(0);
+    let taken =
+        mesh.wait_for_tasks(1, |task| task["state"] == "running" && task["holder"] != holder.as_str()).remove(0);
     assert_eq!(taken["attempt"], 2, "{taken:#?}");
     mesh.wait_for_tasks(1, |task| task["state"] == "completed" && task["conclusion"] == "success");
     mesh.stop();
@@ -91,7 +93,10 @@ fn a_node_that_is_told_to_go_hands_its_work_over() {
 
 #[test]
 fn a_person_submits_follows_and_cancels() {
-    let repository = Repository::with(&[("plain.yml", PLAIN), ("long.yml", &LONG.replace("# Tags: p2p-only, data-processing\n", ""))]);
+    let repository = Repository::with(&[
+        ("plain.yml", PLAIN),
+        ("long.yml", &LONG.replace("# Tags: p2p-only, data-processing\n", "")),
+    ]);
     let mesh = Mesh::of(2, std::slice::from_ref(&repository));
     let node = mesh.nodes().next().expect("two");
     node.wait_for("the source", |node| {
