@@ -13,10 +13,12 @@
 //!   node.lock          held while a process uses the directory; its number
 //!   identity.key       0600, 64 hexadecimal digits: the seed of the node's Ed25519 key
 //!   mesh.key           0600, the same of the mesh's key; only where the mesh was made
+//!   peers.txt          0600, where other members were reached last
 //!   mesh.toml          0600, which mesh, whom to reach first, the ticket not used yet
 //!   runmesh.redb       0600, the entries
 //! ```
 
+mod addresses;
 mod database;
 mod dir;
 mod error;

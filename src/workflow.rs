@@ -83,6 +83,16 @@ pub fn tags(bytes: &[u8]) -> Tags {
     gathered.finish()
 }
 
+/// Reads a workflow file as [`read`] does if it has tags, or words where tags belong, or comes close enough to be no
+/// workflow at all; the many others cost a small part of that.
+pub fn read_if_tagged(path: &str, bytes: &[u8]) -> Option<Workflow> {
+    if bytes.len() <= MAX_BYTES && !tags::may_hold_tags(bytes) {
+        return None;
+    }
+    let workflow = read(path, bytes);
+    (!workflow.tags.is_empty() || !workflow.dropped.is_empty() || workflow.error.is_some()).then_some(workflow)
+}
+
 /// Reads a workflow file. `path` names it where it has no `name:`.
 pub fn read(path: &str, bytes: &[u8]) -> Workflow {
     let mut gathered = Gathered::default();

@@ -13,12 +13,13 @@ use tokio::time::Instant;
 use super::Daemon;
 use super::chronicle::wall_ms;
 use crate::control::{Answer, Refusal, SubmitQuery, proto};
-use crate::forge::git::{self, LocalRepository};
-use crate::forge::{Findings, Spec};
+use crate::forge::git::{self, History, LocalRepository, Resolved};
+use crate::forge::{Findings, GitSource, Spec};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::task::{Fence, Workload};
 use crate::runner::{Order, Plan, PlannedJob};
+use crate::wire;
 use crate::workflow::{self, Job};
 
 /// Between two looks at which repositories the sources hold.
@@ -26,11 +27,8 @@ const RESOLVE: Duration = Duration::from_secs(30);
 
 /// What a helper task has found.
 pub(super) enum Found {
-    /// The repositories behind a source, or why they cannot be told.
-    Repositories {
-        spec: Spec,
-        found: Result<Vec<LocalRepository>, String>,
-    },
+    /// The repositories behind each source, or why they cannot be told.
+    Repositories(Vec<(GitSource, Result<Resolved, String>)>),
     Discovered {
         source: SourceKey,
         found: Result<Findings, String>,
@@ -43,7 +41,7 @@ pub(super) enum Found {
 
 /// A repository that a source of this host holds.
 struct Listed {
-    spec: Spec,
+    source: GitSource,
     repository: LocalRepository,
     /// Tagged workflows at the last good discovery by this node.
     workflows: usize,
@@ -52,7 +50,7 @@ struct Listed {
 
 /// The sources that this host lists.
 pub(super) struct Sources {
-    specs: Vec<Spec>,
+    sources: Vec<GitSource>,
     listed: BTreeMap<SourceKey, Listed>,
     problems: BTreeMap<String, String>,
     next_resolve: Instant,
@@ -61,9 +59,9 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn new(specs: &[Spec]) -> Self {
+    pub(super) fn new(sources: &[GitSource]) -> Self {
         Self {
-            specs: specs.to_vec(),
+            sources: sources.to_vec(),
             listed: BTreeMap::new(),
             problems: BTreeMap::new(),
             next_resolve: Instant::now(),
@@ -89,20 +87,25 @@ impl Daemon {
     /// Looks anew which repositories the sources hold.
     pub(super) fn resolve_sources(&mut self) {
         self.sources.next_resolve = Instant::now() + RESOLVE;
-        for spec in self.sources.specs.clone() {
-            let find = self.find.clone();
-            tokio::spawn(async move {
-                let found = git::resolve(&spec).await.map_err(|error| error.to_string());
-                let _ = find.send(Found::Repositories { spec, found }).await;
-            });
-        }
+        let (sources, find) = (self.sources.sources.clone(), self.find.clone());
+        tokio::spawn(async move {
+            let mut found = Vec::new();
+            for source in sources {
+                let resolved = git::resolve(&source).await.map_err(|error| error.to_string());
+                found.push((source, resolved));
+            }
+            let _ = find.send(Found::Repositories(found)).await;
+        });
     }
 
     pub(super) fn on_found(&mut self, found: Found) {
         match found {
-            Found::Repositories { spec, found } => self.on_repositories(&spec, found),
+            Found::Repositories(found) => self.on_repositories(found),
             Found::Discovered { source, found } => self.on_discovered(source, found),
-            Found::Submission { workload, answer } => match workload {
+            Found::Submission { workload, answer } => match workload.and_then(|workload| {
+                wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
+                Ok(workload)
+            }) {
                 Ok(workload) => {
                     let token = self.token();
                     self.commands.insert(token, answer);
@@ -113,34 +116,35 @@ impl Daemon {
         }
     }
 
-    fn on_repositories(&mut self, spec: &Spec, found: Result<Vec<LocalRepository>, String>) {
+    fn on_repositories(&mut self, found: Vec<(GitSource, Result<Resolved, String>)>) {
         let before = self.sources.keys();
-        match found {
-            Ok(repositories) => {
-                self.sources.problems.remove(&spec.to_string());
-                let keys: BTreeSet<&SourceKey> = repositories.iter().map(|repository| &repository.key).collect();
-                self.sources.listed.retain(|key, listed| listed.spec != *spec || keys.contains(key));
-                for repository in repositories {
-                    let kept = self.sources.listed.get(&repository.key);
-                    if let Some(kept) = kept
-                        && kept.repository.path != repository.path
-                    {
-                        let text = format!(
-                            "{} and {} are clones of one repository; only the first is looked at",
-                            kept.repository.path.display(),
-                            repository.path.display()
-                        );
-                        self.say_once(text);
-                        continue;
+        let mut all = Resolved::default();
+        let mut listed = BTreeMap::new();
+        self.sources.problems.clear();
+        for (source, resolved) in found {
+            match resolved {
+                Ok(resolved) => {
+                    for repository in &resolved.repositories {
+                        listed.entry(repository.path.clone()).or_insert_with(|| source.clone());
                     }
-                    let (workflows, problem) = kept.map_or((0, None), |kept| (kept.workflows, kept.problem.clone()));
-                    let listed = Listed { spec: spec.clone(), repository, workflows, problem };
-                    self.sources.listed.insert(listed.repository.key.clone(), listed);
+                    all.extend(resolved);
+                }
+                Err(why) => {
+                    let spec = Spec::Git(source).to_string();
+                    self.say_once(format!("source {spec}: {why}"));
+                    self.sources.problems.insert(spec, why);
                 }
             }
-            Err(why) => {
-                self.sources.problems.insert(spec.to_string(), why.clone());
-                self.say_once(format!("source {spec}: {why}"));
+        }
+        for warning in all.warnings {
+            self.say_once(warning);
+        }
+        let mut kept = std::mem::take(&mut self.sources.listed);
+        for repository in all.repositories {
+            let (workflows, problem) = kept.remove(&repository.key).map_or((0, None), |k| (k.workflows, k.problem));
+            if let Some(source) = listed.get(&repository.path).cloned() {
+                let listed = Listed { source, repository, workflows, problem };
+                self.sources.listed.insert(listed.repository.key.clone(), listed);
             }
         }
         if self.sources.keys() != before {
@@ -161,8 +165,9 @@ impl Daemon {
             return;
         };
         let (repository, find) = (listed.repository.clone(), self.find.clone());
+        let submitted = self.node.pushed(&repository.repository);
         tokio::spawn(async move {
-            let found = git::discover(&repository, None).await.map_err(|error| error.to_string());
+            let found = git::discover(&repository, &submitted).await.map_err(|error| error.to_string());
             let _ = find.send(Found::Discovered { source, found }).await;
         });
     }
@@ -188,7 +193,9 @@ impl Daemon {
                 for warning in &findings.warnings {
                     self.say_once(warning.clone());
                 }
-                self.feed(Input::Discovered { source, workloads: findings.workloads });
+                let workloads = findings.workloads.into_iter().filter_map(|workload| self.fit_for_the_wire(workload));
+                let workloads: Vec<Workload> = workloads.collect();
+                self.feed(Input::Discovered { source, workloads });
             }
             Err(why) => {
                 if let Some(listed) = self.sources.listed.get_mut(&source) {
@@ -200,11 +207,22 @@ impl Daemon {
         }
     }
 
+    /// A task that other nodes would not take from this one is not introduced.
+    fn fit_for_the_wire(&mut self, workload: Workload) -> Option<Workload> {
+        match wire::entry::check_workload(&workload) {
+            Ok(()) => Some(workload),
+            Err(error) => {
+                self.say_once(format!("{} {} is not run: {error}", workload.repository.name, workload.path));
+                None
+            }
+        }
+    }
+
     pub(super) fn source_list(&self) -> Vec<proto::Source> {
         let duties = self.node.duties();
         let now = self.now().mono;
         let listed = self.sources.listed.iter().map(|(key, listed)| proto::Source {
-            spec: listed.spec.to_string(),
+            spec: Spec::Git(listed.source.clone()).to_string(),
             key: key.clone(),
             duty: duties.get(key).map(ToString::to_string),
             discovered_ago_ms: self.node.discovered_ago(key, now),
@@ -278,7 +296,7 @@ impl Daemon {
         if let Some(folder) = log.parent() {
             tokio::fs::create_dir_all(folder).await.map_err(|error| format!("making {}: {error}", folder.display()))?;
         }
-        let (commit, path) = (workload.commit.clone(), workload.path.clone());
+        let (commit, r#ref, path) = (workload.commit.clone(), workload.r#ref.clone(), workload.path.clone());
         let order = Order {
             task,
             fence,
@@ -287,7 +305,8 @@ impl Daemon {
             time_limit: Duration::from_secs(workload.time_limit_s.into()),
             checkout: Box::new(move |into| {
                 Box::pin(async move {
-                    git::checkout(&repository, &commit, &into).await.map_err(|error| error.to_string())?;
+                    let copied = git::checkout(&repository, &commit, &r#ref, &into, History::Full).await;
+                    copied.map_err(|error| error.to_string())?;
                     plan(&into, &path).await
                 })
             }),

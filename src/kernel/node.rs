@@ -173,14 +173,9 @@ impl Node {
             Stage::Learning { until } => until,
             Stage::Joining | Stage::Active => u64::MAX,
         };
-        let waits = [
-            start,
-            self.peers.next_wake(),
-            self.sync.next_wake(),
-            self.claims.next_wake(),
-            self.custody.next_wake(),
-            self.duty.next_wake(),
-        ];
+        // What needs an entry waits until entries may be written.
+        let writing = if self.may_write() { self.claims.next_wake().min(self.duty.next_wake()) } else { u64::MAX };
+        let waits = [start, self.peers.next_wake(), self.sync.next_wake(), self.custody.next_wake(), writing];
         waits.into_iter().min().unwrap_or(u64::MAX).max(self.now.mono + 1)
     }
 
@@ -254,7 +249,7 @@ impl Node {
     /// Takes over what a newly placed entry says.
     fn digest(&mut self, entry: &Entry, effects: &Effects) {
         let Some(mark) = self.clock.mark(&entry.cid()).cloned() else { return };
-        if self.clock.counts(&entry.cid()) {
+        if self.clock.counts(&entry.cid()) && entry.author() == self.author {
             for event in &entry.body().events {
                 if let Event::Admit(admit) = event {
                     self.notice(Notice::Admitted { peer: admit.peer, by: entry.author().peer });

@@ -13,8 +13,11 @@ use super::names::{is_reachable, strip_peer};
 use crate::kernel::id::PeerId;
 use crate::wire::limits::MAX_ADDRESSES;
 
-/// The most peers that are remembered; further hearsay is not listened to.
+/// The most peers that are remembered. Then hearsay is not listened to, and who connects displaces who is gone longest.
 const MAX_PEERS: usize = 1024;
+
+/// How long a peer that an earlier life of this node knew is tried.
+const REMEMBERED: Duration = Duration::from_secs(86_400);
 
 /// A peer to dial, and where.
 pub(super) type Call = (PeerId, Vec<Multiaddr>);
@@ -69,14 +72,36 @@ impl Book {
         known.addresses = fresh;
     }
 
+    /// An earlier life of this node has reached a peer there. It is tried for a day, unless it is reached again.
+    pub(super) fn remembered(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
+        if peer == self.me || (self.known.len() >= MAX_PEERS && !self.known.contains_key(&peer)) {
+            return;
+        }
+        let known = self.known.entry(peer).or_insert_with(|| Known::new(now, now + REMEMBERED));
+        for address in clean(vec![address.clone()]) {
+            if known.addresses.len() < MAX_ADDRESSES && !known.addresses.contains(&address) {
+                known.addresses.push(address);
+            }
+        }
+    }
+
+    /// Everybody that is known, and where, those heard of last first.
+    pub(super) fn all(&self) -> Vec<Call> {
+        let mut all: Vec<_> = self.known.iter().filter(|(_, known)| known.places().next().is_some()).collect();
+        all.sort_by_key(|(_, known)| (known.stage != Stage::Connected, std::cmp::Reverse(known.heard)));
+        all.into_iter().map(|(peer, known)| (*peer, known.places().cloned().collect())).collect()
+    }
+
     /// A connected peer says itself where it is.
     pub(super) fn told_by_itself(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Instant) {
+        self.make_room(&peer);
         let known = self.known.entry(peer).or_insert_with(|| Known::new(now, now));
         known.addresses = clean(addresses);
     }
 
     /// A connection stands; `reached` is the address if this node made it.
     pub(super) fn connected(&mut self, peer: PeerId, reached: Option<Multiaddr>, now: Instant) {
+        self.make_room(&peer);
         let known = self.known.entry(peer).or_insert_with(|| Known::new(now, now));
         known.stage = Stage::Connected;
         known.failures = 0;
@@ -157,6 +182,16 @@ impl Book {
     /// Where a peer can be reached, as far as is known.
     pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.known.get(peer).map_or_else(Vec::new, |known| known.places().cloned().collect())
+    }
+
+    fn make_room(&mut self, newcomer: &PeerId) {
+        if self.known.len() < MAX_PEERS || self.known.contains_key(newcomer) {
+            return;
+        }
+        let apart = self.known.iter().filter(|(_, known)| matches!(known.stage, Stage::Apart { .. }));
+        if let Some(longest) = apart.min_by_key(|(_, known)| known.heard).map(|(peer, _)| *peer) {
+            self.known.remove(&longest);
+        }
     }
 
     /// How long to wait for the other one's dial: two that dial each other at once end with two connections.
@@ -302,7 +337,16 @@ mod tests {
             desk.told(PeerId::from_public_key(key), n);
             desk.told(HIGH, n);
         }
-        assert!(desk.book.known.len() <= MAX_PEERS);
+        assert_eq!(desk.book.known.len(), MAX_PEERS);
+        for n in 0..2_000_u16 {
+            let mut key = [8; 32];
+            key[..2].copy_from_slice(&n.to_be_bytes());
+            let peer = PeerId::from_public_key(key);
+            desk.book.connected(peer, Some(at(n)), desk.now);
+            desk.book.told_by_itself(peer, vec![at(n)], desk.now);
+            desk.book.disconnected(&peer, desk.now, &mut desk.jitter, &desk.timings);
+        }
+        assert_eq!(desk.book.known.len(), MAX_PEERS);
         assert!(desk.book.known.values().all(|known| known.addresses.len() <= MAX_ADDRESSES));
     }
 }

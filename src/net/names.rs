@@ -88,6 +88,16 @@ pub(super) fn is_reachable(address: &Multiaddr) -> bool {
     }
 }
 
+/// Whether it leads to this host alone. Said by another host, it means that one.
+pub(super) fn is_of_this_host(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        Some(Protocol::Memory(_)) => true,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +122,7 @@ mod tests {
         assert_eq!(strip_peer(&full), (tcp.clone(), Some(swarm_peer(&peer))));
         assert_eq!(strip_peer(&tcp), (tcp.clone(), None));
         assert!(!is_quic(&tcp) && is_quic(&"/ip4/10.0.0.1/udp/1/quic-v1".parse().expect("an address")));
+        assert!(!is_of_this_host(&tcp) && is_of_this_host(&"/ip6/::1/tcp/1".parse().expect("an address")));
         assert!(is_reachable(&tcp) && !is_reachable(&"/ip4/0.0.0.0/tcp/1".parse().expect("an address")));
     }
 }

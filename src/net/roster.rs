@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::client::{Direction, PeerInfo};
 use super::event::{Share, Topic};
+use super::names::is_of_this_host;
 use crate::kernel::id::PeerId;
 
 /// The most gossiped messages of one peer that wait for a verdict, so that one cannot fill the owner's queue.
@@ -19,6 +20,12 @@ const GOSSIP_BYTES: usize = 32 * 1024 * 1024;
 /// The most requests of one peer that wait for an answer, and of all.
 const REQUESTS_OF_PEER: usize = 32;
 const REQUESTS: usize = 256;
+/// How much of one peer is taken on in a second, and how much at once after a quiet time. Checking that many gossiped
+/// entries takes a quarter of a core.
+const GOSSIP_RATE: f64 = 4096.0;
+const GOSSIP_BURST: f64 = 8192.0;
+const REQUEST_RATE: f64 = 256.0;
+const REQUEST_BURST: f64 = 512.0;
 /// Pings in a row that may be lost.
 const MISSED_PINGS: u32 = 2;
 /// The least time between two questions of one peer for peers.
@@ -48,6 +55,16 @@ pub(super) struct Peer {
     turned_away: Option<String>,
     gossip: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    gossip_rate: Rate,
+    request_rate: Rate,
+}
+
+/// A token bucket.
+struct Rate {
+    each_second: f64,
+    most: f64,
+    left: f64,
+    since: Instant,
 }
 
 struct Connection {
@@ -116,6 +133,11 @@ impl Roster {
     /// Whether it is connected and belongs to this mesh.
     pub(super) fn is_proven(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.proven)
+    }
+
+    /// Whether it runs on this host, as far as its connections show.
+    pub(super) fn is_near(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|one| is_of_this_host(&one.address)))
     }
 
     /// All that are connected and belong to this mesh.
@@ -187,17 +209,25 @@ impl Roster {
         may
     }
 
-    /// Room for a gossiped message to wait, if there is any.
-    pub(super) fn gossip_share(&self, peer: &PeerId, bytes: usize) -> Option<Share> {
-        let of_peer = Arc::clone(&self.peers.get(peer)?.gossip).try_acquire_owned().ok()?;
+    /// Room for a gossiped message to wait, if there is any and the peer has not said too much of late.
+    pub(super) fn gossip_share(&mut self, peer: &PeerId, bytes: usize, now: Instant) -> Option<Share> {
+        let peer = self.peers.get_mut(peer).filter(|peer| peer.proven)?;
+        if !peer.gossip_rate.take(now) {
+            return None;
+        }
+        let of_peer = Arc::clone(&peer.gossip).try_acquire_owned().ok()?;
         let bytes = u32::try_from(bytes).ok()?;
         let of_all = Arc::clone(&self.gossip_bytes).try_acquire_many_owned(bytes).ok()?;
         Some(Share { _of_peer: of_peer, _of_all: of_all })
     }
 
-    /// Room for a request to wait, if there is any.
-    pub(super) fn request_share(&self, peer: &PeerId) -> Option<Share> {
-        let of_peer = Arc::clone(&self.peers.get(peer)?.requests).try_acquire_owned().ok()?;
+    /// Room for a request to wait, if there is any and the peer has not asked too much of late.
+    pub(super) fn request_share(&mut self, peer: &PeerId, now: Instant) -> Option<Share> {
+        let peer = self.peers.get_mut(peer).filter(|peer| peer.proven)?;
+        if !peer.request_rate.take(now) {
+            return None;
+        }
+        let of_peer = Arc::clone(&peer.requests).try_acquire_owned().ok()?;
         let of_all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         Some(Share { _of_peer: of_peer, _of_all: of_all })
     }
@@ -232,11 +262,31 @@ impl Peer {
             turned_away: None,
             gossip: Arc::new(Semaphore::new(GOSSIP_OF_PEER)),
             requests: Arc::new(Semaphore::new(REQUESTS_OF_PEER)),
+            gossip_rate: Rate::new(GOSSIP_RATE, GOSSIP_BURST, now),
+            request_rate: Rate::new(REQUEST_RATE, REQUEST_BURST, now),
         }
     }
 
     const fn is_silent(&self) -> bool {
         !self.proven && self.turned_away.is_none()
+    }
+}
+
+impl Rate {
+    const fn new(each_second: f64, most: f64, now: Instant) -> Self {
+        Self { each_second, most, left: most, since: now }
+    }
+
+    /// Whether one more may come.
+    fn take(&mut self, now: Instant) -> bool {
+        self.left += now.duration_since(self.since).as_secs_f64() * self.each_second;
+        self.left = self.left.min(self.most);
+        self.since = now;
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
     }
 }
 
@@ -261,24 +311,46 @@ mod tests {
 
     #[test]
     fn one_peers_share_is_bounded_and_given_back() {
-        let (roster, _) = roster(&[PEER, OTHER]);
-        let held: Vec<_> = std::iter::from_fn(|| roster.gossip_share(&PEER, 10)).take(1_000).collect();
+        let (mut roster, _) = roster(&[PEER, OTHER]);
+        let now = Instant::now();
+        assert!(roster.gossip_share(&PEER, 10, now).is_none(), "it has proven nothing");
+        for peer in [PEER, OTHER] {
+            roster.prove(&peer);
+        }
+        let held: Vec<_> = std::iter::from_fn(|| roster.gossip_share(&PEER, 10, now)).take(1_000).collect();
         assert_eq!(held.len(), GOSSIP_OF_PEER);
-        assert!(roster.gossip_share(&OTHER, 10).is_some(), "others still have theirs");
+        assert!(roster.gossip_share(&OTHER, 10, now).is_some(), "others still have theirs");
         drop(held);
-        assert!(roster.gossip_share(&PEER, 10).is_some());
-        let held: Vec<_> = std::iter::from_fn(|| roster.request_share(&PEER)).take(1_000).collect();
+        assert!(roster.gossip_share(&PEER, 10, now).is_some());
+        let held: Vec<_> = std::iter::from_fn(|| roster.request_share(&PEER, now)).take(1_000).collect();
         assert_eq!(held.len(), REQUESTS_OF_PEER);
-        assert!(roster.request_share(&OTHER).is_some());
+        assert!(roster.request_share(&OTHER, now).is_some());
     }
 
     #[test]
     fn all_that_waits_is_bounded_in_bytes() {
         let peers: Vec<_> = (0..20).map(|n| PeerId::from_public_key([n; 32])).collect();
-        let (roster, _) = roster(&peers);
-        let share = |peer| std::iter::from_fn(|| roster.gossip_share(peer, 128 * 1024)).take(1_000).collect::<Vec<_>>();
-        let held: Vec<_> = peers.iter().flat_map(share).collect();
+        let (mut roster, _) = roster(&peers);
+        let mut held = Vec::new();
+        for peer in &peers {
+            roster.prove(peer);
+            held.extend(std::iter::from_fn(|| roster.gossip_share(peer, 128 * 1024, Instant::now())).take(1_000));
+        }
         assert_eq!(held.len(), GOSSIP_BYTES / (128 * 1024));
+    }
+
+    #[test]
+    fn one_peers_rate_is_bounded() {
+        let (mut roster, _) = roster(&[PEER]);
+        roster.prove(&PEER);
+        let now = Instant::now();
+        let taken =
+            |roster: &mut Roster, now| (0..20_000).filter(|_| roster.gossip_share(&PEER, 1, now).is_some()).count();
+        assert_eq!(taken(&mut roster, now), GOSSIP_BURST as usize);
+        assert_eq!(taken(&mut roster, now), 0);
+        assert_eq!(taken(&mut roster, now + Duration::from_millis(500)), GOSSIP_RATE as usize / 2);
+        let asked = (0..20_000).filter(|_| roster.request_share(&PEER, now).is_some()).count();
+        assert_eq!(asked, REQUEST_BURST as usize);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Job {
     pub runs_on: RunsOn,
     pub legs: Legs,
     /// Its `timeout-minutes`, in seconds, rounded up, 1 to [`MAX_TIME_LIMIT_S`]; none where it has none or an
-    /// expression.
+    /// expression. (GitHub counts whole minutes only.)
     pub timeout_s: Option<u32>,
     /// Whether it wants to run in a container.
     pub container: bool,

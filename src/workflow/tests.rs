@@ -401,6 +401,11 @@ proptest! {
         check_comments(&text)?;
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
     #[test]
     fn any_bytes_have_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let workflow = read("w.yml", &bytes);
@@ -413,7 +418,11 @@ proptest! {
         for text in [format!("{text}{tail}"), format!("{tail}\n{text}")] {
             let workflow = read("w.yml", text.as_bytes());
             let tags = tags(text.as_bytes());
-            prop_assert_eq!((tags.tags, tags.dropped), (workflow.tags, workflow.dropped));
+            prop_assert_eq!((&tags.tags, &tags.dropped), (&workflow.tags, &workflow.dropped));
+            match read_if_tagged("w.yml", text.as_bytes()) {
+                Some(read) => prop_assert_eq!(read, workflow),
+                None => prop_assert!(tags.tags.is_empty() && tags.dropped.is_empty()),
+            }
         }
     }
 
@@ -437,4 +446,83 @@ proptest! {
         prop_assert_eq!(&super::tags(format!("# Tags: {text}").as_bytes()).tags, &expected);
         prop_assert_eq!(&super::tags(format!("env:\n  P2P_TAGS: {text}").as_bytes()).tags, &expected);
     }
+}
+
+/// Whether the typed model of GitHub's schema, where it accepts a file, sees the same triggers and jobs in it. (It is
+/// not used to read files: it refuses many that run, and does not bound what aliases expand to.)
+fn check_model(text: &str) -> bool {
+    use github_actions_models::common::If;
+    use github_actions_models::common::expr::LoE;
+    use github_actions_models::workflow::job::RunsOn as ModelRunsOn;
+    use github_actions_models::workflow::{Job as ModelJob, Workflow as Model, event::OptionalBody};
+
+    let Ok(model) = serde_yaml::from_str::<Model>(text) else { return false };
+    let workflow = read("w.yml", text.as_bytes());
+    assert_eq!(workflow.error, None);
+    assert_eq!(workflow.name, model.name.as_deref().unwrap_or("w.yml").trim());
+    let (triggers, events) = (&workflow.triggers, &model.on.events);
+    assert_eq!(triggers.push.is_some(), events.push.is_present());
+    assert_eq!(triggers.dispatch.is_some(), events.workflow_dispatch.is_present());
+    let names = match &events.workflow_dispatch {
+        OptionalBody::Body(dispatch) => dispatch.inputs.keys().cloned().collect(),
+        _ => Vec::new(),
+    };
+    assert_eq!(triggers.dispatch.iter().flatten().map(|input| input.name.clone()).collect::<Vec<_>>(), names);
+    let lines = if let OptionalBody::Body(lines) = &events.schedule { lines.len() } else { 0 };
+    assert_eq!(triggers.schedule.len(), lines);
+    let ours = [events.push.is_present(), events.workflow_dispatch.is_present(), events.schedule.is_present()];
+    let others = events.count() as usize - ours.iter().filter(|present| **present).count();
+    assert_eq!(triggers.others.len(), others, "{:?}", triggers.others);
+
+    assert_eq!(workflow.jobs.iter().map(|job| &job.id).collect::<Vec<_>>(), model.jobs.keys().collect::<Vec<_>>());
+    for (job, model) in workflow.jobs.iter().zip(model.jobs.values()) {
+        match model {
+            ModelJob::NormalJob(model) => {
+                assert_eq!((&job.name, &job.needs, job.steps), (&model.name, &model.needs, model.steps.len()));
+                assert_eq!((job.container, job.services), (model.container.is_some(), !model.services.is_empty()));
+                let condition = model.r#if.as_ref().map(|condition| match condition {
+                    If::Bool(value) => value.to_string(),
+                    If::Expr(text) => text.clone(),
+                });
+                assert_eq!(job.condition, condition);
+                let (group, labels) = match &model.runs_on {
+                    LoE::Expr(expression) => (None, vec![expression.as_raw().to_owned()]),
+                    LoE::Literal(ModelRunsOn::Target(labels)) => (None, labels.clone()),
+                    LoE::Literal(ModelRunsOn::Group { group, labels }) => (group.clone(), labels.clone()),
+                };
+                assert_eq!(job.runs_on, RunsOn { group, labels });
+                let minutes = match &model.timeout_minutes {
+                    Some(LoE::Literal(minutes)) => Some(*minutes * 60.0),
+                    _ => None,
+                };
+                assert_eq!(job.timeout_s.map(f64::from), minutes);
+                let has_matrix = model.strategy.as_ref().is_some_and(|strategy| strategy.matrix.is_some());
+                assert_eq!(job.legs != Legs::Single, has_matrix);
+            }
+            ModelJob::ReusableWorkflowCallJob(_) => assert!(job.uses.is_some() && job.steps == 0),
+        }
+    }
+    true
+}
+
+#[test]
+fn the_typed_model_agrees() {
+    for text in [
+        "on: push\njobs: {}\n",
+        "name: ' N '\non: [push, release, workflow_dispatch]\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps: []\n",
+        "on:\n  push: {branches: [main], tags-ignore: [x], paths: ['**']}\n  pull_request:\n  schedule: [{cron: '0 0 * * *'}]\njobs: {}\n",
+        "on:\n  workflow_dispatch:\n    inputs:\n      a: {type: choice, options: [x, y]}\n      b: {required: true}\njobs: {}\n",
+        "on: push\njobs:\n  a:\n    name: A\n    needs: b\n    if: ${{ always() }}\n    runs-on: [self-hosted, X64]\n    timeout-minutes: 7\n    \
+         container: alpine\n    services: {db: {image: postgres}}\n    steps: [{uses: actions/checkout@v4}, {run: x}]\n  \
+         b:\n    needs: [c]\n    if: false\n    runs-on: {group: g, labels: [l]}\n    steps: [{run: x}]\n  \
+         c:\n    runs-on: ${{ matrix.os }}\n    strategy: {matrix: {os: [a, b], include: [{os: c}]}}\n    timeout-minutes: ${{ x }}\n    steps: [{run: x}]\n  \
+         d:\n    uses: ./.github/workflows/w.yml\n  \
+         e:\n    runs-on: x\n    strategy: {matrix: '${{ fromJSON(x) }}', fail-fast: false}\n    steps: [{run: true}]\n",
+    ] {
+        assert!(check_model(text), "the model accepts {text}");
+    }
+    // What it refuses is read all the same.
+    let odd = "on: {push: {branches: main}}\njobs: {a: {runs-on: x, steps: [{name: nothing}]}, b: {}}\n";
+    assert!(!check_model(odd));
+    assert_eq!(read("w.yml", odd.as_bytes()).jobs.len(), 2);
 }

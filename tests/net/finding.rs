@@ -225,3 +225,22 @@ async fn tcp_is_taken_where_there_is_a_choice_and_quic_where_there_is_none() {
     assert_eq!(fourth.ask(first.peer(), 1, b"by QUIC").await, Ok(b"by QUIC".to_vec()));
     assert_eq!(fourth.client.peers().await.expect("runs")[0].addresses, std::slice::from_ref(quic));
 }
+
+#[tokio::test]
+async fn somebody_else_at_one_of_its_addresses_does_not_hide_a_peer() {
+    let mut hub = Node::start(settings(1));
+    let bootstrap = vec![hub.address().await];
+    // Not of this mesh, and at four addresses that another one claims.
+    let places = (1..=4).map(|last| format!("/ip4/127.0.0.{last}/tcp/0").parse().expect("an address")).collect();
+    let mut wrong = Node::start(Settings { mesh: MeshId([8; 32]), listen: places, ..settings(2) });
+    let mut announce = Vec::new();
+    for _ in 0..4 {
+        announce.push(wrong.address().await);
+    }
+    let misled = Settings { bootstrap: bootstrap.clone(), announce, connections: 1, ..settings(3) };
+    let misled = Node::start(misled);
+    hub.connected(misled.peer()).await;
+    // It never dials; the other one must find it among five addresses.
+    let mut seeker = Node::start(Settings { bootstrap, ..settings(4) });
+    seeker.connected(misled.peer()).await;
+}

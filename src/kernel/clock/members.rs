@@ -30,9 +30,9 @@ pub struct Member {
 
 /// All admissions that were given a right by the mesh key, and which of them hold.
 ///
-/// Of several admissions by one ticket the first in the order (height, id) holds: the causally first, and of
-/// concurrent ones the same on every node. That order, unlike the least id alone, needs no second look at what
-/// already counts, so two tickets can never decide over each other in a circle.
+/// A ticket is the right of one peer: of several admissions by it the first in the order (height, id) says whose, and
+/// all of that peer's hold (a newcomer that got no answer asks another member). That order, unlike the least id alone,
+/// needs no second look at what already counts, so two tickets can never decide over each other in a circle.
 #[derive(Debug, Clone, Default)]
 pub struct Members {
     admissions: BTreeMap<PeerId, Vec<Admission>>,
@@ -65,9 +65,11 @@ impl Members {
             let mine = (mark.order(), admit.peer);
             match self.tickets.get(&ticket.id) {
                 Some(first) if *first <= mine => {}
-                Some(_) => {
+                Some((_, other)) => {
+                    if *other != admit.peer {
+                        again = Err(());
+                    }
                     self.tickets.insert(ticket.id, mine);
-                    again = Err(());
                 }
                 None => {
                     self.tickets.insert(ticket.id, mine);
@@ -110,7 +112,7 @@ impl Members {
     fn holds(&self, admission: &Admission) -> bool {
         match &admission.right {
             Right::Founder { .. } => true,
-            Right::Ticket { ticket } => self.tickets.get(&ticket.id) == Some(&(admission.mark.order(), admission.peer)),
+            Right::Ticket { ticket } => self.tickets.get(&ticket.id).is_some_and(|(_, peer)| *peer == admission.peer),
         }
     }
 }

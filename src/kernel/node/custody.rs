@@ -203,6 +203,7 @@ impl Node {
 
     pub(super) fn on_drain(&mut self, hand_over: bool) {
         self.custody.draining = true;
+        self.duty.rest();
         self.peers.changed(self.now.mono, &self.settings.timings);
         if hand_over {
             self.custody.handing_over = true;

@@ -38,6 +38,13 @@ impl Duty {
         self.sources.values().filter(|source| !source.busy).map(|source| source.next).min().unwrap_or(u64::MAX)
     }
 
+    /// This node looks no more.
+    pub(super) fn rest(&mut self) {
+        for source in self.sources.values_mut() {
+            source.next = u64::MAX;
+        }
+    }
+
     /// How long ago each source was last discovered well by this node, in milliseconds.
     pub(super) fn ages(&self, now: u64) -> BTreeMap<SourceKey, u64> {
         self.sources.iter().filter_map(|(key, source)| Some((key.clone(), now - source.good?))).collect()

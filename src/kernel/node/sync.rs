@@ -57,7 +57,8 @@ pub(super) struct Sync {
 
 impl Sync {
     pub(super) fn next_wake(&self) -> u64 {
-        self.retry_at.unwrap_or(u64::MAX).min(if self.syncing.is_none() { self.next_round } else { u64::MAX })
+        // An open question is answered or given up by the transport; nothing is asked before that.
+        if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round) }
     }
 
     pub(super) const fn complete(&self) -> bool {

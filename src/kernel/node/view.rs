@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{Node, Stage, claimed_by};
 use crate::kernel::clock::Member;
 use crate::kernel::election::Seed;
+use crate::kernel::entry::Hlc;
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::io::{Offer, Presence, SourceKey, Vector};
 use crate::kernel::ledger::Folded;
-use crate::kernel::task::{State, Workload};
+use crate::kernel::task::{Repository, State, Trigger, Workload};
 
 /// How far a node is in taking part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,22 @@ impl Node {
             self.peers.get(&holder).is_some_and(|peer| peer.presence.running.get(task) == Some(&fence))
         };
         if runs { "running" } else { folded.state.word() }
+    }
+
+    /// For each workflow of a repository, by path: the head commit that its latest push task was made of.
+    pub fn pushed(&self, repository: &Repository) -> BTreeMap<String, String> {
+        let mut latest: BTreeMap<String, (Hlc, String)> = BTreeMap::new();
+        for (_, folded) in self.ledger.all() {
+            let workload = &folded.workload;
+            let same = (&workload.repository.host, &workload.repository.id) == (&repository.host, &repository.id);
+            if let (true, Trigger::Push { commit, .. }) = (same, &workload.trigger) {
+                let known = latest.get(&workload.path);
+                if known.is_none_or(|(time, _)| *time < folded.introduced) {
+                    latest.insert(workload.path.clone(), (folded.introduced, commit.clone()));
+                }
+            }
+        }
+        latest.into_iter().map(|(path, (_, commit))| (path, commit)).collect()
     }
 
     /// The waiting tasks that this host may run, the first first.

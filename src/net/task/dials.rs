@@ -17,8 +17,8 @@ use crate::net::names::{is_quic, kernel_peer, strip_peer, swarm_peer};
 pub(super) enum Dial {
     /// The bootstrap list's.
     Bootstrap { place: usize },
-    /// The address book's; when it fails, these addresses are left to try.
-    Known { peer: PeerId, rest: Vec<Multiaddr> },
+    /// The address book's: the addresses that are tried now, and those that are left for when all of these fail.
+    Known { peer: PeerId, now: Vec<Multiaddr>, rest: Vec<Multiaddr> },
     /// The owner's.
     Asked { answer: oneshot::Sender<Result<PeerId, String>> },
 }
@@ -45,8 +45,12 @@ impl Task {
             // Over QUIC a peer's death is noticed late, so it is left for when TCP fails.
             let (quic, rest): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_quic);
             let (first, rest) = if rest.is_empty() { (quic, rest) } else { (rest, quic) };
-            self.dial(to_peer(&peer, first), Dial::Known { peer, rest });
+            self.dial_peer(peer, first, rest);
         }
+    }
+
+    fn dial_peer(&mut self, peer: PeerId, now: Vec<Multiaddr>, rest: Vec<Multiaddr>) {
+        self.dial(to_peer(&peer, now.clone()), Dial::Known { peer, now, rest });
     }
 
     /// Dials an address for the owner.
@@ -112,11 +116,24 @@ impl Task {
                 }
             },
             Dial::Known { peer, .. } if busy => self.book.postponed(&peer, now, &self.timings),
-            Dial::Known { peer, rest } if rest.is_empty() => {
-                tracing::debug!(%peer, error = %describe(error), "a known peer cannot be reached");
-                self.book.failed(&peer, now, &mut self.jitter, &self.timings);
+            Dial::Known { peer, now: mut others, rest } => {
+                // Sites use the same private addresses. Somebody else who answers at one must not hide the right one.
+                match error {
+                    DialError::WrongPeerId { address, .. } | DialError::LocalPeerId { address } => {
+                        let (wrong, _) = strip_peer(address);
+                        others.retain(|other| *other != wrong);
+                    }
+                    _ => others.clear(),
+                }
+                if !others.is_empty() {
+                    self.dial_peer(peer, others, rest);
+                } else if !rest.is_empty() {
+                    self.dial_peer(peer, rest, Vec::new());
+                } else {
+                    tracing::debug!(%peer, error = %describe(error), "a known peer cannot be reached");
+                    self.book.failed(&peer, now, &mut self.jitter, &self.timings);
+                }
             }
-            Dial::Known { peer, rest } => self.dial(to_peer(&peer, rest), Dial::Known { peer, rest: Vec::new() }),
             // Whoever asked may have gone.
             Dial::Asked { answer } => drop(answer.send(Err(describe(error)))),
         }

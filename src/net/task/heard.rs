@@ -15,7 +15,7 @@ use crate::kernel::id::PeerId;
 use crate::net::behaviour::BehaviourEvent;
 use crate::net::client::Direction;
 use crate::net::event::{Event, GossipToken, ReplyToken, Why};
-use crate::net::names::{kernel_peer, swarm_peer, with_peer};
+use crate::net::names::{is_of_this_host, kernel_peer, swarm_peer, with_peer};
 use crate::wire::limits::{MAX_GOSSIP, MAX_KNOWN};
 use crate::wire::peers;
 
@@ -152,7 +152,7 @@ impl Task {
         let verdict = match (kernel_peer(&source), self.names.which(&message.topic)) {
             (Some(from), Some(topic)) if message.data.len() <= MAX_GOSSIP => {
                 self.prove(&from);
-                let share = self.roster.gossip_share(&from, message.data.len());
+                let share = self.roster.gossip_share(&from, message.data.len(), Instant::now());
                 let event = share.map(|share| Event::Gossip { topic, from, bytes: message.data, token: token(share) });
                 if event.is_some_and(|event| self.outbox.may(event).is_ok()) {
                     self.tallies.gossip_in.add(1);
@@ -195,7 +195,7 @@ impl Task {
     fn on_request(&mut self, peer: libp2p::PeerId, bytes: Vec<u8>, channel: ResponseChannel<Vec<u8>>) {
         let Some(from) = kernel_peer(&peer) else { return };
         self.prove(&from);
-        let share = self.roster.request_share(&from);
+        let share = self.roster.request_share(&from, Instant::now());
         let event = share.map(|share| Event::Request { from, bytes, token: ReplyToken { channel, _share: share } });
         // Dropping the channel refuses.
         if event.is_none_or(|event| self.outbox.may(event).is_err()) {
@@ -207,7 +207,8 @@ impl Task {
         let identify::Event::Received { peer_id, info, .. } = event else { return };
         let Some(peer) = kernel_peer(&peer_id) else { return };
         if info.protocols.contains(&self.names.ask) {
-            self.book.told_by_itself(peer, info.listen_addrs, Instant::now());
+            let addresses = self.seen_from_here(&peer, info.listen_addrs);
+            self.book.told_by_itself(peer, addresses, Instant::now());
         } else {
             self.turn_away(&peer, "it is a node of another mesh, or of another version".to_owned());
         }
@@ -254,7 +255,7 @@ impl Task {
         match message {
             Message::Request { request, channel, .. } => self.on_who_is_there(peer, &request, channel),
             Message::Response { response, .. } => match peers::open_answer(&response) {
-                Ok(known) => self.on_peers(known),
+                Ok(known) => self.on_peers(&peer, known),
                 Err(error) => tracing::debug!(%peer, %error, "an answer with peers was not understood"),
             },
         }
@@ -266,7 +267,10 @@ impl Task {
             // Dropping the channel refuses.
             Ok(_) if !self.roster.may_exchange(&asker, now) => return,
             // Known before its own report arrives, so that of two newcomers the later learns of the earlier.
-            Ok(own) => self.book.told_by_itself(asker, multiaddrs(own), now),
+            Ok(own) => {
+                let addresses = self.seen_from_here(&asker, multiaddrs(own));
+                self.book.told_by_itself(asker, addresses, now);
+            }
             Err(error) => return tracing::debug!(peer = %asker, %error, "a question for peers was not understood"),
         }
         let mut there: Vec<_> = self.roster.proven().filter(|peer| *peer != asker).collect();
@@ -280,13 +284,21 @@ impl Task {
         let _ = self.swarm.behaviour_mut().exchange.send_response(channel, answer);
     }
 
-    fn on_peers(&mut self, known: Vec<peers::Known>) {
+    fn on_peers(&mut self, teller: &PeerId, known: Vec<peers::Known>) {
         let now = Instant::now();
         for (peer, addresses) in known {
-            self.book.told(peer, multiaddrs(addresses), now, &self.timings);
+            let addresses = self.seen_from_here(teller, multiaddrs(addresses));
+            self.book.told(peer, addresses, now, &self.timings);
         }
         self.dial_known(now);
         self.tick_soon();
+    }
+
+    /// The addresses without those that mean another host when another host says them.
+    fn seen_from_here(&self, teller: &PeerId, mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        let near = self.roster.is_near(teller);
+        addresses.retain(|address| near || !is_of_this_host(address));
+        addresses
     }
 }
 

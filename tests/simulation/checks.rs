@@ -1,0 +1,246 @@
+//! Whether a run came to rest, and whether what it came to is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use runmesh::kernel::id::TaskId;
+use runmesh::kernel::task::State;
+
+use super::adapter::{ATTEMPTS, Kernel};
+use super::scenario::Scenario;
+use super::work::Fate;
+use super::world::{Counts, RunEnd, World};
+
+/// How often it is looked whether the mesh has come to rest.
+const LOOK: u64 = 1_000;
+/// How long it must stay at rest.
+const CALM: u64 = 5_000;
+
+/// What there is to say of a run that went well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// When the mesh came to rest, after how long since the last trouble, in virtual milliseconds.
+    pub(crate) rested_at: u64,
+    pub(crate) rested_after: u64,
+    pub(crate) entries: usize,
+    pub(crate) starts: usize,
+    /// Starts of tasks that had been started before.
+    pub(crate) again: usize,
+    /// Of these, starts while a former one still ran somewhere.
+    pub(crate) doubled: usize,
+    pub(crate) lost: usize,
+    pub(crate) cancelled: usize,
+    pub(crate) counts: Counts,
+    /// Wakes of all nodes in the calm at the end, a second of virtual time.
+    pub(crate) calm_wakes: u64,
+    pub(crate) fingerprint: u64,
+}
+
+/// Runs a scenario by a seed, checks everything, and gives back the world as it stands in the end.
+pub(crate) fn run(scenario: &Scenario, seed: u64) -> Result<(Outcome, World<'_>), String> {
+    let mut world = World::new(scenario, seed);
+    let deadline = world.last_trouble + scenario.rest_within;
+    world.run_until(world.last_trouble);
+    let mut unrest = world.unrest();
+    while unrest.is_some() && world.now < deadline && world.violations.is_empty() {
+        world.run_until(world.now + LOOK);
+        unrest = world.unrest();
+    }
+    let (rested_at, wakes) = (world.now, world.counts.wakes);
+    if unrest.is_none() {
+        let before = world.hosts[0].process.as_ref().map(|process| process.kernel.heads());
+        world.run_until(world.now + CALM);
+        let after = world.hosts[0].process.as_ref().map(|process| process.kernel.heads());
+        unrest = world.unrest().or_else(|| (before != after).then(|| "entries are still written".to_owned()));
+    }
+    if let Some(violation) = world.violations.first() {
+        return Err(violation.clone());
+    }
+    if let Some(unrest) = unrest {
+        return Err(format!(
+            "no rest {} ms after the last trouble: {unrest}\n{}",
+            world.now - world.last_trouble,
+            world.statuses()
+        ));
+    }
+    world.check_fates()?;
+    world.check_rankings()?;
+    world.check_disks()?;
+    let outcome = world.outcome(rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    Ok((outcome, world))
+}
+
+impl World<'_> {
+    fn kernels(&self) -> impl Iterator<Item = (usize, &Kernel)> {
+        let up = |(number, host): (usize, &'_ super::host::Host)| host.process.is_some().then_some(number);
+        let up: Vec<usize> = self.hosts.iter().enumerate().filter_map(up).collect();
+        up.into_iter().filter_map(|number| Some((number, &self.hosts[number].process.as_ref()?.kernel)))
+    }
+
+    /// What still has to happen before the mesh is at rest.
+    fn unrest(&self) -> Option<String> {
+        if let Some(down) = self.hosts.iter().position(|host| host.process.is_none()) {
+            return Some(format!("host {down} is down"));
+        }
+        if let Some((number, _)) = self.kernels().find(|(_, kernel)| !kernel.is_active()) {
+            return Some(format!("host {number} is not active"));
+        }
+        let (_, first) = self.kernels().next()?;
+        let (heads, state) = (first.heads(), first.state_hash());
+        for (number, kernel) in self.kernels() {
+            if kernel.heads() != heads {
+                return Some(format!("hosts 0 and {number} have other heads: {heads:?}, {:?}", kernel.heads()));
+            }
+            if kernel.state_hash() != state {
+                return Some(format!("hosts 0 and {number} have the same heads {heads:?} and other states"));
+            }
+        }
+        for (number, job) in self.jobs.iter().enumerate() {
+            let Some(folded) = first.task(&job.id) else {
+                return Some(format!("job {number} ({:?}, {:?}) is not known", job.id, job.origin));
+            };
+            if folded.state.is_open() != (job.fate == Fate::Waits) {
+                return Some(format!(
+                    "job {number} ({:?}, {:?}) is {:?}; runs {:?}",
+                    job.id,
+                    job.fate,
+                    folded.state,
+                    self.runs.iter().filter(|run| run.task == job.id).collect::<Vec<_>>()
+                ));
+            }
+        }
+        let busy = |(_, host): &(usize, &super::host::Host)| {
+            host.process.as_ref().is_some_and(|process| !process.running.is_empty())
+        };
+        self.hosts.iter().enumerate().find(busy).map(|(number, _)| format!("host {number} still runs something"))
+    }
+
+    /// Each acknowledged or discovered task ended as it must, alike on all nodes, with the one result of a run that
+    /// really took place.
+    fn check_fates(&self) -> Result<(), String> {
+        let mut known = BTreeSet::new();
+        for (number, job) in self.jobs.iter().enumerate() {
+            known.insert(job.id);
+            let mut states = BTreeMap::new();
+            for (host, kernel) in self.kernels() {
+                let state = kernel.task(&job.id).map(|folded| folded.state.clone());
+                states.insert(host, state);
+            }
+            let Some(Some(state)) = states.get(&0).cloned() else {
+                return Err(format!("job {number} is lost: host 0 does not know {:?}", job.id));
+            };
+            if let Some((host, other)) = states.iter().find(|(_, other)| other.as_ref() != Some(&state)) {
+                return Err(format!("job {number} is {state:?} on host 0 and {other:?} on host {host}"));
+            }
+            self.check_fate(number, &state)?;
+        }
+        for (host, kernel) in self.kernels() {
+            let stray: Vec<TaskId> = kernel.tasks().into_keys().filter(|task| !known.contains(task)).collect();
+            if !stray.is_empty() {
+                return Err(format!("host {host} knows tasks that nobody asked for: {stray:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fate(&self, number: usize, state: &State) -> Result<(), String> {
+        let job = &self.jobs[number];
+        let runs: Vec<_> = self.runs.iter().filter(|run| run.task == job.id).collect();
+        let right = match (job.fate, state) {
+            (Fate::Runs | Fate::RunsOrIsCancelled, State::Completed { holder, fence, conclusion, .. }) => {
+                // The result is that of a run that took place there and came to that end.
+                runs.iter().any(|run| {
+                    run.fence == *fence
+                        && self.hosts[run.host].peer == *holder
+                        && matches!(run.end, Some((_, RunEnd::Finished(end))) if end == *conclusion)
+                })
+            }
+            (Fate::RunsOrIsCancelled, State::Cancelled) => true,
+            // Every attempt that there may be was begun and came to nothing.
+            (Fate::Runs | Fate::RunsOrIsCancelled, State::Lost) => {
+                let attempts: BTreeSet<u32> = self.claims_of(&job.id);
+                attempts.len() >= ATTEMPTS as usize
+            }
+            (Fate::Waits, State::Pending) | (Fate::LeftToGithub, State::LeftToGithub) => runs.is_empty(),
+            _ => false,
+        };
+        if right {
+            Ok(())
+        } else {
+            Err(format!("job {number} must end by {:?} and is {state:?}; runs {runs:?}", job.fate))
+        }
+    }
+
+    /// The attempts of a task for which somebody wrote a claim.
+    fn claims_of(&self, task: &TaskId) -> BTreeSet<u32> {
+        let events = self.written.values().flat_map(|entry| &entry.body().events);
+        let attempts = events.filter_map(|event| match event {
+            runmesh::kernel::entry::Event::Claim(claim) if claim.task == *task => Some(claim.attempt),
+            _ => None,
+        });
+        attempts.collect()
+    }
+
+    /// All live nodes put the candidates of each task into the same order.
+    fn check_rankings(&self) -> Result<(), String> {
+        for job in &self.jobs {
+            let mut rankings = self.kernels().map(|(host, kernel)| (host, kernel.ranking(&job.id)));
+            let Some((_, first)) = rankings.next() else { return Ok(()) };
+            if let Some((host, other)) = rankings.find(|(_, other)| *other != first) {
+                return Err(format!("hosts 0 and {host} rank for {:?}: {first:?} and {other:?}", job.id));
+            }
+            if first.is_empty() != matches!(job.fate, Fate::Waits | Fate::LeftToGithub) {
+                return Err(format!("{:?} ({:?}) has the candidates {first:?}", job.id, job.fate));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node that starts from any of the disks knows what that disk's node knew.
+    fn check_disks(&mut self) -> Result<(), String> {
+        let seed = self.chance.next();
+        for (number, host) in self.hosts.iter().enumerate() {
+            let Some(process) = &host.process else { continue };
+            let identity = (host.key.clone(), host.mesh, host.entrance.clone());
+            let (again, _) = Kernel::open(host.clocks.read(self.now), identity, seed, host.disk.kept.clone());
+            if again.heads() != process.kernel.heads() || again.state_hash() != process.kernel.state_hash() {
+                return Err(format!(
+                    "host {number} would be another after a restart: {} and {}",
+                    process.kernel.status(),
+                    again.status()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, rested_at: u64, calm_wakes: u64) -> Outcome {
+        let (mut again, mut doubled) = (0, 0);
+        for (number, run) in self.runs.iter().enumerate() {
+            let mut before = self.runs[..number].iter().filter(|other| other.task == run.task).peekable();
+            again += usize::from(before.peek().is_some());
+            doubled += usize::from(before.any(|other| other.end.is_none_or(|(end, _)| end > run.since)));
+        }
+        let count = |wanted: &State| {
+            let state = |id: &TaskId| self.kernels().next().and_then(|(_, kernel)| Some(&kernel.task(id)?.state));
+            self.jobs.iter().filter(|job| state(&job.id) == Some(wanted)).count()
+        };
+        Outcome {
+            rested_at,
+            rested_after: rested_at - self.last_trouble,
+            entries: self.written.len(),
+            starts: self.runs.len(),
+            again,
+            doubled,
+            lost: count(&State::Lost),
+            cancelled: count(&State::Cancelled),
+            counts: self.counts.clone(),
+            calm_wakes,
+            fingerprint: self.fingerprint,
+        }
+    }
+
+    fn statuses(&self) -> String {
+        let status = |(host, kernel): (usize, &Kernel)| format!("host {host}: {}", kernel.status());
+        self.kernels().map(status).collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,222 @@
+//! What a node asks for, carried out as the daemon does it, and what must never be asked for.
+
+use std::sync::Arc;
+
+use runmesh::kernel::entry::Entry;
+use runmesh::kernel::id::{Cid, TaskId};
+use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, SourceKey, Token};
+use runmesh::kernel::task::{Fence, Workload};
+
+use super::host::Run;
+use super::work::{self, Origin, SOURCE};
+use super::world::{Event, Message, RunEnd, RunRecord, World};
+
+/// How long it takes to look through a source.
+const LOOKING: (u64, u64) = (50, 500);
+/// How long it takes to stop a run and all it started.
+const STOPPING: (u64, u64) = (5, 300);
+
+impl World<'_> {
+    /// Carries out what a node asks for, in order. A dying process gets only so far.
+    pub(crate) fn carry_out(&mut self, host: usize, outputs: Vec<Output>) {
+        let dying = self.hosts[host].process.as_ref().and_then(|process| process.dying);
+        let cut = dying
+            .filter(|_| !outputs.is_empty())
+            .map(|(part, death)| ((outputs.len() as u64 + 1) * part / 1001, death));
+        for (number, output) in outputs.into_iter().enumerate() {
+            if cut.is_some_and(|(cut, _)| number as u64 >= cut) {
+                break;
+            }
+            self.carry_out_one(host, output);
+        }
+        if let Some((_, death)) = cut {
+            self.kill(host, death);
+        }
+    }
+
+    fn carry_out_one(&mut self, host: usize, output: Output) {
+        // What waits for the disk leaves only then.
+        let at = self.hosts[host].process.as_ref().map_or(self.now, |process| process.busy_until.max(self.now));
+        match output {
+            Output::Persist(entries) => self.persist(host, entries),
+            Output::Publish(entries) => {
+                self.tell(host, || format!("publishes {entries:?}"));
+                self.must_be_on_disk(host, "published", entries.iter().map(|entry| entry.cid()));
+                self.flood(host, at, &Message::Entries(entries));
+            }
+            Output::Announce(presence) => self.announce(host, at, *presence),
+            Output::Request { to, token, request } => {
+                self.tell(host, || format!("asks {to:?}: {request:.200?}"));
+                self.ask(host, at, to, token, request);
+            }
+            Output::Reply { token, reply, .. } => self.reply(host, at, token, reply),
+            Output::Start { task, fence, workload } => self.start(host, at, task, fence, &workload),
+            Output::Stop { task, fence, why } => {
+                self.tell(host, || format!("stops {task:?} ({why:?})"));
+                self.stop(host, at, task, fence);
+            }
+            Output::Discover { source } => self.discover(host, &source),
+            Output::Answer { token, answer } => {
+                self.tell(host, || format!("answers {answer:?}"));
+                self.on_answer(host, token, answer);
+            }
+            Output::Notice(notice) => self.tell(host, || format!("notes {notice:.300?}")),
+        }
+    }
+
+    fn persist(&mut self, host: usize, entries: Vec<Arc<Entry>>) {
+        let takes = self.chance.within(self.scenario.hosts.disk);
+        if let Some(process) = &mut self.hosts[host].process {
+            process.busy_until = process.busy_until.max(self.now) + takes;
+        }
+        for entry in entries {
+            self.note(u64::from_le_bytes(std::array::from_fn(|at| entry.cid().digest()[at])));
+            let absent: Vec<Cid> =
+                entry.body().parents.iter().filter(|cid| self.hosts[host].disk.get(cid).is_none()).copied().collect();
+            if !absent.is_empty() {
+                self.violation(format!("host {host} keeps {entry:?} before its parents {absent:?}"));
+            }
+            let first = self.written.entry((entry.author(), entry.sequence())).or_insert_with(|| entry.clone()).clone();
+            if first.cid() != entry.cid() {
+                self.violation(format!("an honest host forked: {first:?} and {entry:?}"));
+            }
+            if !self.hosts[host].disk.keep(entry.clone()) {
+                self.violation(format!("host {host} keeps {entry:?} twice"));
+            }
+        }
+    }
+
+    fn must_be_on_disk(&mut self, host: usize, what: &str, cids: impl Iterator<Item = Cid>) {
+        let absent: Vec<Cid> = cids.filter(|cid| self.hosts[host].disk.get(cid).is_none()).collect();
+        if !absent.is_empty() {
+            self.violation(format!("host {host} {what} {absent:?}, which its disk does not have"));
+        }
+    }
+
+    fn announce(&mut self, host: usize, at: u64, presence: Presence) {
+        self.must_be_on_disk(host, "announced", presence.heads.iter().copied());
+        let slots = self.hosts[host].offer.slots;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let before = process.beat;
+        process.beat = presence.beat;
+        if presence.beat <= before {
+            self.violation(format!("host {host} announces beat {} after {before}", presence.beat));
+        }
+        if presence.running.len() > slots as usize {
+            self.violation(format!("host {host} says it runs {} tasks in {slots} slots", presence.running.len()));
+        }
+        self.flood(host, at, &Message::Presence(Arc::new(presence)));
+    }
+
+    fn reply(&mut self, host: usize, at: u64, token: Token, reply: Reply) {
+        let process = self.hosts[host].process.as_mut();
+        let Some(asker) = process.and_then(|process| process.serving.remove(&token)) else {
+            return self.violation(format!("host {host} replies to {token:?}, which nobody asked"));
+        };
+        let response = match reply {
+            Reply::Page { cids, more } => {
+                self.must_be_on_disk(host, "replied with", cids.iter().copied());
+                let page = self.scenario.network.page;
+                let disk = &self.hosts[host].disk;
+                let entries = cids.iter().take(page).filter_map(|cid| disk.get(cid)).cloned().collect();
+                Response::Page { entries, more: more || cids.len() > page }
+            }
+            Reply::Turn { mine } => Response::Turn { mine },
+            Reply::Admitted => Response::Admitted,
+            Reply::Refused { why } => {
+                self.tell(host, || format!("refuses host {}: {why}", asker.0));
+                Response::Refused { why }
+            }
+        };
+        self.respond(host, at, asker, response);
+    }
+
+    fn start(&mut self, host: usize, at: u64, task: TaskId, fence: Fence, workload: &Workload) {
+        self.must_be_on_disk(host, "starts a task under", [fence.claim].into_iter());
+        let course = work::course(self.scenario, self.seed, &task, &fence);
+        self.tell(host, || format!("starts {task:?} attempt {}, {} ms", fence.attempt, course.takes));
+        let slots = self.hosts[host].offer.slots;
+        let offers = workload.labels.is_subset(&self.hosts[host].offer.labels);
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let (boot, run) = (process.boot, Run { fence, since: at, conclusion: course.conclusion, stopping: false });
+        let twice = process.running.insert(task, run).is_some();
+        let running = process.running.len();
+        if twice {
+            self.violation(format!("host {host} runs {task} twice at the same time"));
+        }
+        if running > slots as usize {
+            self.violation(format!("host {host} runs {running} tasks in {slots} slots"));
+        }
+        if !offers {
+            self.violation(format!("host {host} runs {task} without its labels {:?}", workload.labels));
+        }
+        if self.runs.iter().any(|run| run.fence == fence && run.task == task) {
+            self.violation(format!("host {host} starts {task} under {fence:?} once more"));
+        }
+        self.runs.push(RunRecord { task, fence, host, since: at, end: None });
+        self.plan(at + course.takes, Event::Ends(host, boot, task, fence));
+    }
+
+    pub(crate) fn on_ends(&mut self, host: usize, boot: u64, task: TaskId, fence: Fence) {
+        let now = self.now;
+        let Some(process) = self.process(host, boot) else { return };
+        let Some(run) = process.running.get(&task).filter(|run| run.fence == fence && !run.stopping) else { return };
+        let (conclusion, duration_ms) = (run.conclusion, now - run.since);
+        process.running.remove(&task);
+        let (end, report) = match conclusion {
+            Some(conclusion) => {
+                let note = String::new();
+                (RunEnd::Finished(conclusion), Report::Finished { conclusion, duration_ms, note })
+            }
+            None => (RunEnd::NotStarted, Report::NotStarted { why: "its checkout failed".to_owned() }),
+        };
+        self.end_run(host, task, fence, end);
+        self.give(host, boot, Input::Ran { task, fence, report });
+    }
+
+    fn stop(&mut self, host: usize, at: u64, task: TaskId, fence: Fence) {
+        let takes = self.chance.within(STOPPING);
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let boot = process.boot;
+        let reported = |input: &Input| matches!(input, Input::Ran { task: ran, fence: under, .. } if (*ran, *under) == (task, fence));
+        // Its report waits in the inbox: it has come to its end by itself.
+        let ended = process.inbox.iter().any(reported);
+        match process.running.get_mut(&task).filter(|run| run.fence == fence && !run.stopping) {
+            Some(run) => {
+                run.stopping = true;
+                self.plan(at + takes, Event::Stopped(host, boot, task, fence));
+            }
+            None if ended => {}
+            None => self.violation(format!("host {host} stops {task} under {fence:?}, which does not run there")),
+        }
+    }
+
+    pub(crate) fn on_stopped(&mut self, host: usize, boot: u64, task: TaskId, fence: Fence) {
+        let Some(process) = self.process(host, boot) else { return };
+        if process.running.remove(&task).is_some() {
+            self.end_run(host, task, fence, RunEnd::Stopped);
+            self.give(host, boot, Input::Ran { task, fence, report: Report::Stopped });
+        }
+    }
+
+    fn discover(&mut self, host: usize, source: &SourceKey) {
+        let offers = self.hosts[host].offer.sources.contains(source);
+        let at = self.now + self.chance.within(LOOKING);
+        let Some(process) = &self.hosts[host].process else { return };
+        let boot = process.boot;
+        if !offers {
+            self.violation(format!("host {host} looks through {source}, which it does not list"));
+        }
+        self.plan(at, Event::Found(host, boot));
+    }
+
+    pub(crate) fn on_found(&mut self, host: usize, boot: u64) {
+        let source = SOURCE.to_owned();
+        if self.chance.permille(self.scenario.network.undiscovered) {
+            return self.give(host, boot, Input::Undiscovered { source });
+        }
+        let there = self.jobs.iter().filter(|job| job.origin == Origin::Discovered && job.at <= self.now);
+        let workloads = there.map(|job| job.workload.as_ref().clone()).collect();
+        self.give(host, boot, Input::Discovered { source, workloads });
+    }
+}

@@ -1,0 +1,195 @@
+//! One simulated host: its clocks, its disk, and the process on it while it is up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use runmesh::kernel::entry::{Entry, Right, Ticket};
+use runmesh::kernel::id::{Cid, MeshId, PeerId, TaskId};
+use runmesh::kernel::io::{Input, Now, Offer, Token};
+use runmesh::kernel::node::Entrance;
+use runmesh::kernel::task::{Conclusion, Fence};
+
+use super::adapter::Kernel;
+use super::chance::Chance;
+use super::scenario::{Hosts, Scenario};
+use super::work;
+
+/// What virtual time 0 is on a right clock.
+const EPOCH_MS: u64 = 1_767_225_600_000;
+
+pub(crate) struct Host {
+    pub(crate) key: SigningKey,
+    pub(crate) peer: PeerId,
+    pub(crate) mesh: MeshId,
+    pub(crate) entrance: Entrance,
+    pub(crate) offer: Offer,
+    pub(crate) clocks: Clocks,
+    pub(crate) disk: Disk,
+    /// The part of the network it is in; hosts in different parts cannot talk.
+    pub(crate) part: u8,
+    pub(crate) boots: u64,
+    pub(crate) process: Option<Process>,
+}
+
+/// The hosts of a run, the founder first.
+pub(crate) fn hosts(scenario: &Scenario, seed: u64) -> Vec<Host> {
+    let mut chance = Chance::new(seed, "hosts");
+    let mesh_key = SigningKey::from_bytes(&chance.bytes());
+    let mesh = MeshId(mesh_key.verifying_key().to_bytes());
+    let mut host = |number: usize| {
+        let key = SigningKey::from_bytes(&chance.bytes());
+        let peer = PeerId::from_public_key(key.verifying_key().to_bytes());
+        let entrance = if number == 0 {
+            Entrance::Founder(Right::founder(&mesh_key, &peer))
+        } else {
+            Entrance::Ticket(Ticket::sign(&mesh_key, number as u64, EPOCH_MS + 30 * 86_400_000))
+        };
+        let offer = work::offer(scenario, seed, number);
+        let clocks = Clocks::new(&scenario.hosts, &mut chance);
+        Host { key, peer, mesh, entrance, offer, clocks, disk: Disk::default(), part: 0, boots: 0, process: None }
+    };
+    (0..scenario.nodes).map(&mut host).collect()
+}
+
+/// A host's clocks, none of which is right.
+#[derive(Debug, Clone)]
+pub(crate) struct Clocks {
+    /// When it was switched on, in virtual time; the forward clock starts anew there.
+    on: u64,
+    /// What the forward clock shows when it is switched on.
+    start: u64,
+    /// Millionths by which the forward clock is fast.
+    drift: i64,
+    /// How far the wall clock is ahead.
+    pub(crate) ahead: i64,
+}
+
+impl Clocks {
+    fn new(hosts: &Hosts, chance: &mut Chance) -> Self {
+        let mut either_way = |most: u64| chance.within((0, 2 * most)) as i64 - most as i64;
+        Self { on: 0, start: 0, drift: either_way(hosts.drift), ahead: either_way(hosts.skew) }
+    }
+
+    pub(crate) fn switch_on(&mut self, now: u64, start: u64) {
+        (self.on, self.start) = (now, start);
+    }
+
+    pub(crate) fn read(&self, now: u64) -> Now {
+        let up = (now - self.on) as i64;
+        let mono = self.start + (up + up * self.drift / 1_000_000) as u64;
+        Now { mono, wall: EPOCH_MS.saturating_add_signed(now as i64 + self.ahead) }
+    }
+
+    /// The first virtual time at which the forward clock shows this or more.
+    pub(crate) fn when(&self, mono: u64) -> u64 {
+        let wait = mono.saturating_sub(self.start) as i64;
+        let mut at = (self.on as i64 + wait - wait * self.drift / 1_000_000 - 2).max(self.on as i64) as u64;
+        while self.read(at).mono < mono {
+            at += 1;
+        }
+        at
+    }
+}
+
+/// What survives a crash.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    pub(crate) kept: Vec<Arc<Entry>>,
+    by_cid: BTreeMap<Cid, usize>,
+}
+
+impl Disk {
+    /// Keeps an entry; `false` when it was there already.
+    pub(crate) fn keep(&mut self, entry: Arc<Entry>) -> bool {
+        let fresh = self.by_cid.insert(entry.cid(), self.kept.len()).is_none();
+        if fresh {
+            self.kept.push(entry);
+        }
+        fresh
+    }
+
+    pub(crate) fn get(&self, cid: &Cid) -> Option<&Arc<Entry>> {
+        self.by_cid.get(cid).map(|at| &self.kept[*at])
+    }
+}
+
+/// What is lost in a crash.
+pub(crate) struct Process {
+    pub(crate) boot: u64,
+    pub(crate) kernel: Kernel,
+    /// Until when the disk or other work keeps it from taking anything in.
+    pub(crate) busy_until: u64,
+    pub(crate) inbox: VecDeque<Input>,
+    /// When it is to be woken: what it asked for by its own clock, and when that is.
+    pub(crate) wake: Option<(u64, u64)>,
+    /// Which boot of each peer it is connected to.
+    pub(crate) seen: BTreeMap<usize, u64>,
+    /// Requests on their way, and to whom.
+    pub(crate) asked: BTreeMap<Token, usize>,
+    /// Requests it has to answer: who asked, in which boot, under what token.
+    pub(crate) serving: BTreeMap<Token, (usize, u64, Token)>,
+    pub(crate) next_token: u64,
+    pub(crate) running: BTreeMap<TaskId, Run>,
+    /// Commands that people wait for.
+    pub(crate) commands: BTreeMap<Token, Command>,
+    /// It dies at its next work, with only so many of the outputs carried out, in a thousand.
+    pub(crate) dying: Option<(u64, Death)>,
+    pub(crate) leaving: Leaving,
+    /// The latest beat it announced.
+    pub(crate) beat: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The system closes its connections.
+    Killed,
+    /// Nobody is told.
+    Vanished,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    No,
+    /// It goes once nothing runs, at this time at the latest.
+    By(u64),
+    /// The same, and it is to be started again then.
+    ToReturn(u64),
+}
+
+/// A task that runs on a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) fence: Fence,
+    pub(crate) since: u64,
+    pub(crate) conclusion: Option<Conclusion>,
+    pub(crate) stopping: bool,
+}
+
+/// What a person asked a node for; the number is the job's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Submit(usize),
+    Cancel(usize),
+}
+
+impl Process {
+    pub(crate) fn new(boot: u64, kernel: Kernel, now: u64) -> Self {
+        Self {
+            boot,
+            kernel,
+            busy_until: now,
+            inbox: VecDeque::new(),
+            wake: None,
+            seen: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            serving: BTreeMap::new(),
+            next_token: 0,
+            running: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            dying: None,
+            leaving: Leaving::No,
+            beat: 0,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The network: who can talk to whom, who knows it, and what messages suffer on their way.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use runmesh::kernel::id::PeerId;
+use runmesh::kernel::io::{Input, Request, Response, Token};
+
+use super::chance::Chance;
+use super::host::Death;
+use super::scenario::Scenario;
+use super::world::{Event, Message, World};
+
+/// How long it takes to open a connection.
+const DIAL: (u64, u64) = (20, 300);
+/// How long it takes to hear that a peer's system has closed a connection.
+const CLOSE: (u64, u64) = (1, 20);
+/// How long it takes until hosts find each other again after a partition.
+const REUNION: (u64, u64) = (100, 3_000);
+
+/// Which hosts each may connect to: all, or a ring with random chords.
+pub(crate) fn links(scenario: &Scenario, seed: u64) -> Vec<Vec<usize>> {
+    let (nodes, mut chance) = (scenario.nodes, Chance::new(seed, "links"));
+    if scenario.links == 0 || scenario.links + 1 >= nodes {
+        return (0..nodes).map(|host| (0..nodes).filter(|other| *other != host).collect()).collect();
+    }
+    let mut sets = vec![BTreeSet::new(); nodes];
+    for host in 0..nodes {
+        let chords = (1..scenario.links / 2).map(|_| chance.below(nodes)).filter(|other| *other != host);
+        for other in [(host + 1) % nodes].into_iter().chain(chords) {
+            sets[host].insert(other);
+            sets[other].insert(host);
+        }
+    }
+    sets.into_iter().map(|set| set.into_iter().collect()).collect()
+}
+
+impl World<'_> {
+    /// Whether two hosts could exchange a message now.
+    fn is_reachable(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (&self.hosts[a], &self.hosts[b]);
+        a.part == b.part && a.process.is_some() && b.process.is_some()
+    }
+
+    /// Whether each of the two takes itself to be connected to the other, and rightly.
+    fn is_connected(&self, a: usize, b: usize) -> bool {
+        let knows = |a: usize, b: usize| {
+            let seen = self.hosts[a].process.as_ref().and_then(|process| process.seen.get(&b));
+            seen.is_some() && seen.copied() == self.boot_of(b)
+        };
+        self.is_reachable(a, b) && knows(a, b) && knows(b, a)
+    }
+
+    fn delay(&mut self) -> u64 {
+        let delay = self.chance.within(self.scenario.network.delay);
+        if self.chance.permille(self.scenario.network.late) { 20 * delay } else { delay }
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.chance.permille(self.scenario.network.lost)
+    }
+
+    fn look_within(&mut self, host: usize, peer: usize, range: (u64, u64)) {
+        let at = self.now + self.chance.within(range);
+        self.plan(at, Event::Look(host, peer));
+    }
+
+    /// A host that has come up is found by the others, and finds them.
+    pub(crate) fn reach_out(&mut self, host: usize) {
+        for peer in self.links[host].clone() {
+            self.look_within(host, peer, DIAL);
+            self.look_within(peer, host, DIAL);
+        }
+    }
+
+    /// A host that has gone down is missed by the others.
+    pub(crate) fn be_missed(&mut self, host: usize, death: Death) {
+        let range = if death == Death::Killed { CLOSE } else { self.scenario.network.silence };
+        for peer in self.links[host].clone() {
+            self.look_within(peer, host, range);
+        }
+    }
+
+    /// Puts hosts into parts of the network.
+    pub(crate) fn repart(&mut self, part: impl Fn(usize) -> u8) {
+        let before: Vec<_> = self.hosts.iter().map(|host| host.part).collect();
+        for (number, host) in self.hosts.iter_mut().enumerate() {
+            host.part = part(number);
+        }
+        self.overlay = None;
+        for host in 0..self.hosts.len() {
+            for peer in self.links[host].clone() {
+                let (was, is) = (before[host] == before[peer], self.hosts[host].part == self.hosts[peer].part);
+                match (was, is) {
+                    (true, false) => self.look_within(host, peer, self.scenario.network.silence),
+                    (false, true) => self.look_within(host, peer, REUNION),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A host finds out how it stands with another, and its node is told what has changed.
+    pub(crate) fn on_look(&mut self, host: usize, peer: usize) {
+        let there = self.boot_of(peer).filter(|_| self.is_reachable(host, peer));
+        let id = self.hosts[peer].peer;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let (boot, seen) = (process.boot, process.seen.get(&peer).copied());
+        if seen == there {
+            return;
+        }
+        match there {
+            Some(there) => process.seen.insert(peer, there),
+            None => process.seen.remove(&peer),
+        };
+        let unanswered: Vec<Token> =
+            process.asked.iter().filter(|(_, asked)| **asked == peer).map(|(token, _)| *token).collect();
+        self.overlay = None;
+        if seen.is_some() {
+            self.give(host, boot, Input::Disconnected(id));
+            for token in unanswered {
+                self.on_give_up(host, boot, token);
+            }
+        }
+        if there.is_some() {
+            self.give(host, boot, Input::Connected(id));
+        }
+    }
+
+    /// Spreads a message from a host through the mesh: each passes it on once, to a few of its peers.
+    pub(crate) fn flood(&mut self, from: usize, at: u64, message: &Message) {
+        let overlay = self.overlay.take().unwrap_or_else(|| self.spread());
+        let mut reached = vec![false; self.hosts.len()];
+        let mut ahead = BinaryHeap::from([Reverse((at, from, from))]);
+        while let Some(Reverse((at, host, via))) = ahead.pop() {
+            if std::mem::replace(&mut reached[host], true) {
+                continue;
+            }
+            if host != from {
+                self.arrive(host, via, at, message);
+            }
+            for peer in &overlay[host] {
+                if !reached[*peer] && !self.is_lost() {
+                    ahead.push(Reverse((at + self.delay(), *peer, host)));
+                }
+            }
+        }
+        self.overlay = Some(overlay);
+    }
+
+    fn arrive(&mut self, to: usize, via: usize, at: u64, message: &Message) {
+        // A slow reader loses messages after all hops are done.
+        if !self.is_lost() {
+            self.plan(at, Event::Gossip { to, via, message: message.clone() });
+        }
+        if self.chance.permille(self.scenario.network.doubled) {
+            let again = at + 20 * self.delay();
+            self.plan(again, Event::Gossip { to, via, message: message.clone() });
+        }
+    }
+
+    /// Whom each host passes gossip on to: a few of its connected peers by chance, and who has chosen it.
+    fn spread(&self) -> Vec<Vec<usize>> {
+        let mut sets = vec![BTreeSet::new(); self.hosts.len()];
+        for host in 0..self.hosts.len() {
+            let mut peers: Vec<_> =
+                self.links[host].iter().copied().filter(|peer| self.is_connected(host, *peer)).collect();
+            Chance::new(self.seed ^ host as u64, "overlay").shuffle(&mut peers);
+            for peer in peers.into_iter().take(self.scenario.network.fan) {
+                sets[host].insert(peer);
+                sets[peer].insert(host);
+            }
+        }
+        sets.into_iter().map(|set| set.into_iter().collect()).collect()
+    }
+
+    pub(crate) fn on_gossip(&mut self, to: usize, via: usize, message: Message) {
+        if !self.is_reachable(to, via) {
+            return;
+        }
+        let Some(boot) = self.boot_of(to) else { return };
+        self.counts.gossiped += 1;
+        let from = self.hosts[via].peer;
+        let input = match message {
+            Message::Entries(entries) => Input::Entries { from, entries },
+            Message::Presence(presence) => Input::Presence(Box::new(Arc::unwrap_or_clone(presence))),
+        };
+        self.give(to, boot, input);
+    }
+
+    /// A node asks another.
+    pub(crate) fn ask(&mut self, from: usize, at: u64, to: PeerId, token: Token, request: Request) {
+        let peer = self.by_peer.get(&to).copied();
+        let give_up = self.scenario.network.give_up;
+        let Some(process) = &mut self.hosts[from].process else { return };
+        let boot = process.boot;
+        let Some(peer) = peer.filter(|peer| process.seen.contains_key(peer)) else {
+            // The transport refuses: there is no connection.
+            let input = Input::Unanswered { from: to, token };
+            return self.plan(at, Event::Input(from, boot, Box::new(input)));
+        };
+        process.asked.insert(token, peer);
+        self.counts.requests += 1;
+        if self.is_connected(from, peer) && !self.is_lost() {
+            let arrives = at + self.delay();
+            self.plan(arrives, Event::Request { to: peer, from, boot, token, request });
+        }
+        self.plan(at + give_up, Event::GiveUp(from, boot, token));
+    }
+
+    pub(crate) fn on_request(&mut self, to: usize, asker: (usize, u64, Token), request: Request) {
+        if !self.is_reachable(to, asker.0) {
+            return;
+        }
+        let from = self.hosts[asker.0].peer;
+        let Some(process) = &mut self.hosts[to].process else { return };
+        process.next_token += 1;
+        let token = Token(process.next_token);
+        process.serving.insert(token, asker);
+        let boot = process.boot;
+        self.give(to, boot, Input::Request { from, token, request });
+    }
+
+    /// A node has answered.
+    pub(crate) fn respond(&mut self, from: usize, at: u64, (to, boot, token): (usize, u64, Token), response: Response) {
+        if !self.is_lost() {
+            let arrives = at + self.delay();
+            self.plan(arrives, Event::Response { to, boot, from, token, response });
+        }
+    }
+
+    pub(crate) fn on_response(&mut self, (to, boot, token): (usize, u64, Token), from: usize, response: Response) {
+        if !self.is_reachable(to, from) {
+            return;
+        }
+        let peer = self.hosts[from].peer;
+        let Some(process) = self.process(to, boot) else { return };
+        if process.asked.remove(&token).is_some() {
+            self.give(to, boot, Input::Response { from: peer, token, response });
+        }
+    }
+
+    pub(crate) fn on_give_up(&mut self, host: usize, boot: u64, token: Token) {
+        let Some(process) = self.process(host, boot) else { return };
+        if let Some(peer) = process.asked.remove(&token) {
+            let from = self.hosts[peer].peer;
+            self.give(host, boot, Input::Unanswered { from, token });
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What is simulated, as data. All times are milliseconds of virtual time, all shares are in a thousand.
+
+use super::chance::Chance;
+
+/// The shape of a mesh, its work and its misfortunes.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) nodes: usize,
+    /// Each host may connect to so many others; 0 is all.
+    pub(crate) links: usize,
+    /// Slots of a host, from and to.
+    pub(crate) slots: (u64, u64),
+    pub(crate) work: Work,
+    pub(crate) network: Network,
+    pub(crate) hosts: Hosts,
+    pub(crate) faults: Faults,
+    /// How long the mesh may take after the last fault and the last new task until it rests.
+    pub(crate) rest_within: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) tasks: usize,
+    /// When the first and the last task come up.
+    pub(crate) between: (u64, u64),
+    /// How long a task runs.
+    pub(crate) takes: (u64, u64),
+    /// How many tasks are found in a source; the others are submitted.
+    pub(crate) discovered: u64,
+    /// How many need a label that only some hosts have.
+    pub(crate) labelled: u64,
+    /// How many are `p2p-eligible`.
+    pub(crate) eligible: u64,
+    /// How many are submitted to two hosts at once.
+    pub(crate) twice: u64,
+    /// How many somebody cancels.
+    pub(crate) cancelled: u64,
+    /// How many starts fail before the workflow's first step.
+    pub(crate) not_started: u64,
+    /// Tasks that no host can run: the first is for the mesh alone and must wait, the second must be left to GitHub.
+    pub(crate) impossible: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    pub(crate) delay: (u64, u64),
+    /// How many messages take twenty times that.
+    pub(crate) late: u64,
+    /// How many messages are lost, at every hop and once more before they are read.
+    pub(crate) lost: u64,
+    /// How many gossip messages come twice.
+    pub(crate) doubled: u64,
+    /// How many peers each host passes gossip on to.
+    pub(crate) fan: usize,
+    /// How many discoveries of a source fail.
+    pub(crate) undiscovered: u64,
+    /// When a request without an answer is given up.
+    pub(crate) give_up: u64,
+    /// How long it takes to find out that a peer is silent.
+    pub(crate) silence: (u64, u64),
+    /// The most entries in one page.
+    pub(crate) page: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Hosts {
+    /// How long a write takes.
+    pub(crate) disk: (u64, u64),
+    /// By how much a wall clock may be wrong, either way.
+    pub(crate) skew: u64,
+    /// By how much the forward clock may be fast or slow, in millionths.
+    pub(crate) drift: u64,
+    /// Within what time all hosts are switched on.
+    pub(crate) boot: u64,
+}
+
+/// How many of each, spread at random over the time.
+#[derive(Debug, Clone)]
+pub(crate) struct Faults {
+    pub(crate) between: (u64, u64),
+    pub(crate) partitions: usize,
+    /// How long a partition lasts.
+    pub(crate) apart: (u64, u64),
+    /// The process dies; its connections are closed by the system.
+    pub(crate) kills: usize,
+    /// The host vanishes; its peers find out by its silence.
+    pub(crate) vanishings: usize,
+    /// The node is asked to go, and goes once nothing runs.
+    pub(crate) leavings: usize,
+    /// How long until a host is back.
+    pub(crate) down: (u64, u64),
+    /// The host is too busy to do anything.
+    pub(crate) stalls: usize,
+    pub(crate) stalled: (u64, u64),
+    /// A wall clock jumps by up to a day either way.
+    pub(crate) jumps: usize,
+}
+
+/// One misfortune.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Hosts with different numbers cannot talk to each other.
+    Partition(Vec<u8>),
+    Heal,
+    Kill(usize),
+    Vanish(usize),
+    Leave(usize),
+    Stall(usize, u64),
+    Jump(usize, i64),
+    Boot(usize),
+}
+
+impl Scenario {
+    /// Nothing goes wrong.
+    pub(crate) const fn calm(name: &'static str, nodes: usize, tasks: usize) -> Self {
+        Self {
+            name,
+            nodes,
+            links: 0,
+            slots: (1, 4),
+            work: Work {
+                tasks,
+                between: (6_000, 36_000),
+                takes: (200, 8_000),
+                discovered: 300,
+                labelled: 200,
+                eligible: 300,
+                twice: 0,
+                cancelled: 0,
+                not_started: 0,
+                impossible: true,
+            },
+            network: Network {
+                delay: (1, 15),
+                late: 0,
+                lost: 0,
+                doubled: 0,
+                fan: 4,
+                undiscovered: 0,
+                give_up: 5_000,
+                silence: (8_000, 15_000),
+                page: 64,
+            },
+            hosts: Hosts { disk: (0, 3), skew: 0, drift: 0, boot: 500 },
+            faults: Faults {
+                between: (0, 0),
+                partitions: 0,
+                apart: (0, 0),
+                kills: 0,
+                vanishings: 0,
+                leavings: 0,
+                down: (0, 0),
+                stalls: 0,
+                stalled: (0, 0),
+                jumps: 0,
+            },
+            rest_within: 180_000,
+        }
+    }
+
+    /// Everything goes wrong.
+    pub(crate) const fn rough(name: &'static str, nodes: usize, tasks: usize) -> Self {
+        let calm = Self::calm(name, nodes, tasks);
+        Self {
+            work: Work { twice: 100, cancelled: 40, not_started: 30, ..calm.work },
+            network: Network { delay: (1, 60), late: 20, lost: 50, doubled: 50, undiscovered: 200, ..calm.network },
+            hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000 },
+            faults: Faults {
+                between: (3_000, 60_000),
+                partitions: 2,
+                apart: (1_000, 25_000),
+                kills: nodes / 3,
+                vanishings: nodes / 7,
+                leavings: nodes / 7,
+                down: (500, 20_000),
+                stalls: nodes / 5,
+                stalled: (500, 5_000),
+                jumps: nodes / 3,
+            },
+            rest_within: 300_000,
+            ..calm
+        }
+    }
+
+    /// The misfortunes of one run, by time.
+    pub(crate) fn schedule(&self, seed: u64) -> Vec<(u64, Fault)> {
+        let mut chance = Chance::new(seed, "faults");
+        let faults = &self.faults;
+        let mut all = Vec::new();
+        // Partitions follow each other, so that each is healed before the next.
+        let mut from = faults.between.0;
+        for left in (1..=faults.partitions as u64).rev() {
+            let at = chance.within((from, from + faults.between.1.saturating_sub(from) / left));
+            let groups = 2 + u64::from(chance.permille(200));
+            let members = (0..self.nodes).map(|_| chance.within((0, groups - 1)) as u8).collect();
+            from = at + chance.within(faults.apart);
+            all.extend([(at, Fault::Partition(members)), (from, Fault::Heal)]);
+        }
+        let counts = [faults.kills, faults.vanishings, faults.leavings];
+        for (kind, count) in counts.into_iter().enumerate() {
+            for _ in 0..count {
+                let (at, host) = (chance.within(faults.between), chance.below(self.nodes));
+                let fault = [Fault::Kill(host), Fault::Vanish(host), Fault::Leave(host)][kind].clone();
+                all.extend([(at, fault), (at + chance.within(faults.down), Fault::Boot(host))]);
+            }
+        }
+        for _ in 0..faults.stalls {
+            let (at, host) = (chance.within(faults.between), chance.below(self.nodes));
+            all.push((at, Fault::Stall(host, chance.within(faults.stalled))));
+        }
+        for _ in 0..faults.jumps {
+            let (at, host) = (chance.within(faults.between), chance.below(self.nodes));
+            let by = chance.within((0, 2 * 86_400_000)) as i64 - 86_400_000;
+            all.push((at, Fault::Jump(host, by)));
+        }
+        all.sort_by_key(|(at, _)| *at);
+        // In the end everybody is up and can talk.
+        let last = all.last().map_or(0, |(at, _)| *at);
+        if last > 0 {
+            all.push((last, Fault::Heal));
+            all.extend((0..self.nodes).map(|host| (last, Fault::Boot(host))));
+        }
+        all
+    }
+}
