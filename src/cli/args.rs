@@ -19,14 +19,15 @@ Start a node:     runmesh node run --source git:PATH";
 #[derive(Debug, Parser)]
 #[command(name = "runmesh", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    pub(super) global: Global,
     #[command(subcommand)]
     pub(super) command: Command,
+    #[command(flatten)]
+    pub(super) global: Global,
 }
 
 /// What every command understands.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct Global {
     /// Where the node keeps its identity, database and logs [env: RUNMESH_DATA_DIR] [default:
     /// ~/.local/share/runmesh]
