@@ -38,10 +38,9 @@ pub(crate) fn latency() -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, goal, share) in [("dispatch_p50_ms", 2.0, 0.5), ("dispatch_p99_ms", 10.0, 0.99)] {
         let own = quantile(ours.introduced.clone(), share);
-        for (rival, taken) in [
-            ("NATS queue group, in memory", &nats),
-            ("Redis list, BLMOVE, append-only file synced always", &redis),
-        ] {
+        for (rival, taken) in
+            [("NATS queue group, in memory", &nats), ("Redis list, BLMOVE, append-only file synced always", &redis)]
+        {
             let row = Row::alone(name, "ms", Goal::AtMost(goal), own);
             rows.push(match taken {
                 Ok(taken) => row.against(rival, quantile(taken.clone(), share)),
@@ -63,17 +62,26 @@ async fn ours() -> Outcome<Taken> {
         n += 1;
         let called = Instant::now();
         let task = mesh.submit(submitter, format!("dispatch-{n}")).await?;
-        let introduced = mesh.next("the introduction", |seen| seen.node == submitter && seen.is("introduced", &task));
-        let introduced = introduced.await?.at;
         let peers: Vec<String> = mesh.nodes.iter().map(|node| node.peer.clone()).collect();
-        // What its holder itself says: the claim is on its disk then.
-        let held = mesh.next("the claim", |seen| seen.is("held", &task) && seen.event.peer.as_ref() == Some(&peers[seen.node]));
-        let held = held.await?;
-        if held.node != submitter {
-            taken.call.push((held.at - called).as_secs_f64() * 1000.0);
-            taken.introduced.push((held.at - introduced).as_secs_f64() * 1000.0);
+        let (mut introduced, mut held, mut ended) = (None, None, false);
+        let all = mesh.next("the claim and the end", |seen| {
+            if seen.node == submitter && seen.is("introduced", &task) {
+                introduced = Some(seen.at);
+            }
+            // What its holder itself says: the claim is on its disk then.
+            if seen.is("held", &task) && seen.event.peer.as_ref() == Some(&peers[seen.node]) {
+                held = Some((seen.node, seen.at));
+            }
+            ended |= seen.node == submitter && seen.is("ended", &task);
+            introduced.is_some() && held.is_some() && ended
+        });
+        all.await?;
+        if let (Some(introduced), Some((holder, held))) = (introduced, held)
+            && holder != submitter
+        {
+            taken.call.push((held - called).as_secs_f64() * 1000.0);
+            taken.introduced.push(held.saturating_duration_since(introduced).as_secs_f64() * 1000.0);
         }
-        mesh.next("the end", |seen| seen.node == submitter && seen.is("ended", &task)).await?;
     }
     Ok(taken)
 }
@@ -102,15 +110,29 @@ fn nats(dir: &Path) -> Outcome<Vec<f64>> {
     let (mut stream, mut lines) = connect(port)?;
     stream.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")?;
     expect(&mut lines, "PONG")?;
-    timed(&hear, || Ok(stream.write_all(b"PUB tasks 64\r\n0123456789012345678901234567890123456789012345678901234567890123\r\n")?))
+    timed(&hear, || {
+        Ok(stream.write_all(b"PUB tasks 64\r\n0123456789012345678901234567890123456789012345678901234567890123\r\n")?)
+    })
 }
 
 /// Pushes to a list from which as many workers as we have nodes take, each into a list of its own.
 fn redis(dir: &Path) -> Outcome<Vec<f64>> {
     let port = free_port()?;
     let folder = dir.to_string_lossy();
-    let arguments =
-        ["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir", &folder, "--appendonly", "yes", "--appendfsync", "always", "--save", ""];
+    let arguments = [
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &port.to_string(),
+        "--dir",
+        &folder,
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--save",
+        "",
+    ];
     let _server = Process::start("redis-server", &arguments, &dir.join("redis.log"))?;
     let (told, hear) = mpsc::channel();
     for n in 0..NODES {

@@ -128,7 +128,9 @@ impl Serf {
     fn whole(&self) -> Outcome<()> {
         wait("a whole serf cluster", || {
             let sees_all = |agent: &Agent| {
-                let output = Command::new("serf").args(["members", "-status=alive", &format!("-rpc-addr={}", agent.rpc)]).output();
+                let output = Command::new("serf")
+                    .args(["members", "-status=alive", &format!("-rpc-addr={}", agent.rpc)])
+                    .output();
                 output.is_ok_and(|output| output.stdout.iter().filter(|byte| **byte == b'\n').count() == NODES)
             };
             self.agents.iter().all(sees_all).then_some(())
@@ -145,7 +147,9 @@ impl Serf {
             let before: Vec<usize> = self.agents.iter().map(said).collect();
             let began = Instant::now();
             self.agents[lost].process.signal(loss.signal())?;
-            wait("serf's news", || self.agents.iter().zip(&before).any(|(agent, before)| said(agent) > *before).then_some(()))?;
+            wait("serf's news", || {
+                self.agents.iter().zip(&before).any(|(agent, before)| said(agent) > *before).then_some(())
+            })?;
             taken.push(began.elapsed().as_secs_f64());
             let agent = &mut self.agents[lost];
             match loss {

@@ -20,13 +20,17 @@ pub(crate) fn cost() -> Outcome<Vec<Row>> {
     let (pids, _mesh) = runtime.block_on(async {
         let mesh = Mesh::of(NODES, 0).await?;
         tokio::time::sleep(SETTLE).await;
-        Ok::<_, Box<dyn std::error::Error>>((mesh.nodes.iter().map(super::processes::Node::pid).collect::<Vec<_>>(), mesh))
+        Ok::<_, Box<dyn std::error::Error>>((
+            mesh.nodes.iter().map(super::processes::Node::pid).collect::<Vec<_>>(),
+            mesh,
+        ))
     })?;
     let ticks = clock_ticks()?;
     let (began, cpu, sent) = (Instant::now(), each(&pids, cpu_ticks)?, bytes_sent(&pids)?);
     std::thread::sleep(WATCH);
     let (took, cpu_after, sent_after) = (began.elapsed().as_secs_f64(), each(&pids, cpu_ticks)?, bytes_sent(&pids)?);
-    let grown = |before: &[f64], after: &[f64]| -> Vec<f64> { before.iter().zip(after).map(|(b, a)| (a - b) / took).collect() };
+    let grown =
+        |before: &[f64], after: &[f64]| -> Vec<f64> { before.iter().zip(after).map(|(b, a)| (a - b) / took).collect() };
     let cpu: Vec<f64> = grown(&cpu, &cpu_after).into_iter().map(|a_second| a_second / ticks * 100.0).collect();
     let sent = grown(&sent, &sent_after);
     let rss = each(&pids, resident_mib)?;
@@ -66,9 +70,10 @@ fn bytes_sent(pids: &[u32]) -> Outcome<Vec<f64>> {
     let text = String::from_utf8(output.stdout)?;
     let of = |pid: &u32| {
         let mine = format!("pid={pid},");
-        let counts = text.lines().filter(|line| line.contains(&mine)).filter_map(|line| {
-            line.split(' ').find_map(|word| word.strip_prefix("bytes_sent:"))?.parse::<f64>().ok()
-        });
+        let counts = text
+            .lines()
+            .filter(|line| line.contains(&mine))
+            .filter_map(|line| line.split(' ').find_map(|word| word.strip_prefix("bytes_sent:"))?.parse::<f64>().ok());
         counts.sum()
     };
     Ok(pids.iter().map(of).collect())

@@ -290,10 +290,8 @@ fn repository(path: &Path) -> Outcome<String> {
 /// A program that says what act says of a job that succeeds, after some seconds.
 fn act(path: &Path, seconds: u32) -> Outcome<String> {
     let line = |rest: &str| format!(r#"{{"job":"Bench/bench","jobID":"bench","level":"info","matrix":{{}},{rest}}}"#);
-    let (runs, ends) = (
-        line(r#""msg":"Run Main true","step":"true""#),
-        line(r#""msg":"Job succeeded","jobResult":"success""#),
-    );
+    let (runs, ends) =
+        (line(r#""msg":"Run Main true","step":"true""#), line(r#""msg":"Job succeeded","jobResult":"success""#));
     let script = format!(
         "#!/bin/sh\n[ \"$1\" = --version ] && exec echo 'act version 0.0.0, of the benchmark'\necho '{runs}'\nsleep {seconds}\necho '{ends}'\n"
     );
