@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use super::args::{Global, Output, RunArguments};
 use super::failure::Failure;
 use crate::forge::{GitSource, Spec, SpecError};
+use crate::net::Multiaddr;
 
 mod file;
 
@@ -302,7 +303,7 @@ fn word<T: ValueEnum>(text: &str) -> Result<T, String> {
 
 /// Reads a multiaddr.
 pub(super) fn multiaddr(text: &str) -> Result<String, String> {
-    match text.parse::<libp2p::Multiaddr>() {
+    match text.parse::<Multiaddr>() {
         Ok(address) if !address.is_empty() => Ok(address.to_string()),
         _ => Err("is not a multiaddr, such as /ip4/192.168.1.20/tcp/4477".to_owned()),
     }

@@ -12,7 +12,7 @@ use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase as _, RepairSession, TableDefinition, TableHandle as _,
 };
 
-use crate::kernel::id::{Incarnation, MeshId, PeerId};
+use crate::kernel::id::{MeshId, PeerId};
 
 use super::dir::{HeldDir, remove_leftover};
 use super::error::StoreError;
@@ -122,32 +122,12 @@ pub(super) fn close(path: &Path, database: Option<Database>) {
     }
 }
 
-/// Writes a new incarnation, durable when this returns.
-pub(super) fn write_incarnation(database: &Database, incarnation: Incarnation) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert("incarnation", incarnation.0.to_be_bytes().as_slice())?;
-    Ok(transaction.commit()?)
-}
-
-/// The incarnation that this database's entries are written under.
-pub(super) fn read_incarnation(database: &Database) -> Result<Incarnation, redb::Error> {
-    let transaction = database.begin_read()?;
-    let kept = transaction.open_table(META)?.get("incarnation")?;
-    let number = kept.and_then(|bytes| bytes.value().try_into().ok()).map(u64::from_be_bytes);
-    number.map(Incarnation).ok_or_else(|| redb::Error::Corrupted("it names no incarnation".to_owned()))
-}
-
-pub(super) fn random_incarnation() -> Result<Incarnation, StoreError> {
-    getrandom::u64().map(Incarnation).map_err(|error| StoreError::Random(error.to_string()))
-}
-
 /// Makes a database under another name first, so that one with its own name is always whole.
 fn make(dir: &HeldDir, path: &Path, owner: &Owner) -> Result<Database, StoreError> {
     let unfinished = dir.path().join(UNFINISHED);
     let failed = |error| StoreError::file("making the database", path, error);
     remove_leftover(&unfinished).map_err(failed)?;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(failed)?;
-    let incarnation = random_incarnation()?;
     let made = (|| {
         let database = builder().create(&unfinished)?;
         let transaction = database.begin_write()?;
@@ -156,7 +136,6 @@ fn make(dir: &HeldDir, path: &Path, owner: &Owner) -> Result<Database, StoreErro
             meta.insert("layout", LAYOUT.to_be_bytes().as_slice())?;
             meta.insert("mesh", owner.mesh.0.as_slice())?;
             meta.insert("peer", owner.peer.public_key().as_slice())?;
-            meta.insert("incarnation", incarnation.0.to_be_bytes().as_slice())?;
             transaction.open_table(ENTRIES)?;
             transaction.open_table(PLACES)?;
         }
