@@ -133,6 +133,8 @@ impl Node {
                 node.digest(&entry, &effects);
             }
         }
+        // What has ended before is no news; the open tasks are looked at below.
+        node.touched.clear();
         if let Some(last) = node.clock.last_incarnation(&peer) {
             node.author = last;
         }
@@ -305,6 +307,13 @@ impl Node {
                 self.activate();
             }
             _ => {}
+        }
+    }
+
+    /// A peer is telling what it has: however long that takes, this node writes nothing before it knows it all.
+    fn go_on_learning(&mut self) {
+        if let Stage::Learning { until } = &mut self.stage {
+            *until = self.now.mono + self.settings.timings.start;
         }
     }
 
