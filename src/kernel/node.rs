@@ -133,6 +133,8 @@ impl Node {
                 node.digest(&entry, &effects);
             }
         }
+        // What has ended before is no news; the open tasks are looked at below.
+        node.touched.clear();
         if let Some(last) = node.clock.last_incarnation(&peer) {
             node.author = last;
         }
@@ -249,7 +251,7 @@ impl Node {
     /// Takes over what a newly placed entry says.
     fn digest(&mut self, entry: &Entry, effects: &Effects) {
         let Some(mark) = self.clock.mark(&entry.cid()).cloned() else { return };
-        if self.clock.counts(&entry.cid()) {
+        if self.clock.counts(&entry.cid()) && entry.author() == self.author {
             for event in &entry.body().events {
                 if let Event::Admit(admit) = event {
                     self.notice(Notice::Admitted { peer: admit.peer, by: entry.author().peer });
@@ -305,6 +307,13 @@ impl Node {
                 self.activate();
             }
             _ => {}
+        }
+    }
+
+    /// A peer is telling what it has: however long that takes, this node writes nothing before it knows it all.
+    fn go_on_learning(&mut self) {
+        if let Stage::Learning { until } = &mut self.stage {
+            *until = self.now.mono + self.settings.timings.start;
         }
     }
 

@@ -277,7 +277,7 @@ impl Mesh {
 fn arguments(repositories: &[Repository], more: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["--listen", "/ip4/127.0.0.1/tcp/0", "--max-runners", "2", "--isolation", "bwrap"].map(str::to_owned).into();
-    arguments.extend(["--discovery-interval".to_owned(), "1s".to_owned()]);
+    arguments.extend(["--interval".to_owned(), "1".to_owned()]);
     for repository in repositories {
         arguments.extend(["--source".to_owned(), format!("git:{}", repository.path())]);
     }

@@ -126,7 +126,10 @@ impl Node {
     /// Brings what runs here into line with the ledger, for every task whose state has changed.
     pub(super) fn take_custody(&mut self) {
         for task in std::mem::take(&mut self.touched) {
-            self.tell_of(&task);
+            // What a node learns of the time before it took part is history, not news.
+            if self.may_write() {
+                self.tell_of(&task);
+            }
             let Some(folded) = self.ledger.get(&task) else { continue };
             let (held, open) = (claimed_by(&folded.state), folded.state.is_open());
             let mine = held.filter(|(holder, _)| *holder == self.me.peer()).map(|(_, fence)| fence);

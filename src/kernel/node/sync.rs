@@ -247,6 +247,7 @@ impl Node {
             (Asked::Sync, Response::Page { entries, more }) => {
                 let progress = self.take_entries(from, entries);
                 if more && progress {
+                    self.go_on_learning();
                     self.ask_for_more(from);
                 } else {
                     self.sync.complete = true;
