@@ -150,7 +150,12 @@ impl Node {
         let rank = seed.rank(&self.me, &candidates, &folded.last);
         // Who has declined or lost it waits a turn even where nobody stands ahead.
         let turns = u64::from(rank.rank) + u64::from(folded.last.contains(&self.me.peer()));
-        let due = waiting.since + turns * self.claim_delay();
+        let mut due = waiting.since + turns * self.claim_delay();
+        // One whose slot has come free so lately that the others may not know of it waits half a turn: they may take
+        // another for the first.
+        if rank.candidates > 1 && self.custody.freed_since(waiting.since.saturating_sub(self.claim_delay() / 2)) {
+            due += self.claim_delay() / 2;
+        }
         if self.now.mono < due {
             self.wake_for_claim(due);
             return false;

@@ -37,6 +37,7 @@ pub(super) struct Custody {
     draining: bool,
     handing_over: bool,
     next_watch: Option<u64>,
+    freed: Option<u64>,
 }
 
 impl Custody {
@@ -59,6 +60,10 @@ impl Custody {
 
     pub(super) fn runs(&self, task: &TaskId) -> bool {
         self.running.contains_key(task)
+    }
+
+    pub(super) fn freed_since(&self, at: u64) -> bool {
+        self.freed.is_some_and(|freed| freed >= at)
     }
 
     pub(super) fn occupied(&self) -> usize {
@@ -179,6 +184,7 @@ impl Node {
             self.custody.running.insert(task, running);
             return;
         }
+        self.custody.freed = Some(self.now.mono);
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();
         let Some(folded) = self.ledger.get(&task) else { return };

@@ -28,8 +28,14 @@ pub(super) struct Peer {
     /// Since when it has been heard without a break.
     pub(super) since: u64,
     heard: bool,
-    /// Former lives, the latest last.
-    past: Vec<u64>,
+    /// Former lives and the last beat heard of each, the latest last.
+    past: Vec<(u64, u64)>,
+}
+
+impl Peer {
+    fn last_beat_of(&self, life: u64) -> Option<u64> {
+        self.past.iter().find(|(past, _)| *past == life).map(|(_, beat)| *beat)
+    }
 }
 
 #[derive(Debug)]
@@ -148,9 +154,10 @@ impl Node {
         let known = self.peers.peers.get(&peer);
         let stale = known.is_some_and(|known| {
             let again = known.presence.life == presence.life;
-            // Another life shows once the former one is not heard any more; a replay of a former life never does.
-            (again && known.presence.beat >= presence.beat)
-                || (!again && (known.heard || known.past.contains(&presence.life)))
+            // Another life shows once the former one is not heard any more. A replay shows nothing that was shown
+            // before; one of a life that was not heard here at its time is found out when the true one beats on.
+            let last = if again { Some(known.presence.beat) } else { known.last_beat_of(presence.life) };
+            last.is_some_and(|last| last >= presence.beat) || (!again && known.heard)
         });
         let stranger = !self.clock.members().contains(&peer);
         if peer == self.me.peer() || stale || (known.is_none() && self.peers.peers.len() >= MAX_PEERS) {
@@ -177,7 +184,8 @@ impl Node {
         if let Some(known) = known
             && known.presence.life != presence.life
         {
-            past.push(known.presence.life);
+            past.retain(|(life, _)| *life != presence.life);
+            past.push((known.presence.life, known.presence.beat));
             past.drain(..past.len().saturating_sub(MAX_PAST));
         }
         self.peers.peers.insert(peer, Peer { place, presence, last: now, since, heard: true, past });

@@ -41,6 +41,8 @@ pub(super) struct Sync {
     syncing: Option<Token>,
     /// Whom to ask next.
     next: VecDeque<PeerId>,
+    /// Whom it asked in vain since the last pause.
+    tried: BTreeSet<PeerId>,
     /// Heads that peers named and that are not here.
     told: BTreeMap<Cid, Told>,
     retry_at: Option<u64>,
@@ -256,7 +258,9 @@ impl Node {
             }
             (Asked::Join, Response::Admitted) => {
                 self.sync.admitted = true;
-                self.sync.greet(from);
+                // Others may not know of it yet.
+                self.sync.next.retain(|next| *next != from);
+                self.sync.next.push_front(from);
             }
             (Asked::Turn, Response::Turn { mine }) => self.on_turn(token, &mine),
             (asked, Response::Refused { why }) => {
@@ -286,12 +290,16 @@ impl Node {
         }
     }
 
-    /// Tries a peer again after the others, and after a while.
+    /// Tries a peer again after the others; once all have been tried, after a while.
     fn retry(&mut self, peer: PeerId) {
         if self.peers.is_connected(&peer) {
             self.sync.greet(peer);
         }
-        self.sync.retry_at = Some(self.now.mono + self.settings.timings.retry);
+        self.sync.tried.insert(peer);
+        if self.sync.next.iter().all(|next| self.sync.tried.contains(next)) {
+            self.sync.tried.clear();
+            self.sync.retry_at = Some(self.now.mono + self.settings.timings.retry);
+        }
     }
 
     /// A peer has given all it has. Heads that are still not here have been asked for in vain once more.
