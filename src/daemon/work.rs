@@ -34,7 +34,7 @@ pub(super) enum Found {
         found: Result<Findings, String>,
     },
     Submission {
-        workload: Result<Workload, String>,
+        workload: Box<Result<Workload, String>>,
         answer: Answer<TaskId>,
     },
 }
@@ -265,7 +265,7 @@ impl Daemon {
         let find = self.find.clone();
         tokio::spawn(async move {
             let made = git::manual(&repository, &path, &inputs, &request, priority).await;
-            let workload = made.map_err(|error| error.to_string());
+            let workload = Box::new(made.map_err(|error| error.to_string()));
             let _ = find.send(Found::Submission { workload, answer }).await;
         });
     }

@@ -24,7 +24,7 @@ struct Waiting {
 
 /// All are put in, half of them move ahead, all are taken out: an operation each.
 pub(crate) fn speed() -> Outcome<Vec<Row>> {
-    let waiting: Vec<Waiting> = (0..WAITING).map(|n| one(n)).collect::<Result<_, _>>()?;
+    let waiting: Vec<Waiting> = (0..WAITING).map(one).collect::<Result<_, _>>()?;
     let operations = waiting.len() * 2 + waiting.iter().filter(|waiting| waiting.ahead.is_some()).count();
     let ours = || {
         Ok(rate(|| {
@@ -93,6 +93,7 @@ fn one(n: u64) -> Result<Waiting, String> {
         Hlc { ms: 1_700_000_000_000 + u64::from(u32::from_be_bytes([0, chance[1], chance[2], chance[3]])), count: 0 };
     let (number, task) = (1 + chance[0] % 10, TaskId(chance));
     let key = Key::of(Priority::new(number)?, introduced, task);
-    let ahead = if chance[4] % 2 == 0 && number < 10 { Some(Key::of(Priority::MOST, introduced, task)) } else { None };
+    let ahead =
+        if chance[4].is_multiple_of(2) && number < 10 { Some(Key::of(Priority::MOST, introduced, task)) } else { None };
     Ok(Waiting { key, ahead })
 }
