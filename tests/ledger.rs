@@ -277,7 +277,7 @@ fn left_to_github_only_while_nobody_holds_it_and_lost_only_after_the_last_attemp
     assert_eq!(world.fold().expect("introduced").state, State::LeftToGithub);
     world.write(
         4,
-        &[fence.claim, *&world.entries[world.entries.len() - 3].cid()],
+        &[fence.claim, world.entries[world.entries.len() - 3].cid()],
         Event::Lose(Lose { task: task(), attempt: 1 }),
     );
     assert_eq!(world.fold().expect("introduced").state, State::LeftToGithub);

@@ -157,7 +157,10 @@ impl Drop for Node {
             let _ = process.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- log of {}\n{}", self.peer, self.log());
+            #[expect(clippy::print_stderr, reason = "why a test fails")]
+            {
+                eprintln!("--- log of {}\n{}", self.peer, self.log());
+            }
         }
     }
 }
