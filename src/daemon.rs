@@ -44,6 +44,11 @@ const QUERIES: usize = 64;
 const FOUND: usize = 64;
 /// The most happenings that are taken before what follows from them is carried out: they share one sync of the disk.
 const ROUND: usize = 64;
+/// After a connection came about, before the peers' addresses are kept: most have told theirs by then.
+const REMEMBER: Duration = Duration::from_millis(100);
+/// Before that is done again, where there was something new, and where there was nothing.
+const REMEMBER_NEWS: Duration = Duration::from_secs(2);
+const REMEMBER_AGAIN: Duration = Duration::from_secs(300);
 /// Before the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 /// How long work that is given up may take to end at a shutdown.
@@ -203,6 +208,9 @@ struct Daemon {
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Answer<TaskId>>,
+    /// When to keep where the peers are.
+    keep_peers: Option<Instant>,
+    kept_peers: Vec<String>,
     /// Whether the log of a task that runs here is complete.
     logs: BTreeMap<TaskId, watch::Sender<bool>>,
 }
@@ -229,6 +237,7 @@ impl Daemon {
         let mut net_settings = net::Settings::new(secret, mesh);
         net_settings.listen.clone_from(&settings.listen);
         net_settings.bootstrap = bootstrap;
+        net_settings.known = remembered(&store);
         let (net, events) = net::start(net_settings)?;
         let (ask, queries) = mpsc::channel(QUERIES);
         let server = control::serve(&settings.data_dir, ask).await?;
@@ -272,6 +281,8 @@ impl Daemon {
             next_token: 0,
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
+            keep_peers: None,
+            kept_peers: Vec::new(),
             logs: BTreeMap::new(),
             settings,
         };
@@ -327,6 +338,7 @@ impl Daemon {
                 _ => self.start + Duration::from_secs(u64::from(u32::MAX)),
             };
             let resolve = self.sources.next_resolve();
+            let keep_peers = self.keep_peers.unwrap_or(end);
             tokio::select! {
                 biased;
                 () = doors.signals.next() => self.on_signal(),
@@ -335,6 +347,7 @@ impl Daemon {
                 Some((task, fence, report)) = doors.reports.recv() => self.on_report(task, fence, report),
                 Some(found) = doors.found.recv() => self.on_found(found),
                 () = sleep_until(resolve) => self.resolve_sources(),
+                () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(end) => self.leaving = Leaving::Now,
             }
@@ -342,6 +355,20 @@ impl Daemon {
                 let Some(event) = doors.events.try_recv() else { break };
                 self.on_event(event).await;
             }
+        }
+    }
+
+    /// Keeps where the peers are, for the next start of this node.
+    async fn remember_peers(&mut self) {
+        let known: Vec<String> = self.net.known().await.unwrap_or_default().iter().map(ToString::to_string).collect();
+        let news = !known.is_empty() && known != self.kept_peers;
+        self.keep_peers = Some(Instant::now() + if news { REMEMBER_NEWS } else { REMEMBER_AGAIN });
+        if !news {
+            return;
+        }
+        match tokio::task::block_in_place(|| self.store.dir().keep_addresses(&known)) {
+            Ok(()) => self.kept_peers = known,
+            Err(error) => tracing::warn!("{error}"),
         }
     }
 
@@ -422,6 +449,15 @@ impl Daemon {
 fn kept_snapshot(store: &Store, mesh: &MeshId) -> Result<Option<Sealed>, DaemonError> {
     let opened = store.snapshot()?.map(|bytes| Sealed::open(bytes.into(), mesh)).transpose();
     opened.map_err(|error| DaemonError::DamagedSnapshot(error.to_string()))
+}
+
+/// Where an earlier life of this node has reached its peers.
+fn remembered(store: &Store) -> Vec<Multiaddr> {
+    let kept = store.dir().addresses().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        Vec::new()
+    });
+    kept.iter().filter_map(|address| address.parse().ok()).collect()
 }
 
 /// The database's entries, opened and checked, in their order.

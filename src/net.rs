@@ -57,6 +57,8 @@ pub struct Settings {
     pub announce: Vec<Multiaddr>,
     /// Peers to stay connected with, tried again for ever. With or without `/p2p/…`.
     pub bootstrap: Vec<Multiaddr>,
+    /// Addresses with `/p2p/…` at which an earlier life of this node has reached others. Tried quietly for a day.
+    pub known: Vec<Multiaddr>,
     /// As long as fewer peers are connected, peers that others know are dialed. A smaller mesh is fully connected.
     pub connections: usize,
     pub timings: Timings,
@@ -72,6 +74,7 @@ impl Settings {
             listen: Vec::new(),
             announce: Vec::new(),
             bootstrap: Vec::new(),
+            known: Vec::new(),
             connections: 32,
             timings: Timings::default(),
         }

@@ -13,10 +13,12 @@
 //!   node.lock          held while a process uses the directory; its number
 //!   identity.key       0600, 64 hexadecimal digits: the seed of the node's Ed25519 key
 //!   mesh.key           0600, the same of the mesh's key; only where the mesh was made
+//!   peers.txt          0600, where other members were reached last
 //!   mesh.toml          0600, which mesh, whom to reach first, the ticket not used yet
 //!   runmesh.redb       0600, the entries
 //! ```
 
+mod addresses;
 mod database;
 mod dir;
 mod error;
@@ -30,7 +32,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use redb::{Database, Range, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::kernel::entry::Entry;
-use crate::kernel::id::{Cid, Incarnation};
+use crate::kernel::id::Cid;
 
 pub use database::Owner;
 pub use dir::{DataDir, HeldDir};
@@ -224,24 +226,6 @@ impl Store {
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),
         })
-    }
-
-    /// The incarnation that this node's entries are written under; made with the database.
-    ///
-    /// # Errors
-    /// As [`Self::entries`].
-    pub fn incarnation(&self) -> Result<Incarnation, StoreError> {
-        self.within("reading the database", database::read_incarnation)
-    }
-
-    /// Takes a new incarnation, on disk when this returns: for a node that cannot know how far its chain has got.
-    ///
-    /// # Errors
-    /// As [`Self::append`].
-    pub fn renew_incarnation(&self) -> Result<Incarnation, StoreError> {
-        let incarnation = database::random_incarnation()?;
-        self.within("writing to the database", |database| database::write_incarnation(database, incarnation))?;
-        Ok(incarnation)
     }
 
     /// Runs one thing with the database. A failure of the disk closes the file, so that the next use opens it anew and

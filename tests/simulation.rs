@@ -75,7 +75,7 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
     }
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
-        "{}: {} runs, {} starts, {} again, {} doubled, {} lost, {} cancelled, rest after at most {} ms",
+        "{}: {} runs, {} starts, {} again, {} doubled, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms",
         scenario.name,
         outcomes.len(),
         sum(|outcome| outcome.starts),
@@ -83,8 +83,16 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
         sum(|outcome| outcome.doubled),
         sum(|outcome| outcome.lost),
         sum(|outcome| outcome.cancelled),
+        outcomes.iter().map(|outcome| outcome.formed_at).max().flatten(),
         outcomes.iter().map(|outcome| outcome.rested_after).max().unwrap_or(0),
     );
+}
+
+/// Where nothing goes wrong, each task is started exactly once.
+fn check_once(scenario: &Scenario, seeds: &[u64], outcomes: &[Outcome]) {
+    let more = |(_, outcome): &(&u64, &Outcome)| outcome.starts != scenario.work.tasks;
+    let more: Vec<_> = seeds.iter().zip(outcomes).filter(more).collect();
+    assert!(more.is_empty(), "{}: with these seeds tasks are started more than once: {more:?}", scenario.name);
 }
 
 #[test]
@@ -92,6 +100,7 @@ fn calm_small() {
     let scenario = Scenario::calm("calm_small", 7, 40);
     let outcomes = run_all(&scenario, &seeds(20));
     tell(&scenario, &outcomes);
+    check_once(&scenario, &seeds(20), &outcomes);
 }
 
 #[test]
@@ -99,4 +108,72 @@ fn rough_small() {
     let scenario = Scenario::rough("rough_small", 7, 40);
     let outcomes = run_all(&scenario, &seeds(200));
     tell(&scenario, &outcomes);
+}
+
+#[test]
+fn hopeless_small() {
+    let scenario = Scenario::hopeless("hopeless_small", 7, 40);
+    let outcomes = run_all(&scenario, &seeds(50));
+    tell(&scenario, &outcomes);
+}
+
+#[test]
+fn rough_large() {
+    let scenario = Scenario::rough("rough_large", 50, 500);
+    let outcomes = run_all(&scenario, &seeds(1));
+    tell(&scenario, &outcomes);
+}
+
+#[test]
+fn calm_large() {
+    let scenario = Scenario::calm("calm_large", 50, 500);
+    let outcomes = run_all(&scenario, &seeds(1));
+    tell(&scenario, &outcomes);
+}
+
+#[test]
+fn zz_table() {
+    use simulation::scenario::*;
+    let calm = || Scenario { slots: (2, 6), ..Scenario::calm("calm", 7, 40) };
+    let rough = Scenario::rough("rough", 7, 40);
+    let f = |fun: fn(&mut Faults)| {
+        let c = calm();
+        let mut faults = Faults {
+            between: (20_000, 60_000),
+            apart: (1000, 25000),
+            down: (500, 20000),
+            stalled: (500, 5000),
+            ..c.faults
+        };
+        fun(&mut faults);
+        faults
+    };
+    let all = [
+        ("calm", calm()),
+        ("early", Scenario { work: Work { between: (1_000, 30_000), ..calm().work }, ..calm() }),
+        ("scarce", Scenario { slots: (1, 3), ..calm() }),
+        ("lost 5%", Scenario { network: Network { lost: 50, ..calm().network }, ..calm() }),
+        ("late", Scenario { network: Network { late: 20, delay: (1, 60), ..calm().network }, ..calm() }),
+        ("roughnet", Scenario { network: rough.network.clone(), ..calm() }),
+        ("twice", Scenario { work: Work { twice: 1000, ..calm().work }, ..calm() }),
+        ("hosts", Scenario { hosts: rough.hosts.clone(), ..calm() }),
+        ("notstarted", Scenario { work: Work { not_started: 100, ..calm().work }, ..calm() }),
+        ("partition", Scenario { faults: f(|f| f.partitions = 3), ..calm() }),
+        ("kill", Scenario { faults: f(|f| f.kills = 5), ..calm() }),
+        ("vanish", Scenario { faults: f(|f| f.vanishings = 5), ..calm() }),
+        ("leave", Scenario { faults: f(|f| f.leavings = 5), ..calm() }),
+        ("stall", Scenario { faults: f(|f| f.stalls = 10), ..calm() }),
+        ("shortstall", Scenario { faults: Faults { stalled: (500, 1900), ..f(|f| f.stalls = 10) }, ..calm() }),
+        ("jump", Scenario { faults: f(|f| f.jumps = 10), ..calm() }),
+    ];
+    for (name, scenario) in all {
+        let scenario = Scenario { name, ..scenario };
+        let outcomes = run_all(&scenario, &seeds(20));
+        tell(&scenario, &outcomes);
+        for (seed, o) in outcomes.iter().enumerate() {
+            if o.lost + o.doubled > 0 {
+                eprintln!("SEED={seed} lost {} doubled {}", o.lost, o.doubled);
+            }
+        }
+    }
 }

@@ -150,20 +150,6 @@ fn a_snapshot_takes_the_place_of_entries() {
 }
 
 #[test]
-fn an_incarnation_lasts_until_it_is_renewed() {
-    let dir = tempfile::tempdir().expect("directory");
-    let other = tempfile::tempdir().expect("directory");
-    let first = open(dir.path()).expect("opens").incarnation().expect("read");
-    assert_ne!(first, open(other.path()).expect("opens").incarnation().expect("read"));
-    let store = open(dir.path()).expect("opens");
-    assert_eq!(store.incarnation().expect("read"), first);
-    let second = store.renew_incarnation().expect("renewed");
-    assert_ne!(second, first);
-    drop(store);
-    assert_eq!(open(dir.path()).expect("opens").incarnation().expect("read"), second);
-}
-
-#[test]
 fn a_directory_is_made_private_and_one_that_others_write_to_is_refused() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("a/b");

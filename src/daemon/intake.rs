@@ -1,6 +1,8 @@
 //! What the network brings, opened and handed to the kernel.
 
-use super::Daemon;
+use tokio::time::Instant;
+
+use super::{Daemon, REMEMBER};
 use crate::kernel::id::PeerId;
 use crate::kernel::io::{Input, Notice, Token};
 use crate::net::{Event, Topic, Verdict};
@@ -9,7 +11,11 @@ use crate::wire::{WireError, gossip, presence, request, response};
 impl Daemon {
     pub(super) async fn on_event(&mut self, event: Event) {
         match event {
-            Event::Connected(peer) => self.feed(Input::Connected(peer)),
+            Event::Connected(peer) => {
+                self.feed(Input::Connected(peer));
+                let soon = Instant::now() + REMEMBER;
+                self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
+            }
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
             Event::Gossip { topic, from, bytes, token } => {
                 let verdict = match topic {

@@ -340,9 +340,19 @@ impl Clock {
         self.placed.get(chain.at(chain.counting)?)
     }
 
-    /// What the author would sign next, on all heads but those that are not wanted. The author's own entries must all
-    /// be here.
-    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>, unwanted: impl Fn(&Cid) -> bool) -> Body {
+    /// What the author would sign next. The author's own entries must all be here.
+    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>) -> Body {
+        self.next_body_without(author, wall_ms, events, |_| false)
+    }
+
+    /// The same on all heads but those that are not wanted.
+    pub fn next_body_without(
+        &self,
+        author: Author,
+        wall_ms: u64,
+        events: Vec<Event>,
+        unwanted: impl Fn(&Cid) -> bool,
+    ) -> Body {
         let mut parents: Vec<Cid> = self.heads.iter().filter(|head| !unwanted(head)).copied().collect();
         let number = self.numbers.get(&author).copied();
         let sequence = number.map_or(0, |number| self.chains[number as usize].written()) + 1;

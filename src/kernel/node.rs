@@ -256,8 +256,9 @@ impl Node {
     }
 
     fn append(&mut self, events: Vec<Event>) {
-        let body =
-            self.clock.next_body(self.author, self.now.wall, events, |head| self.history.avoids(&self.me.peer(), head));
+        let body = self
+            .clock
+            .next_body_without(self.author, self.now.wall, events, |head| self.history.avoids(&self.me.peer(), head));
         let entry = Arc::new(Entry::seal(body, &self.settings.key));
         let (placing, effects) = self.clock.place(&entry, false);
         if let Placing::Placed { counts: true } = placing {

@@ -16,6 +16,9 @@ use crate::wire::limits::MAX_ADDRESSES;
 /// The most peers that are remembered. Then hearsay is not listened to, and who connects displaces who is gone longest.
 const MAX_PEERS: usize = 1024;
 
+/// How long a peer that an earlier life of this node knew is tried.
+const REMEMBERED: Duration = Duration::from_secs(86_400);
+
 /// A peer to dial, and where.
 pub(super) type Call = (PeerId, Vec<Multiaddr>);
 
@@ -67,6 +70,26 @@ impl Book {
         fresh.append(&mut known.addresses);
         fresh.truncate(MAX_ADDRESSES);
         known.addresses = fresh;
+    }
+
+    /// An earlier life of this node has reached a peer there. It is tried for a day, unless it is reached again.
+    pub(super) fn remembered(&mut self, peer: PeerId, address: &Multiaddr, now: Instant) {
+        if peer == self.me || (self.known.len() >= MAX_PEERS && !self.known.contains_key(&peer)) {
+            return;
+        }
+        let known = self.known.entry(peer).or_insert_with(|| Known::new(now, now + REMEMBERED));
+        for address in clean(vec![address.clone()]) {
+            if known.addresses.len() < MAX_ADDRESSES && !known.addresses.contains(&address) {
+                known.addresses.push(address);
+            }
+        }
+    }
+
+    /// Everybody that is known, and where, those heard of last first.
+    pub(super) fn all(&self) -> Vec<Call> {
+        let mut all: Vec<_> = self.known.iter().filter(|(_, known)| known.places().next().is_some()).collect();
+        all.sort_by_key(|(_, known)| (known.stage != Stage::Connected, std::cmp::Reverse(known.heard)));
+        all.into_iter().map(|(peer, known)| (*peer, known.places().cloned().collect())).collect()
     }
 
     /// A connected peer says itself where it is.

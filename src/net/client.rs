@@ -25,6 +25,7 @@ pub(super) enum Command {
     Disconnect { peer: PeerId },
     Peers { answer: oneshot::Sender<Vec<PeerInfo>> },
     Addresses { answer: oneshot::Sender<Vec<Multiaddr>> },
+    Known { answer: oneshot::Sender<Vec<Multiaddr>> },
     Shutdown,
 }
 
@@ -145,6 +146,17 @@ impl Client {
         let (answer, addresses) = oneshot::channel();
         self.command(Command::Addresses { answer }).await?;
         addresses.await.map_err(|_| NetError::Stopped)
+    }
+
+    /// Where other peers can be reached, as far as is known, each address with `/p2p/…`: for [`super::Settings::known`]
+    /// of the next life.
+    ///
+    /// # Errors
+    /// [`NetError::Stopped`].
+    pub async fn known(&self) -> Result<Vec<Multiaddr>, NetError> {
+        let (answer, known) = oneshot::channel();
+        self.command(Command::Known { answer }).await?;
+        known.await.map_err(|_| NetError::Stopped)
     }
 
     /// What has been counted so far.

@@ -38,6 +38,9 @@ const MOST_TICK: Duration = Duration::from_secs(2);
 /// The longest that closing all connections may take.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// The most peers that are told to whoever keeps them for the next life.
+const KNOWN: usize = 64;
+
 pub(super) struct Task {
     swarm: Swarm<Behaviour>,
     names: Names,
@@ -68,7 +71,7 @@ impl Task {
         let id = key.public().to_peer_id();
         let me = kernel_peer(&id).ok_or_else(|| NetError::Setup(format!("{id} is not the name of an Ed25519 key")))?;
         let mut swarm = Swarm::new(carrier, behaviour, id, swarm_config());
-        let Settings { listen, announce, bootstrap: places, connections, timings, .. } = settings;
+        let Settings { listen, announce, bootstrap: places, known, connections, timings, .. } = settings;
         for address in listen {
             let failed = |why| NetError::Listen { address: address.clone(), why };
             transport::probe(&address).map_err(|error| failed(error.to_string()))?;
@@ -83,6 +86,12 @@ impl Task {
         let mut bootstrap = Bootstrap::new();
         for address in places {
             bootstrap.add(address, &me, now);
+        }
+        let mut book = Book::new(me);
+        for address in known {
+            if let Some(peer) = strip_peer(&address).1.as_ref().and_then(kernel_peer) {
+                book.remembered(peer, &address, now);
+            }
         }
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (outbox, events) = Outbox::new();
@@ -100,7 +109,7 @@ impl Task {
             outbox,
             tallies: Tallies::clone(&tallies),
             roster: Roster::new(),
-            book: Book::new(me),
+            book,
             bootstrap,
             dials: HashMap::new(),
             asked: Asked::new(),
@@ -169,6 +178,13 @@ impl Task {
             }
             // Whoever asked may have gone.
             Command::Peers { answer } => drop(answer.send(self.roster.snapshot(Instant::now()))),
+            Command::Known { answer } => {
+                let known = self.book.all().into_iter().take(KNOWN);
+                let known = known.flat_map(|(peer, places)| {
+                    places.into_iter().map(move |place| with_peer(&place, &peer)).collect::<Vec<_>>()
+                });
+                drop(answer.send(known.collect()));
+            }
             Command::Addresses { answer } => {
                 let addresses = self.own_addresses();
                 drop(answer.send(addresses.iter().map(|address| with_peer(address, &self.me)).collect()));
@@ -269,8 +285,8 @@ impl Task {
     fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {
         for (address, error) in notices {
             match &error {
-                Some(error) => tracing::warn!(%address, %error, "a bootstrap peer does not answer; trying on"),
-                None => tracing::info!(%address, "a bootstrap peer answers now"),
+                Some(error) => tracing::debug!(%address, %error, "a bootstrap peer does not answer; trying on"),
+                None => tracing::debug!(%address, "a bootstrap peer answers now"),
             }
             self.outbox.must(Event::Bootstrap { address, error });
         }

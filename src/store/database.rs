@@ -12,7 +12,7 @@ use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase as _, RepairSession, TableDefinition, TableHandle as _,
 };
 
-use crate::kernel::id::{Incarnation, MeshId, PeerId};
+use crate::kernel::id::{MeshId, PeerId};
 
 use super::dir::{HeldDir, remove_leftover};
 use super::error::StoreError;
@@ -71,17 +71,49 @@ pub(super) fn open(path: &Path, owner: &Owner) -> Result<Database, StoreError> {
     });
     match only_read {
         Ok(checked) => checked?,
-        Err(redb::Error::RepairAborted) => {}
+        Err(redb::Error::RepairAborted) => recover(path, owner)?,
         Err(error) => return Err(StoreError::database("opening the database", path, error)),
     }
+    open_checked(path, path, owner)
+}
+
+/// Opens the file `at`, which is, or is a copy of, the database `path`.
+fn open_checked(at: &Path, path: &Path, owner: &Owner) -> Result<Database, StoreError> {
     let opened = contained(path, || {
-        let database = builder().set_check_integrity_on_open(true).set_repair_callback(rolled_back).open(path)?;
+        let database = builder().set_check_integrity_on_open(true).set_repair_callback(rolled_back).open(at)?;
         let checked = check(path, &database.begin_read()?, owner);
         Ok((database, checked))
     });
     let (database, checked) = opened.map_err(|error| StoreError::database("opening the database", path, error))?;
     checked?;
     Ok(database)
+}
+
+/// Brings a database that was not closed to its last commit: a copy of it, which then takes its place, since the engine
+/// writes before it knows whether it can. Where there is no room for a copy, the file itself.
+fn recover(path: &Path, owner: &Owner) -> Result<(), StoreError> {
+    let copy = path.with_extension("redb.recovering");
+    let failed = |error| StoreError::file("recovering the database", path, error);
+    remove_leftover(&copy).map_err(failed)?;
+    if let Err(error) = fs::copy(path, &copy) {
+        // Already without a copy; what is there of it is in the way.
+        let _ = fs::remove_file(&copy);
+        let full = matches!(failed(error), StoreError::Full { .. });
+        tracing::warn!(
+            "the database is recovered in its place{}",
+            if full { ": there is no room for a copy" } else { "" }
+        );
+        return Ok(());
+    }
+    let recovered = open_checked(&copy, path, owner).and_then(|database| {
+        contained(path, || Ok(database.close()?))
+            .map_err(|error| StoreError::database("recovering the database", path, error))?;
+        fs::File::open(&copy).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&copy, path)).map_err(failed)
+    });
+    if recovered.is_err() {
+        let _ = fs::remove_file(&copy);
+    }
+    recovered
 }
 
 /// Closes a database, if there is one. Nothing depends on it but how fast the next opening is.
@@ -92,32 +124,12 @@ pub(super) fn close(path: &Path, database: Option<Database>) {
     }
 }
 
-/// Writes a new incarnation, durable when this returns.
-pub(super) fn write_incarnation(database: &Database, incarnation: Incarnation) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert("incarnation", incarnation.0.to_be_bytes().as_slice())?;
-    Ok(transaction.commit()?)
-}
-
-/// The incarnation that this database's entries are written under.
-pub(super) fn read_incarnation(database: &Database) -> Result<Incarnation, redb::Error> {
-    let transaction = database.begin_read()?;
-    let kept = transaction.open_table(META)?.get("incarnation")?;
-    let number = kept.and_then(|bytes| bytes.value().try_into().ok()).map(u64::from_be_bytes);
-    number.map(Incarnation).ok_or_else(|| redb::Error::Corrupted("it names no incarnation".to_owned()))
-}
-
-pub(super) fn random_incarnation() -> Result<Incarnation, StoreError> {
-    getrandom::u64().map(Incarnation).map_err(|error| StoreError::Random(error.to_string()))
-}
-
 /// Makes a database under another name first, so that one with its own name is always whole.
 fn make(dir: &HeldDir, path: &Path, owner: &Owner) -> Result<Database, StoreError> {
     let unfinished = dir.path().join(UNFINISHED);
     let failed = |error| StoreError::file("making the database", path, error);
     remove_leftover(&unfinished).map_err(failed)?;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(failed)?;
-    let incarnation = random_incarnation()?;
     let made = (|| {
         let database = builder().create(&unfinished)?;
         let transaction = database.begin_write()?;
@@ -126,7 +138,6 @@ fn make(dir: &HeldDir, path: &Path, owner: &Owner) -> Result<Database, StoreErro
             meta.insert("layout", LAYOUT.to_be_bytes().as_slice())?;
             meta.insert("mesh", owner.mesh.0.as_slice())?;
             meta.insert("peer", owner.peer.public_key().as_slice())?;
-            meta.insert("incarnation", incarnation.0.to_be_bytes().as_slice())?;
             transaction.open_table(ENTRIES)?;
             transaction.open_table(PLACES)?;
         }

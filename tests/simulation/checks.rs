@@ -18,6 +18,8 @@ const CALM: u64 = 5_000;
 /// What there is to say of a run that went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
+    /// When all nodes first took part, in virtual milliseconds; nothing where that was only after the last trouble.
+    pub(crate) formed_at: Option<u64>,
     /// When the mesh came to rest, after how long since the last trouble, in virtual milliseconds.
     pub(crate) rested_at: u64,
     pub(crate) rested_after: u64,
@@ -39,6 +41,11 @@ pub(crate) struct Outcome {
 pub(crate) fn run(scenario: &Scenario, seed: u64) -> Result<(Outcome, World<'_>), String> {
     let mut world = World::new(scenario, seed);
     let deadline = world.last_trouble + scenario.rest_within;
+    while world.formed_at.is_none() && world.now < world.last_trouble && world.violations.is_empty() {
+        world.run_until((world.now + LOOK / 10).min(world.last_trouble));
+        let all_active = world.kernels().filter(|(_, kernel)| kernel.is_active()).count() == world.hosts.len();
+        world.formed_at = all_active.then_some(world.now);
+    }
     world.run_until(world.last_trouble);
     let mut unrest = world.unrest();
     while unrest.is_some() && world.now < deadline && world.violations.is_empty() {
@@ -47,6 +54,8 @@ pub(crate) fn run(scenario: &Scenario, seed: u64) -> Result<(Outcome, World<'_>)
     }
     let (rested_at, wakes) = (world.now, world.counts.wakes);
     if unrest.is_none() {
+        // Who is heard is the same everywhere only where presences arrive.
+        world.is_rough = false;
         let before = world.hosts[0].process.as_ref().map(|process| process.kernel.heads());
         world.run_until(world.now + CALM);
         let after = world.hosts[0].process.as_ref().map(|process| process.kernel.heads());
@@ -230,6 +239,7 @@ impl World<'_> {
             self.jobs.iter().filter(|job| state(&job.id) == Some(wanted)).count()
         };
         Outcome {
+            formed_at: self.formed_at,
             rested_at,
             rested_after: rested_at - self.last_trouble,
             entries: self.written.len(),

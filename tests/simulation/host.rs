@@ -131,6 +131,8 @@ pub(crate) struct Process {
     pub(crate) inbox: VecDeque<Input>,
     /// When it is to be woken: what it asked for by its own clock, and when that is.
     pub(crate) wake: Option<(u64, u64)>,
+    /// A second of its forward clock, and how often it was woken in it.
+    pub(crate) wakes: (u64, u64),
     /// Which boot of each peer it is connected to.
     pub(crate) seen: BTreeMap<usize, u64>,
     /// Requests on their way, and to whom.
@@ -189,6 +191,7 @@ impl Process {
             busy_until: now,
             inbox: VecDeque::new(),
             wake: None,
+            wakes: (0, 0),
             seen: BTreeMap::new(),
             asked: BTreeMap::new(),
             serving: BTreeMap::new(),

@@ -54,11 +54,11 @@ impl World<'_> {
 
     fn delay(&mut self) -> u64 {
         let delay = self.chance.within(self.scenario.network.delay);
-        if self.chance.permille(self.scenario.network.late) { 20 * delay } else { delay }
+        if self.is_rough && self.chance.permille(self.scenario.network.late) { 20 * delay } else { delay }
     }
 
     fn is_lost(&mut self) -> bool {
-        self.chance.permille(self.scenario.network.lost)
+        self.is_rough && self.chance.permille(self.scenario.network.lost)
     }
 
     fn look_within(&mut self, host: usize, peer: usize, range: (u64, u64)) {
@@ -125,6 +125,8 @@ impl World<'_> {
         }
         if there.is_some() {
             self.give(host, boot, Input::Connected(id));
+            // A connection opens for both at once; only its end is noticed by each for itself.
+            self.plan(self.now, Event::Look(peer, host));
         }
     }
 
@@ -154,7 +156,7 @@ impl World<'_> {
         if !self.is_lost() {
             self.plan(at, Event::Gossip { to, via, message: message.clone() });
         }
-        if self.chance.permille(self.scenario.network.doubled) {
+        if self.is_rough && self.chance.permille(self.scenario.network.doubled) {
             let again = at + 20 * self.delay();
             self.plan(again, Event::Gossip { to, via, message: message.clone() });
         }

@@ -121,7 +121,7 @@ impl Scenario {
             slots: (1, 4),
             work: Work {
                 tasks,
-                between: (6_000, 36_000),
+                between: (20_000, 50_000),
                 takes: (200, 8_000),
                 discovered: 300,
                 labelled: 200,
@@ -167,7 +167,7 @@ impl Scenario {
             network: Network { delay: (1, 60), late: 20, lost: 50, doubled: 50, undiscovered: 200, ..calm.network },
             hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000 },
             faults: Faults {
-                between: (3_000, 60_000),
+                between: (3_000, 70_000),
                 partitions: 2,
                 apart: (1_000, 25_000),
                 kills: nodes / 3,
@@ -180,6 +180,27 @@ impl Scenario {
             },
             rest_within: 300_000,
             ..calm
+        }
+    }
+
+    /// Everything goes wrong all the time.
+    pub(crate) const fn hopeless(name: &'static str, nodes: usize, tasks: usize) -> Self {
+        let rough = Self::rough(name, nodes, tasks);
+        Self {
+            work: Work { takes: (200, 20_000), ..rough.work },
+            network: Network { lost: 200, late: 50, doubled: 200, page: 8, ..rough.network },
+            hosts: Hosts { disk: (0, 80), drift: 20_000, ..rough.hosts },
+            faults: Faults {
+                between: (1_000, 120_000),
+                partitions: 6,
+                kills: nodes * 2,
+                vanishings: nodes,
+                leavings: nodes,
+                stalls: nodes * 2,
+                jumps: nodes * 2,
+                ..rough.faults
+            },
+            ..rough
         }
     }
 

@@ -20,6 +20,8 @@ use super::work::{self, Job, Origin};
 
 /// How long a node that was asked to go may take.
 const GOING: u64 = 10_000;
+/// More wakes than this in a second are a loop that turns without end: nothing in a node is due so often.
+const MAX_WAKES: u64 = 200;
 /// After how long a person without an answer asks another node.
 const PATIENCE: u64 = 5_000;
 
@@ -36,10 +38,14 @@ pub(crate) struct World<'a> {
     pub(crate) links: Vec<Vec<usize>>,
     /// Whom each host passes gossip on to; computed again when connections change.
     pub(crate) overlay: Option<Vec<Vec<usize>>>,
+    /// Whether messages suffer at all: not any more in the calm at the end.
+    pub(crate) is_rough: bool,
     pub(crate) jobs: Vec<Job>,
     pub(crate) acknowledged: BTreeSet<usize>,
     /// No fault and no new task comes after this time.
     pub(crate) last_trouble: u64,
+    /// When all nodes first took part.
+    pub(crate) formed_at: Option<u64>,
     /// Every entry that ever was on a disk, by its author's numbering.
     pub(crate) written: BTreeMap<(Author, u64), Arc<Entry>>,
     pub(crate) runs: Vec<RunRecord>,
@@ -166,10 +172,12 @@ impl<'a> World<'a> {
             by_peer: hosts.iter().enumerate().map(|(number, host)| (host.peer, number)).collect(),
             links: super::network::links(scenario, seed),
             overlay: None,
+            is_rough: true,
             hosts,
             jobs,
             acknowledged: BTreeSet::new(),
             last_trouble: 0,
+            formed_at: None,
             written: BTreeMap::new(),
             runs: Vec::new(),
             counts: Counts::default(),
@@ -360,6 +368,12 @@ impl<'a> World<'a> {
             return;
         }
         process.wake = None;
+        let second = mono / 1000;
+        process.wakes = if process.wakes.0 == second { (second, process.wakes.1 + 1) } else { (second, 1) };
+        if process.wakes.1 > MAX_WAKES {
+            let status = process.kernel.status();
+            self.violation(format!("host {number} wakes again and again for nothing: {status}"));
+        }
         self.counts.wakes += 1;
         self.give(number, boot, Input::Wake);
     }
@@ -489,10 +503,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The entries on all disks.
-    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        let all: BTreeMap<Cid, _> =
-            self.hosts.iter().flat_map(|host| &host.disk.kept).map(|entry| (entry.cid(), entry.clone())).collect();
-        all.into_values().collect()
+    /// The entries on all disks, by id.
+    pub(crate) fn entries(&self) -> BTreeMap<Cid, Arc<Entry>> {
+        self.hosts.iter().flat_map(|host| &host.disk.kept).map(|entry| (entry.cid(), entry.clone())).collect()
     }
 }

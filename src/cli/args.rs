@@ -1,0 +1,252 @@
+//! The words of the command line, as clap reads them. What they mean is settled in [`super::settings`] and in the
+//! room of each command; a command is here only when it works.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::settings::{self, Executor, Isolation};
+use crate::forge::GitSource;
+
+const AFTER_HELP: &str = "\
+Settings come from flags, then RUNMESH_* environment variables, then a TOML file, then defaults.
+Exit status: 0 done, 1 it failed, 2 usage or settings, 3 no node answers at that data directory.
+
+See it at work:   runmesh demo
+Start a node:     runmesh node run --source git:PATH";
+
+/// A leaderless mesh that runs GitHub Actions work on machines you own.
+#[derive(Debug, Parser)]
+#[command(name = "runmesh", version, after_help = AFTER_HELP, propagate_version = true, max_term_width = 110)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    #[command(flatten)]
+    pub(super) global: Global,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(super) struct Global {
+    /// Where the node keeps its identity, database and logs [env: RUNMESH_DATA_DIR] [default:
+    /// ~/.local/share/runmesh]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Settings file [env: RUNMESH_CONFIG] [default: ~/.config/runmesh/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// For people (table) or for programs (json) [env: RUNMESH_OUTPUT] [default: table]
+    #[arg(long, global = true, value_name = "FORM", hide_possible_values = true)]
+    pub(super) output: Option<Output>,
+}
+
+/// In what form results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run this host's node
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Make a mesh, invite to it, join one
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// See what the node on this host knows
+    Inspect(InspectArguments),
+    /// Submit and cancel tasks, read their logs
+    #[command(subcommand)]
+    Tasks(TasksCommand),
+    /// Watch three nodes on this machine discover, agree, run and survive
+    Demo(DemoArguments),
+    /// Check what this host needs to run a node
+    Doctor,
+    /// Print the completion script of a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Run the node until SIGINT or SIGTERM; in an empty data directory it makes a mesh of one
+    Run(Box<RunArguments>),
+}
+
+#[derive(Debug, Default, Args)]
+pub(super) struct RunArguments {
+    /// Address to listen on, such as /ip4/0.0.0.0/tcp/4477; may be repeated [env: RUNMESH_LISTEN]
+    #[arg(long, value_name = "MULTIADDR", value_parser = settings::multiaddr)]
+    pub(super) listen: Vec<String>,
+    /// Address of a node to begin with, besides those of the ticket; may be repeated [env: RUNMESH_BOOTSTRAP]
+    #[arg(long, value_name = "MULTIADDR", value_parser = settings::multiaddr)]
+    pub(super) bootstrap: Vec<String>,
+    /// Where workflows come from: git:PATH, a git repository or a folder of them, or git:NAME=PATH to name it alike on
+    /// all hosts; may be repeated [env: RUNMESH_SOURCES]
+    #[arg(long = "source", value_name = "SPEC", value_parser = settings::source)]
+    pub(super) sources: Vec<GitSource>,
+    /// Most tasks at once, 0 to 1024; 0 takes part without running any [env: RUNMESH_MAX_RUNNERS] [default: half of
+    /// the processors]
+    #[arg(long, value_name = "N", value_parser = settings::runners)]
+    pub(super) max_runners: Option<u32>,
+    /// What executes workflows: act, or none [env: RUNMESH_EXECUTOR] [default: act]
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
+    pub(super) executor: Option<Executor>,
+    /// What keeps a task away from the host: bwrap, or none where you trust all sources [env: RUNMESH_ISOLATION]
+    /// [default: bwrap]
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
+    pub(super) isolation: Option<Isolation>,
+    /// What `runs-on` may ask of this host besides its own labels; !L takes one of those away; may be repeated [env:
+    /// RUNMESH_LABELS]
+    #[arg(long = "label", value_name = "L", value_parser = settings::label)]
+    pub(super) labels: Vec<String>,
+    /// The `act` program [env: RUNMESH_ACT] [default: the one on PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(super) act: Option<PathBuf>,
+    /// Seconds between two looks at a source, 1 to 86400 [env: RUNMESH_INTERVAL] [default: 60]
+    #[arg(long, value_name = "S", value_parser = settings::interval)]
+    pub(super) interval: Option<u64>,
+    /// On SIGINT or SIGTERM, finish what runs instead of giving it to other nodes; a second signal stops at once [env:
+    /// RUNMESH_DRAIN]
+    #[arg(long)]
+    pub(super) drain: bool,
+    /// Stop as if by SIGTERM when standard input ends: whoever started this node is gone then.
+    #[arg(long, hide = true)]
+    pub(super) stop_with_parent: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MeshCommand {
+    /// Make a mesh with this host as its founder
+    Init,
+    /// Print a ticket by which one host may join; the node must run
+    Invite {
+        /// How long the ticket admits somebody, such as 30m, 1h or 2d
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = settings::duration)]
+        ttl: std::time::Duration,
+    },
+    /// Make this host a member of the mesh that the ticket is from
+    Join {
+        /// What `runmesh mesh invite` printed
+        ticket: String,
+    },
+    /// Who may take part
+    Members,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArguments {
+    #[command(subcommand)]
+    pub(super) view: View,
+    /// Look again every second
+    #[arg(long, global = true)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum View {
+    /// How the node and the mesh stand
+    Status,
+    /// The other members and what they offer
+    Peers,
+    /// All tasks, or everything about one
+    Tasks {
+        /// A task's id, or the beginning of one
+        id: Option<String>,
+    },
+    /// What waits to be run, the next first
+    Queue,
+    /// The Merkle clock: heads, chains, latest entries
+    Clock {
+        /// How many of the latest entries to show
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        last: u32,
+    },
+    /// What this host executes now
+    Runners,
+    /// Where workflows come from, and who is on duty for it
+    Sources,
+    /// What happened lately; with --watch, what happens
+    Events {
+        /// How many of the latest events to begin with
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        last: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TasksCommand {
+    /// Have the mesh run a workflow now
+    Submit {
+        /// The repository's name as `inspect tasks` shows it, or a local one's path
+        repository: String,
+        /// The workflow file in it, such as .github/workflows/ci.yml
+        path: String,
+        /// A `workflow_dispatch` input; may be repeated
+        #[arg(long = "input", value_name = "K=V", value_parser = settings::input)]
+        inputs: Vec<(String, String)>,
+        /// 1 (least) to 10 (most urgent); by the workflow's tags when absent
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+        priority: Option<u32>,
+    },
+    /// End a task
+    Cancel {
+        /// The task's id, or the beginning of one
+        id: String,
+    },
+    /// Print what a task wrote on this host
+    Logs {
+        /// The task's id, or the beginning of one
+        id: String,
+        /// Go on until the task ends
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    /// Your own git repositories, or folders of them; without any, the demo makes sample repositories
+    pub(super) paths: Vec<PathBuf>,
+    /// The `act` program [default: the one on PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(super) act: Option<PathBuf>,
+    /// Keep the repositories, data directories and logs, and say where they are
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_command_and_flag_explains_itself() {
+        fn check(command: &clap::Command, name: &str) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{name}: {} has no help", argument.get_id());
+            }
+            for command in command.get_subcommands() {
+                let name = format!("{name} {}", command.get_name());
+                assert!(command.get_about().is_some(), "{name} has no help");
+                check(command, &name);
+            }
+        }
+
+        check(&Arguments::command(), "runmesh");
+    }
+}

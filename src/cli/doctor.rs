@@ -1,0 +1,107 @@
+//! `runmesh doctor`: whether this host has what a node needs, found out by trying, and what to do where it has not.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::process::Command;
+
+use super::args::Output;
+use super::failure::Failure;
+use super::screen::{Cell, Paint, Screen, count, say, say_json};
+use super::settings::Place;
+use crate::control::{Client, ControlError};
+use crate::runner::{Capabilities, Settings};
+use crate::store::{DataDir, StoreError};
+
+/// How long a program may take to say its version.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// One thing that a node needs.
+#[derive(Debug, Serialize)]
+struct Check {
+    what: &'static str,
+    /// Why a node needs it.
+    #[serde(rename = "for")]
+    purpose: &'static str,
+    ok: bool,
+    /// What was found; else what is wrong and what to do.
+    found: String,
+}
+
+impl Check {
+    fn new(what: &'static str, purpose: &'static str, found: Result<String, String>) -> Self {
+        Self { what, purpose, ok: found.is_ok(), found: found.unwrap_or_else(|wrong| wrong) }
+    }
+}
+
+/// Checks this host. Exit status 1 when something is missing.
+pub(super) async fn run(place: &Place) -> Result<(), Failure> {
+    let runner = Capabilities::probe(&Settings::new(std::env::temp_dir())).await;
+    let checks = [
+        Check::new("git", "reading repositories", git().await),
+        Check::new(
+            "act",
+            "running workflows",
+            runner.act.map(|act| format!("{}, {}", act.version, act.path.display())),
+        ),
+        Check::new("bubblewrap", "keeping tasks away from this host", runner.bwrap),
+        Check::new("data directory", "identity, database, logs", data_dir(place)),
+        Check::new("node", "everything else", node(place).await),
+    ];
+    match place.output {
+        Output::Json => say_json(&checks, false)?,
+        Output::Table => say(&table(Screen::stdout(), &checks))?,
+    }
+    match checks.iter().filter(|check| !check.ok).count() {
+        0 => Ok(()),
+        missing => Err(Failure::failed(format!("{} of {} not in order", missing, count(checks.len(), "check")))
+            .hint("the table says what to do; what runs no tasks itself needs neither act nor bubblewrap")),
+    }
+}
+
+fn table(screen: Screen, checks: &[Check]) -> String {
+    let row = |check: &Check| {
+        let (paint, word) = if check.ok { (Paint::Good, "ok") } else { (Paint::Bad, "missing") };
+        [Cell::painted(paint, word), check.what.into(), check.purpose.into(), check.found.as_str().into()]
+    };
+    screen.table(["", "what", "for", "found"], checks.iter().map(row).collect(), &["", "what"])
+}
+
+async fn git() -> Result<String, String> {
+    let mut command = Command::new("git");
+    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(PROBE, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        Ok(Ok(output)) => Err(format!("`git --version` ended with {}; install git anew", output.status)),
+        Ok(Err(error)) => Err(format!("`git` does not start ({error}); install it, and see that it is on PATH")),
+        Err(_) => Err(format!("`git --version` took longer than {} s", PROBE.as_secs())),
+    }
+}
+
+fn data_dir(place: &Place) -> Result<String, String> {
+    let path = place.data_dir.display();
+    match DataDir::open(&place.data_dir) {
+        Err(StoreError::NoDirectory { .. }) => Ok(format!("{path}, made at the first start")),
+        Err(error) => Err(error.to_string()),
+        Ok(dir) => match dir.membership() {
+            Ok(Some(membership)) => Ok(format!("{path}, of mesh {}", membership.mesh)),
+            Ok(None) => Ok(format!("{path}, of no mesh yet")),
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+/// That none runs is in order: it can be started.
+async fn node(place: &Place) -> Result<String, String> {
+    let status = match Client::connect(&place.data_dir).await {
+        Ok(client) => client.status().await,
+        Err(ControlError::NoNode { .. }) => {
+            return Ok(format!("not running; start it with `runmesh node run{}`", place.flag()));
+        }
+        Err(error) => Err(error),
+    };
+    status
+        .map(|status| format!("running as process {}, version {}", status.pid, status.version))
+        .map_err(|error| error.to_string())
+}

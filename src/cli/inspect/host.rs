@@ -1,0 +1,174 @@
+//! The node, its neighbours, its clock, what it runs and where that comes from.
+
+use super::super::screen::{
+    Cell, Paint, Screen, ago, count, facts, short_entry, short_hash, short_peer, short_task, span, workflow,
+};
+use crate::control::proto::{Clock, ClockEntry, Peer, Runner, Source, Status};
+
+/// How the node and the mesh stand.
+pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
+    let others = status.members.saturating_sub(1);
+    let heard = match others {
+        0 => "this node is its only member".to_owned(),
+        _ => format!("{} of {} heard", status.peers, count(others, "other member")),
+    };
+    let waiting = match status.quarantined {
+        0 => String::new(),
+        number => format!(", {number} wait for their parents"),
+    };
+    let heads: Vec<&str> = status.heads.iter().map(|head| short_entry(head)).collect();
+    let heads = format!("{} ({})", count(status.heads.len(), "head"), heads.join(", "));
+    let entries = if status.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", status.entries) };
+    let tasks: Vec<String> = status
+        .tasks
+        .iter()
+        .filter(|(_, number)| **number > 0)
+        .map(|(state, number)| format!("{number} {state}"))
+        .collect();
+    let runners = status.runners.unwrap_or_default();
+    let draining =
+        if status.draining { screen.paint(Paint::Warn, ", draining: claims nothing more") } else { String::new() };
+    facts(
+        screen,
+        &[
+            ("node", screen.paint(Paint::Strong, &status.peer_id)),
+            ("mesh", format!("{}\n{heard}", status.mesh_id)),
+            ("listens", status.listen.join("\n")),
+            ("clock", format!("{entries}, {heads}, state {}{waiting}", short_hash(&status.state_hash))),
+            ("tasks", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") }),
+            ("runners", format!("{} of {} busy{draining}", runners.running, runners.max)),
+            ("labels", status.labels.join(", ")),
+            ("data", status.data_dir.clone()),
+            (
+                "process",
+                format!(
+                    "{}, up {}, version {}",
+                    status.pid,
+                    span(now.saturating_sub(status.started_ms)),
+                    status.version
+                ),
+            ),
+            ("warnings", screen.paint(Paint::Warn, &status.warnings.join("\n"))),
+        ],
+    )
+}
+
+/// The other members.
+pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
+    if peers.is_empty() {
+        return "no other members yet; `runmesh mesh invite` prints a ticket for one\n".to_owned();
+    }
+    let row = |peer: &Peer| {
+        let state = match (peer.connected, peer.heard_ago_ms, peer.draining) {
+            (true, _, true) => Cell::painted(Paint::Warn, "draining"),
+            (true, _, false) => Cell::painted(Paint::Good, "connected"),
+            (false, Some(_), _) => Cell::painted(Paint::Warn, "not connected"),
+            (false, None, _) => Cell::painted(Paint::Faint, "never heard"),
+        };
+        [
+            Cell::from(short_peer(&peer.peer_id)),
+            state,
+            peer.heard_ago_ms.map_or_else(|| "-".to_owned(), ago).into(),
+            peer.round_trip_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")).into(),
+            format!("{} of {}", peer.free, peer.slots).into(),
+            peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" ").into(),
+            peer.labels.join(", ").into(),
+            peer.addresses.first().cloned().unwrap_or_default().into(),
+        ]
+    };
+    let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
+    screen.table(columns, peers.iter().map(row).collect(), &["peer", "state", "heard", "round trip", "free"])
+}
+
+/// The Merkle clock.
+pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
+    let mut text = facts(
+        screen,
+        &[
+            ("heads", clock.heads.join("\n")),
+            ("entries", clock.entries.to_string()),
+            ("state", clock.state_hash.clone()),
+            (
+                "waiting",
+                if clock.quarantined == 0 { String::new() } else { format!("{} for their parents", clock.quarantined) },
+            ),
+        ],
+    );
+    let chain = |chain: &crate::control::proto::Chain| {
+        [Cell::from(short_peer(&chain.peer_id)), chain.incarnation.as_str().into(), chain.sequence.into()]
+    };
+    text.push('\n');
+    text.push_str(&screen.table(["author", "incarnation", "entries"], clock.vector.iter().map(chain).collect(), &[]));
+    if clock.latest.is_empty() {
+        return text;
+    }
+    let entry = |entry: &ClockEntry| {
+        let parents: Vec<&str> = entry.parents.iter().map(|parent| short_entry(parent)).collect();
+        [
+            Cell::from(short_entry(&entry.id)),
+            short_peer(&entry.peer_id).into(),
+            entry.sequence.into(),
+            ago(now.saturating_sub(entry.time_ms)).into(),
+            grouped(&entry.events).into(),
+            parents.join(" ").into(),
+        ]
+    };
+    let rows = clock.latest.iter().map(entry).collect();
+    text.push('\n');
+    text.push_str(&screen.table(
+        ["entry", "author", "number", "when", "events", "stands on"],
+        rows,
+        &["entry", "author", "when"],
+    ));
+    text
+}
+
+/// What this host executes now.
+pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
+    if runners.is_empty() {
+        return "nothing runs here now\n".to_owned();
+    }
+    let row = |runner: &Runner| {
+        [
+            Cell::from(short_task(&runner.task)),
+            workflow(&runner.repository, &runner.path).into(),
+            Cell::painted(Paint::Strong, &runner.state),
+            runner.attempt.into(),
+            span(now.saturating_sub(runner.started_ms)).into(),
+            format!("{} in {}", runner.executor, runner.isolation).into(),
+            runner.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()).into(),
+            runner.log.as_str().into(),
+        ]
+    };
+    let columns = ["task", "workflow", "state", "attempt", "for", "by", "process", "log"];
+    screen.table(columns, runners.iter().map(row).collect(), &["task", "state", "attempt", "for", "process"])
+}
+
+/// Where workflows come from.
+pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
+    if sources.is_empty() {
+        return "no sources; name one with `runmesh node run --source git:PATH`\n".to_owned();
+    }
+    let row = |source: &Source| {
+        let problem = source.problem.as_deref().unwrap_or_default();
+        [
+            Cell::from(if source.spec.is_empty() { "(another member's)" } else { &source.spec }),
+            source.key.as_str().into(),
+            source.duty.as_deref().map_or("-", short_peer).into(),
+            source.discovered_ago_ms.map_or_else(|| "not yet".to_owned(), ago).into(),
+            source.workflows.into(),
+            Cell::painted(Paint::Warn, problem),
+        ]
+    };
+    let columns = ["source", "name", "on duty", "looked", "tagged", "problem"];
+    screen.table(columns, sources.iter().map(row).collect(), &["on duty", "looked", "tagged"])
+}
+
+/// Words of which equal neighbours are counted: `introduce x4, claim`.
+fn grouped(words: &[String]) -> String {
+    let groups = words.chunk_by(|one, next| one == next).map(|group| match group.len() {
+        1 => group[0].clone(),
+        number => format!("{} x{number}", group[0]),
+    });
+    groups.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,102 @@
+//! Tasks as tables: all of them, one of them, and those that wait.
+
+use super::super::screen::{Cell, Paint, Screen, ago, facts, paint_of, short_peer, short_task, span, workflow};
+use crate::control::proto::{Queued, Task};
+
+/// All tasks, one a line.
+pub(super) fn list(screen: Screen, tasks: &[Task]) -> String {
+    if tasks.is_empty() {
+        return "no tasks yet; `runmesh inspect sources` shows where they come from\n".to_owned();
+    }
+    let row = |task: &Task| {
+        [
+            Cell::from(short_task(&task.id)),
+            workflow(&task.repository, &task.path).into(),
+            task.trigger.as_str().into(),
+            task.priority.into(),
+            state(task),
+            task.holder.as_deref().map_or("-", short_peer).into(),
+            attempt(task).into(),
+            task.duration_ms.map_or_else(|| "-".to_owned(), span).into(),
+        ]
+    };
+    let columns = ["task", "workflow", "trigger", "prio", "state", "holder", "attempt", "took"];
+    screen.table(columns, tasks.iter().map(row).collect(), &["task", "prio", "state", "holder", "attempt", "took"])
+}
+
+/// Everything about one task.
+pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
+    let word = task.conclusion.as_deref().map_or_else(|| task.state.clone(), |word| format!("{}: {word}", task.state));
+    let started = task.started_ms.map(|at| ago(now.saturating_sub(at)));
+    let inputs: Vec<String> = task.inputs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let holder = task.holder.as_ref().map(|holder| format!("{holder}, attempt {}", task.attempt));
+    let mut text = facts(
+        screen,
+        &[
+            ("task", screen.paint(Paint::Strong, &task.id)),
+            ("workflow", format!("{}  ({})", workflow(&task.repository, &task.path), task.name)),
+            ("commit", format!("{} of {}", task.commit, task.r#ref)),
+            ("trigger", format!("{} {}, as `{}`", task.trigger, task.occurrence, task.event)),
+            ("tags", task.tags.join(", ")),
+            ("priority", task.priority.to_string()),
+            ("needs", task.labels.join(", ")),
+            ("inputs", inputs.join("\n")),
+            ("limit", span(u64::from(task.time_limit_s) * 1000)),
+            ("state", screen.paint(paint(task), &word)),
+            ("holder", holder.unwrap_or_default()),
+            ("started", started.unwrap_or_default()),
+            ("took", task.duration_ms.map(span).unwrap_or_default()),
+            ("note", task.note.clone()),
+            ("anchor", task.anchor.clone()),
+        ],
+    );
+    if !task.ranking.is_empty() {
+        let row = |(place, rank): (usize, &crate::control::proto::Rank)| {
+            let last = if rank.last { "put last: it declined or lost it" } else { "" };
+            [
+                Cell::from(place + 1),
+                rank.peer_id.as_str().into(),
+                format!("{} of 256 bits", rank.distance).into(),
+                last.into(),
+            ]
+        };
+        let rows = task.ranking.iter().enumerate().map(row).collect();
+        text.push('\n');
+        text.push_str(&screen.table(["rank", "candidate", "distance", ""], rows, &["rank", "candidate"]));
+    }
+    text
+}
+
+/// What waits, the next first.
+pub(super) fn queue(screen: Screen, queue: &[Queued]) -> String {
+    if queue.is_empty() {
+        return "nothing waits\n".to_owned();
+    }
+    let row = |queued: &Queued| {
+        let task = queued.task.clone().unwrap_or_default();
+        let nearest = task.ranking.first().map_or("-", |rank| short_peer(&rank.peer_id)).to_owned();
+        [
+            Cell::from(queued.position),
+            short_task(&task.id).into(),
+            workflow(&task.repository, &task.path).into(),
+            task.priority.into(),
+            format!("{:.1}", queued.urgency).into(),
+            span(queued.waited_for_ms).into(),
+            nearest.into(),
+        ]
+    };
+    let columns = ["next", "task", "workflow", "prio", "urgency", "waits", "nearest"];
+    screen.table(columns, queue.iter().map(row).collect(), &["next", "task", "prio", "urgency", "waits"])
+}
+
+fn state(task: &Task) -> Cell {
+    Cell::painted(paint(task), task.conclusion.as_deref().unwrap_or(&task.state))
+}
+
+fn paint(task: &Task) -> Paint {
+    paint_of(task.conclusion.as_deref().unwrap_or(&task.state))
+}
+
+fn attempt(task: &Task) -> String {
+    if task.attempt == 0 { "-".to_owned() } else { task.attempt.to_string() }
+}

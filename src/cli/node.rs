@@ -1,0 +1,119 @@
+//! `runmesh node run`: the node itself, and what a person who starts one is told.
+
+use std::io::Read as _;
+
+use super::args::Output;
+use super::failure::Failure;
+use super::screen::{Paint, Screen, count, facts, say, say_json};
+use super::settings::{Executor, Isolation, NodeSettings, Place};
+use crate::daemon::{self, DaemonError, Started};
+use crate::forge::Spec;
+use crate::net::Multiaddr;
+use crate::runner;
+
+/// Runs the node until a signal or the control API ends it.
+pub(super) async fn run(place: &Place, settings: NodeSettings) -> Result<(), Failure> {
+    let (greeted, settings) = (settings.clone(), daemon_settings(settings)?);
+    let greet = |started: &Started| {
+        // A node goes on when nobody reads what it says.
+        let _ = match place.output {
+            Output::Json => say_json(&greeting_json(started), true),
+            Output::Table => say(&greeting(Screen::stdout(), place, &greeted, started)),
+        };
+    };
+    daemon::run(settings, greet).await.map_err(|error: DaemonError| Failure::of(&error))
+}
+
+/// Ends this process as SIGTERM does when its standard input ends.
+pub(super) fn stop_at_end_of_input() -> Result<(), Failure> {
+    let watch = || {
+        let mut ignored = [0; 256];
+        while matches!(std::io::stdin().read(&mut ignored), Ok(1..)) {}
+        let me = rustix::process::getpid();
+        // It can only fail for a process that does not exist.
+        let _ = rustix::process::kill_process(me, rustix::process::Signal::TERM);
+    };
+    // Not joined: it ends with the process, for which it waits.
+    let started = std::thread::Builder::new().name("end-of-input".to_owned()).spawn(watch);
+    started.map(drop).map_err(|error| Failure::failed("cannot start a thread").because(&error))
+}
+
+fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
+    let addresses = |texts: &[String]| -> Result<Vec<Multiaddr>, Failure> {
+        let parse = |text: &String| text.parse::<Multiaddr>();
+        texts
+            .iter()
+            .map(parse)
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::usage("not a multiaddr").because(&error))
+    };
+    Ok(daemon::Settings {
+        listen: addresses(&settings.listen)?,
+        bootstrap: addresses(&settings.bootstrap)?,
+        labels: settings.offered(runner::default_labels()),
+        max_runners: match settings.executor {
+            Executor::Act => settings.max_runners,
+            Executor::None => 0,
+        },
+        isolation: match settings.isolation {
+            Isolation::Bwrap => runner::Isolation::Bwrap,
+            Isolation::None => runner::Isolation::None,
+        },
+        data_dir: settings.data_dir,
+        sources: settings.sources,
+        act: settings.act,
+        drain: settings.drain,
+        discovery_interval: settings.interval,
+    })
+}
+
+/// What a person who starts a node sees.
+fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &Started) -> String {
+    let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("\n");
+    let tasks = match (settings.executor, settings.max_runners, started.impediments.is_empty()) {
+        (Executor::None, ..) | (_, 0, _) => "no tasks, as it was told".to_owned(),
+        (_, _, false) => screen.paint(Paint::Warn, &format!("no tasks: {}", started.impediments.join("; "))),
+        (_, most, true) => {
+            let labels: Vec<String> = settings.offered(runner::default_labels()).into_iter().collect();
+            let isolation = match settings.isolation {
+                Isolation::Bwrap => "each in a bubblewrap sandbox".to_owned(),
+                Isolation::None => screen.paint(Paint::Warn, "without any isolation"),
+            };
+            format!("{} at once, {isolation}\nfor runs-on: {}", count(most, "task"), labels.join(", "))
+        }
+    };
+    let sources = match settings.sources.is_empty() {
+        true => "none of its own; name some with --source git:PATH".to_owned(),
+        false => list(&mut settings.sources.iter().map(|source| Spec::Git(source.clone()).to_string())),
+    };
+    let mesh = match (started.founded, started.joining) {
+        (true, _) => format!("{}  made just now, this node is its first member", started.mesh),
+        (false, true) => format!("{}  waits for a member to admit it", started.mesh),
+        (false, false) => started.mesh.to_string(),
+    };
+    let text = facts(
+        screen,
+        &[
+            ("node", screen.paint(Paint::Strong, &started.peer)),
+            ("mesh", mesh),
+            ("listens", list(&mut started.listen.iter().map(ToString::to_string))),
+            ("runs", tasks),
+            ("sources", sources),
+            ("data", place.data_dir.display().to_string()),
+            ("invite", format!("runmesh mesh invite{}", place.flag())),
+            ("look", format!("runmesh inspect status{}", place.flag())),
+        ],
+    );
+    format!("{text}\n")
+}
+
+fn greeting_json(started: &Started) -> serde_json::Value {
+    serde_json::json!({
+        "peer_id": started.peer,
+        "mesh_id": started.mesh.to_string(),
+        "listen": started.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "founded": started.founded,
+        "joining": started.joining,
+        "impediments": started.impediments,
+    })
+}

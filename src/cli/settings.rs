@@ -1,0 +1,372 @@
+//! Settings: flags, then `RUNMESH_*`, then a TOML file, then defaults, turned once into what a command works with.
+//!
+//! A layer that names a list replaces the list of the layers below it. Every value is read by one function whichever
+//! layer it stands in; a bad one ends the command with exit status 2, naming the layer, the key and the value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::args::{Global, Output, RunArguments};
+use super::failure::Failure;
+use crate::forge::{GitSource, Spec, SpecError};
+use crate::net::Multiaddr;
+
+mod file;
+
+/// The most tasks that one host may be told to run at once.
+const MOST_RUNNERS: u32 = 1024;
+/// Where a node listens unless told otherwise: TCP and QUIC on one port, on all IPv4 addresses.
+const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4477", "/ip4/0.0.0.0/udp/4477/quic-v1"];
+/// Between two looks at a source, unless told otherwise.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// The longest a ticket may be good for.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// What every command needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Absolute.
+    pub(super) data_dir: PathBuf,
+    pub(super) output: Output,
+    /// No flag named it, so the next command finds it without one too.
+    usual: bool,
+}
+
+impl Place {
+    /// What to add to a command so that it finds this data directory: nothing, or a blank and a flag.
+    pub(super) fn flag(&self) -> String {
+        if self.usual { String::new() } else { format!(" --data-dir {}", self.data_dir.display()) }
+    }
+}
+
+/// What `node run` needs to know, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NodeSettings {
+    /// Absolute.
+    pub(super) data_dir: PathBuf,
+    /// Multiaddrs, at least one.
+    pub(super) listen: Vec<String>,
+    /// Multiaddrs.
+    pub(super) bootstrap: Vec<String>,
+    pub(super) sources: Vec<GitSource>,
+    /// 0 to 1024.
+    pub(super) max_runners: u32,
+    pub(super) executor: Executor,
+    pub(super) isolation: Isolation,
+    /// Lower case: labels besides those that the host has by itself and, after a `!`, those it shall not have.
+    pub(super) labels: Vec<String>,
+    /// Absolute; searched on PATH when absent.
+    pub(super) act: Option<PathBuf>,
+    /// Between two looks at a source.
+    pub(super) interval: Duration,
+    /// On a signal, finish what runs instead of handing it over.
+    pub(super) drain: bool,
+}
+
+/// What executes workflows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Executor {
+    /// The program `act`.
+    #[default]
+    Act,
+    /// Nothing: the node takes part and runs no task.
+    None,
+}
+
+/// What keeps a task away from the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Isolation {
+    /// bubblewrap.
+    #[default]
+    Bwrap,
+    /// Nothing.
+    None,
+}
+
+impl NodeSettings {
+    /// The labels that this host offers, when it has these by itself.
+    pub(super) fn offered(&self, own: BTreeSet<String>) -> BTreeSet<String> {
+        let mut labels = own;
+        for label in &self.labels {
+            match label.strip_prefix('!') {
+                Some(label) => labels.remove(label),
+                None => labels.insert(label.clone()),
+            };
+        }
+        labels
+    }
+}
+
+/// One layer of settings: what flags, the environment or a file say; absent where they say nothing.
+#[derive(Debug, Default, PartialEq)]
+struct Layer {
+    data_dir: Option<PathBuf>,
+    output: Option<Output>,
+    listen: Option<Vec<String>>,
+    bootstrap: Option<Vec<String>>,
+    sources: Option<Vec<GitSource>>,
+    max_runners: Option<u32>,
+    executor: Option<Executor>,
+    isolation: Option<Isolation>,
+    labels: Option<Vec<String>>,
+    act: Option<PathBuf>,
+    interval: Option<u64>,
+    drain: Option<bool>,
+}
+
+impl Layer {
+    /// What this layer says, and what the lower one says where it is silent.
+    fn over(self, lower: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(lower.data_dir),
+            output: self.output.or(lower.output),
+            listen: self.listen.or(lower.listen),
+            bootstrap: self.bootstrap.or(lower.bootstrap),
+            sources: self.sources.or(lower.sources),
+            max_runners: self.max_runners.or(lower.max_runners),
+            executor: self.executor.or(lower.executor),
+            isolation: self.isolation.or(lower.isolation),
+            labels: self.labels.or(lower.labels),
+            act: self.act.or(lower.act),
+            interval: self.interval.or(lower.interval),
+            drain: self.drain.or(lower.drain),
+        }
+    }
+
+    /// Paths that begin at no root begin at this folder.
+    fn below(mut self, folder: &Path) -> Self {
+        self.data_dir = self.data_dir.map(|path| folder.join(path));
+        self.act = self.act.map(|path| folder.join(path));
+        for source in self.sources.iter_mut().flatten() {
+            source.path = folder.join(&source.path);
+        }
+        self
+    }
+}
+
+/// The world that settings are read from, so that tests can bring their own.
+pub(super) struct World<'a> {
+    pub(super) environment: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The working directory.
+    pub(super) folder: PathBuf,
+    /// Processors that this process may use.
+    pub(super) processors: usize,
+}
+
+impl World<'_> {
+    /// This process's own.
+    pub(super) fn real() -> Result<Self, Failure> {
+        let folder = std::env::current_dir()
+            .map_err(|error| Failure::failed("cannot tell the working directory").because(&error))?;
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self { environment: &|name| std::env::var_os(name), folder, processors })
+    }
+
+    /// A variable that is set to something.
+    fn variable(&self, name: &str) -> Option<OsString> {
+        (self.environment)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A variable as text.
+    fn text(&self, name: &str) -> Result<Option<String>, Failure> {
+        let value = self.variable(name).map(OsString::into_string).transpose();
+        value.map_err(|value| Failure::usage(format!("the environment's {name}={value:?} is not UTF-8 text")))
+    }
+
+    /// A folder of the XDG base directory specification: the variable's when it is absolute, else below HOME.
+    fn base(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
+        let xdg = self.variable(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+        xdg.or_else(|| Some(PathBuf::from(self.variable("HOME")?).join(below_home)))
+    }
+}
+
+/// The settings that every command needs.
+pub(super) fn place(global: &Global, world: &World) -> Result<Place, Failure> {
+    settle(layers(global, None, world)?, global, world)
+}
+
+/// The settings that `node run` needs.
+pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result<(Place, NodeSettings), Failure> {
+    let mut layer = layers(global, Some(run), world)?;
+    let taken = std::mem::take(&mut layer);
+    let half = u32::try_from(world.processors / 2).unwrap_or(MOST_RUNNERS).clamp(1, MOST_RUNNERS);
+    let settings = NodeSettings {
+        data_dir: PathBuf::new(),
+        listen: taken.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(str::to_owned).to_vec()),
+        bootstrap: taken.bootstrap.unwrap_or_default(),
+        sources: taken.sources.unwrap_or_default(),
+        max_runners: taken.max_runners.unwrap_or(half),
+        executor: taken.executor.unwrap_or_default(),
+        isolation: taken.isolation.unwrap_or_default(),
+        labels: taken.labels.unwrap_or_default(),
+        act: taken.act,
+        interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
+        drain: taken.drain.unwrap_or_default(),
+    };
+    let place = settle(Layer { data_dir: taken.data_dir, output: taken.output, ..Layer::default() }, global, world)?;
+    Ok((place.clone(), NodeSettings { data_dir: place.data_dir, ..settings }))
+}
+
+fn settle(layer: Layer, global: &Global, world: &World) -> Result<Place, Failure> {
+    let base = || Some(world.base("XDG_DATA_HOME", ".local/share")?.join("runmesh"));
+    let data_dir = layer.data_dir.or_else(base).ok_or_else(|| {
+        Failure::usage("no data directory: neither XDG_DATA_HOME nor HOME is set").hint("name one with --data-dir")
+    })?;
+    let usual = global.data_dir.is_none() && global.config.is_none();
+    Ok(Place { usual, data_dir, output: layer.output.unwrap_or_default() })
+}
+
+/// All layers, laid over each other.
+fn layers(global: &Global, run: Option<&RunArguments>, world: &World) -> Result<Layer, Failure> {
+    let flags = flags(global, run).below(&world.folder);
+    let environment = environment(world)?.below(&world.folder);
+    let named = global.config.clone().or_else(|| world.variable("RUNMESH_CONFIG").map(PathBuf::from));
+    let file = match named {
+        Some(path) => file::read(&world.folder.join(path))?,
+        None => match world.base("XDG_CONFIG_HOME", ".config").map(|base| base.join("runmesh/config.toml")) {
+            Some(path) if path.exists() => file::read(&path)?,
+            _ => Layer::default(),
+        },
+    };
+    Ok(flags.over(environment).over(file))
+}
+
+fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
+    let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let place = Layer { data_dir: global.data_dir.clone(), output: global.output, ..Layer::default() };
+    let Some(run) = run else { return place };
+    Layer {
+        listen: list(&run.listen),
+        bootstrap: list(&run.bootstrap),
+        sources: (!run.sources.is_empty()).then(|| run.sources.clone()),
+        max_runners: run.max_runners,
+        executor: run.executor,
+        isolation: run.isolation,
+        labels: list(&run.labels),
+        act: run.act.clone(),
+        interval: run.interval,
+        drain: run.drain.then_some(true),
+        ..place
+    }
+}
+
+fn environment(world: &World) -> Result<Layer, Failure> {
+    let one = |name: &str| world.text(name);
+    Ok(Layer {
+        data_dir: world.variable("RUNMESH_DATA_DIR").map(PathBuf::from),
+        output: value(one, "RUNMESH_OUTPUT", word)?,
+        listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
+        bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
+        sources: values(one, "RUNMESH_SOURCES", source)?,
+        max_runners: value(one, "RUNMESH_MAX_RUNNERS", runners)?,
+        executor: value(one, "RUNMESH_EXECUTOR", word)?,
+        isolation: value(one, "RUNMESH_ISOLATION", word)?,
+        labels: values(one, "RUNMESH_LABELS", label)?,
+        act: world.variable("RUNMESH_ACT").map(PathBuf::from),
+        interval: value(one, "RUNMESH_INTERVAL", interval)?,
+        drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
+    })
+}
+
+/// Reads one variable.
+fn value<T>(
+    text: impl Fn(&str) -> Result<Option<String>, Failure>,
+    name: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, Failure> {
+    let Some(text) = text(name)? else { return Ok(None) };
+    read(&text).map(Some).map_err(|why| Failure::usage(format!("the environment's {name}: `{text}` {why}")))
+}
+
+/// Reads one variable that holds a list, separated by commas.
+fn values<T>(
+    text: impl Fn(&str) -> Result<Option<String>, Failure>,
+    name: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<Vec<T>>, Failure> {
+    let item = |item: &str| read(item).map_err(|why| format!("has `{item}`, which {why}"));
+    value(text, name, |list| list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(item).collect())
+}
+
+/// Reads one of the words of a setting.
+fn word<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let words = T::value_variants().iter().filter_map(T::to_possible_value);
+        let words: Vec<String> = words.map(|word| word.get_name().to_owned()).collect();
+        format!("is not one of: {}", words.join(", "))
+    })
+}
+
+/// Reads a multiaddr.
+pub(super) fn multiaddr(text: &str) -> Result<String, String> {
+    match text.parse::<Multiaddr>() {
+        Ok(address) if !address.is_empty() => Ok(address.to_string()),
+        _ => Err("is not a multiaddr, such as /ip4/192.168.1.20/tcp/4477".to_owned()),
+    }
+}
+
+/// Reads where workflows come from. GitHub's are not read by this version.
+pub(super) fn source(text: &str) -> Result<GitSource, String> {
+    match text.parse() {
+        Ok(Spec::Git(source)) => Ok(source),
+        Ok(Spec::GithubOwner { .. } | Spec::GithubRepository { .. }) | Err(SpecError::Github(_)) => {
+            Err("is at GitHub, which this version does not read: clone it and write git:PATH".to_owned())
+        }
+        Err(SpecError::NoPath(_)) => Err("gives no path: write git:PATH".to_owned()),
+        Err(SpecError::Form(_)) => {
+            Err("is not git:PATH or git:NAME=PATH, a local git repository or a folder of them".to_owned())
+        }
+    }
+}
+
+/// Reads a number of tasks.
+pub(super) fn runners(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number <= MOST_RUNNERS);
+    number.ok_or_else(|| format!("is not a number from 0 to {MOST_RUNNERS}"))
+}
+
+/// Reads an interval in seconds.
+pub(super) fn interval(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=86_400).contains(number));
+    number.ok_or_else(|| "is not a number of seconds from 1 to 86400".to_owned())
+}
+
+/// Reads a `runs-on` label, after a `!` one to take away.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    let fits = |character: char| character.is_alphanumeric() || "-_.".contains(character);
+    let name = text.strip_prefix('!').unwrap_or(text);
+    if name.is_empty() || name.len() > 256 || !name.chars().all(fits) {
+        return Err("is not a label: letters, digits, `-`, `_` and `.`, at most 256 bytes".to_owned());
+    }
+    Ok(text.to_lowercase())
+}
+
+/// Reads a `workflow_dispatch` input.
+pub(super) fn input(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("is not KEY=VALUE".to_owned()),
+    }
+}
+
+/// Reads a time like 90s, 30m, 1h or 2d, from a second to a year.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let units = BTreeMap::from([('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)]);
+    let read = || {
+        let unit = units.get(&text.chars().next_back()?)?;
+        text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(*unit).map(Duration::from_secs)
+    };
+    let fits = |time: &Duration| !time.is_zero() && *time <= LONGEST;
+    read().filter(fits).ok_or_else(|| "is not a time from 1s to 365d, such as 30m, 1h or 2d".to_owned())
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "is not true or false".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

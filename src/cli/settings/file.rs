@@ -1,0 +1,179 @@
+//! The settings file: TOML, whose keys are the long flags with `_` for `-`, and lists in the plural.
+
+use std::path::Path;
+
+use toml::Value;
+
+use super::super::failure::Failure;
+use super::{Layer, interval, label, multiaddr, runners, source, word};
+
+/// The most bytes a settings file may have.
+const LARGEST: u64 = 1 << 20;
+/// The keys that a settings file may have.
+const KEYS: [&str; 12] = [
+    "data_dir",
+    "output",
+    "listen",
+    "bootstrap",
+    "sources",
+    "max_runners",
+    "executor",
+    "isolation",
+    "labels",
+    "act",
+    "interval",
+    "drain",
+];
+
+/// What the file at the path says. Paths in it begin at its own folder.
+///
+/// # Errors
+/// Exit status 2, naming the file and, where there is one, the key.
+pub(super) fn read(path: &Path) -> Result<Layer, Failure> {
+    let cannot = || format!("cannot read the settings file {}", path.display());
+    let size = path.metadata().map_err(|error| Failure::usage(cannot()).because(&error))?.len();
+    if size > LARGEST {
+        return Err(Failure::usage(format!("{}: it has {size} bytes, more than {LARGEST}", cannot())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(cannot()).because(&error))?;
+    let layer = parse(&text).map_err(|wrong| wrong.of(path))?;
+    Ok(layer.below(path.parent().unwrap_or(Path::new("/"))))
+}
+
+/// What is wrong with a file's text.
+#[derive(Debug, PartialEq)]
+struct Wrong {
+    what: String,
+    hint: Option<String>,
+}
+
+impl Wrong {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: None }
+    }
+
+    fn of(self, path: &Path) -> Failure {
+        let failure = Failure::usage(format!("the settings file {}: {}", path.display(), self.what));
+        match self.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Layer, Wrong> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        Wrong::new(format!("line {line} is not TOML: {}", error.message()))
+    })?;
+    let mut layer = Layer::default();
+    for (key, value) in &table {
+        let wrong = |why: String| Wrong::new(format!("`{key}` {why}"));
+        match key.as_str() {
+            "data_dir" => layer.data_dir = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "output" => layer.output = Some(string(value, word).map_err(wrong)?),
+            "listen" => layer.listen = Some(list(value, multiaddr).map_err(wrong)?),
+            "bootstrap" => layer.bootstrap = Some(list(value, multiaddr).map_err(wrong)?),
+            "sources" => layer.sources = Some(list(value, source).map_err(wrong)?),
+            "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
+            "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
+            "executor" => layer.executor = Some(string(value, word).map_err(wrong)?),
+            "isolation" => layer.isolation = Some(string(value, word).map_err(wrong)?),
+            "labels" => layer.labels = Some(list(value, label).map_err(wrong)?),
+            "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "drain" => layer.drain = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
+            _ => return Err(unknown(key)),
+        }
+    }
+    Ok(layer)
+}
+
+fn string<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    let text = value.as_str().ok_or("is not a \"string\"")?;
+    read(text).map_err(|why| format!("has `{text}`, which {why}"))
+}
+
+fn number<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    read(&value.as_integer().ok_or("is not a number")?.to_string())
+}
+
+fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let items = value.as_array().ok_or("is not a [\"list\", \"of strings\"]")?;
+    items.iter().map(|item| string(item, &read)).collect()
+}
+
+fn unknown(key: &str) -> Wrong {
+    let near = |known: &&&str| distance(key, known) <= 2;
+    let nearest = KEYS.iter().filter(near).min_by_key(|known| distance(key, known));
+    let hint = match nearest {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("there are: {}", KEYS.join(", ")),
+    };
+    Wrong { what: format!("`{key}` is no setting"), hint: Some(hint) }
+}
+
+/// Levenshtein's distance, in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        match parse(text) {
+            Ok(layer) => panic!("{text:?} was taken as {layer:?}"),
+            Err(wrong) => [wrong.what].into_iter().chain(wrong.hint).collect::<Vec<_>>().join("; "),
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = r#"
+            data_dir = "/d"
+            output = "json"
+            listen = ["/ip4/127.0.0.1/tcp/0"]
+            bootstrap = []
+            sources = ["git:/r", "git:s"]
+            max_runners = 3
+            executor = "none"
+            isolation = "none"
+            labels = ["GPU"]
+            act = "/a"
+            interval = 5
+            drain = true
+        "#;
+        let layer = parse(text).unwrap();
+        let keys: Vec<String> = text.parse::<toml::Table>().unwrap().keys().cloned().collect();
+        let mut known: Vec<&str> = KEYS.to_vec();
+        known.sort_unstable();
+        assert_eq!(keys, known);
+        assert_eq!(layer.sources.map(|sources| sources.len()), Some(2));
+        assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
+        assert_eq!(layer.bootstrap, Some(vec![]));
+        assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(complaint("max_runer = 1"), "`max_runer` is no setting; did you mean `max_runners`?");
+        assert!(complaint("colour = 1").starts_with("`colour` is no setting; there are: data_dir, output"));
+        assert_eq!(complaint("max_runners = 5000"), "`max_runners` is not a number from 0 to 1024");
+        assert_eq!(complaint("max_runners = \"2\""), "`max_runners` is not a number");
+        assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
+        assert_eq!(complaint("sources = \"git:/r\""), "`sources` is not a [\"list\", \"of strings\"]");
+        assert!(complaint("\n\nlisten = [").starts_with("line 3 is not TOML: "));
+    }
+}

@@ -1,0 +1,278 @@
+//! The commands as a person meets them, written as transcripts.
+//!
+//! A transcript is what a terminal would show: `$ runmesh …`, then what it prints, standard error lines after `! `, and
+//! at the end `[N]` when it ends with exit status N. `[..]` stands for anything within a line, a line `...` for any
+//! lines, and `[DIR]` for the folder that the test works in.
+
+#[path = "cli/terminal.rs"]
+mod terminal;
+
+use serde_json::Value;
+use terminal::{Node, Terminal};
+
+#[test]
+fn without_a_node_every_question_says_how_to_start_one() {
+    let terminal = Terminal::new();
+    for question in
+        ["inspect status", "inspect tasks", "mesh members", "mesh invite", "tasks cancel 12ab", "tasks logs 12ab"]
+    {
+        terminal.shows(&format!(
+            "$ runmesh {question} --data-dir [DIR]/node\n\
+             ! error: no node answers at [DIR]/node\n\
+             !   hint: start one with `runmesh node run --data-dir [DIR]/node`, or name another one with --data-dir\n\
+             [3]\n"
+        ));
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    let terminal = Terminal::new();
+    terminal.shows(
+        "
+$ runmesh
+! A leaderless mesh that runs GitHub Actions work on machines you own
+...
+[2]
+$ runmesh inspect everything
+! error: unrecognized subcommand 'everything'
+...
+[2]
+$ runmesh node run --source svn:/here
+! error: invalid value 'svn:/here' for '--source <SPEC>': is not git:PATH or git:NAME=PATH, a local git repository or a folder of them
+...
+[2]
+$ runmesh node run --source git:
+! error: invalid value 'git:' for '--source <SPEC>': gives no path: write git:PATH
+...
+[2]
+$ runmesh node run --listen localhost:80
+! error: invalid value 'localhost:80' for '--listen <MULTIADDR>': is not a multiaddr, such as /ip4/192.168.1.20/tcp/4477
+...
+[2]
+$ runmesh node run --max-runners many
+! error: invalid value 'many' for '--max-runners <N>': is not a number from 0 to 1024
+...
+[2]
+$ runmesh tasks submit api ci.yml --priority 11
+! error: invalid value '11' for '--priority <N>': 11 is not in 1..=10
+...
+[2]
+$ runmesh mesh invite --ttl soon
+! error: invalid value 'soon' for '--ttl <TIME>': is not a time from 1s to 365d, such as 30m, 1h or 2d
+...
+[2]
+",
+    );
+}
+
+#[test]
+fn help_shows_only_what_works() {
+    let help = Terminal::new().run(&["--help"]);
+    assert_eq!(help.status, 0);
+    for word in ["node", "mesh", "inspect", "tasks", "demo", "doctor", "completions"] {
+        assert!(help.stdout.contains(&format!("\n  {word} ")), "{word}: {}", help.stdout);
+    }
+    for word in ["github", "p2p-workflow", "reap", "revoke"] {
+        assert!(!help.stdout.contains(word), "{word}: {}", help.stdout);
+    }
+}
+
+#[test]
+fn a_bad_settings_file_is_named_with_its_key() {
+    let terminal = Terminal::new();
+    terminal.write("typo.toml", "max_runer = 3\n");
+    terminal.write("value.toml", "isolation = \"jail\"\n");
+    terminal.write("broken.toml", "listen = [\n\n\"/ip4\n");
+    terminal.shows(
+        "
+$ runmesh node run --config typo.toml
+! error: the settings file [DIR]/typo.toml: `max_runer` is no setting
+!   hint: did you mean `max_runners`?
+[2]
+$ runmesh inspect status --config value.toml
+! error: the settings file [DIR]/value.toml: `isolation` has `jail`, which is not one of: bwrap, none
+[2]
+$ runmesh doctor --config broken.toml
+! error: the settings file [DIR]/broken.toml: line 3 is not TOML: [..]
+[2]
+$ runmesh doctor --config none.toml
+! error: cannot read the settings file [DIR]/none.toml
+!   because: No such file or directory (os error 2)
+[2]
+",
+    );
+}
+
+#[test]
+fn a_bad_variable_is_named_with_its_value() {
+    let mut terminal = Terminal::new();
+    terminal.set("RUNMESH_OUTPUT", "xml");
+    terminal.shows(
+        "
+$ runmesh inspect status
+! error: the environment's RUNMESH_OUTPUT: `xml` is not one of: table, json
+[2]
+",
+    );
+}
+
+#[test]
+fn a_text_that_is_no_ticket_is_refused_before_anything_is_made() {
+    let terminal = Terminal::new();
+    terminal.shows(
+        "
+$ runmesh mesh join garbage --data-dir node
+! error: cannot use this ticket
+!   because: this is not a ticket: a ticket begins with `runmesh1`; copy all of what `runmesh mesh invite` printed
+[2]
+",
+    );
+    assert!(!terminal.path("node").exists());
+}
+
+#[test]
+fn a_mesh_is_made_once_in_a_data_directory() {
+    Terminal::new().shows(
+        "
+$ runmesh mesh init --data-dir [DIR]/a
+made mesh [..]
+this host is its founder: 12D3KooW[..]
+next: runmesh node run --data-dir [DIR]/a
+$ runmesh mesh init --data-dir [DIR]/a
+! error: this host belongs to mesh [..] already
+!   hint: make another mesh with another --data-dir
+[1]
+",
+    );
+}
+
+#[test]
+fn a_node_greets_answers_and_leaves_in_good_order() {
+    let terminal = Terminal::new();
+    let node = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    terminal.shows(
+        "
+$ runmesh inspect status --data-dir [DIR]/a
+node      12D3KooW[..]
+mesh      [..]
+          this node is its only member
+listens   /ip4/127.0.0.1/tcp/[..]/p2p/12D3KooW[..]
+clock     [..]1 head ([..]), state [..]
+tasks     none
+runners   0 of 0 busy
+labels    [..]
+data      [DIR]/a
+process   [..], up [..], version [..]
+$ runmesh inspect tasks --data-dir [DIR]/a
+no tasks yet; `runmesh inspect sources` shows where they come from
+$ runmesh inspect peers --data-dir [DIR]/a
+no other members yet; `runmesh mesh invite` prints a ticket for one
+$ runmesh inspect queue --data-dir [DIR]/a
+nothing waits
+$ runmesh inspect runners --data-dir [DIR]/a
+nothing runs here now
+$ runmesh inspect sources --data-dir [DIR]/a
+no sources; name one with `runmesh node run --source git:PATH`
+$ runmesh mesh members --data-dir [DIR]/a
+member [..] state      admitted  by
+12D3KooW[..]  this node  [..]  itself, as founder
+$ runmesh inspect tasks 12ab --data-dir [DIR]/a
+! error: no task's id begins with `12ab`
+!   hint: `runmesh inspect tasks` lists the tasks that this node knows
+[1]
+$ runmesh tasks submit nowhere .github/workflows/ci.yml --data-dir [DIR]/a
+! error: no source of this node holds a repository `nowhere`: `runmesh inspect sources` shows those it has
+[1]
+",
+    );
+    let greeting = node.stop();
+    for part in ["node     12D3KooW", "made just now", "invite   runmesh mesh invite --data-dir ", "runs     no tasks"]
+    {
+        assert!(greeting.contains(part), "{part}: {greeting}");
+    }
+}
+
+#[test]
+fn a_node_stops_when_whoever_started_it_is_gone() {
+    let terminal = Terminal::new();
+    let node = Node::start(&terminal, "a", &["--max-runners", "0", "--stop-with-parent"]);
+    node.stop_by_closing_its_input();
+}
+
+#[test]
+fn programs_get_the_documented_shapes() {
+    let terminal = Terminal::new();
+    let _node = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let ask = |words: &[&str]| -> Value {
+        let answer = terminal.run(&[words, &["--output", "json", "--data-dir", "a"]].concat());
+        assert_eq!(answer.status, 0, "{answer:?}");
+        serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{words:?}: {error}: {answer:?}"))
+    };
+    let status = ask(&["inspect", "status"]);
+    let keys = ["peer_id", "mesh_id", "listen", "peers", "heads", "entries", "state_hash", "tasks", "runners"];
+    for key in keys {
+        assert!(!status[key].is_null(), "{key}: {status:#}");
+    }
+    assert!(status["listen"][0].as_str().is_some_and(|address| address.contains("/p2p/12D3KooW")), "{status:#}");
+    for state in ["pending", "claimed", "running", "completed", "cancelled", "lost", "left-to-github"] {
+        assert_eq!(status["tasks"][state], 0, "{status:#}");
+    }
+    for list in ["peers", "tasks", "queue", "runners", "sources"] {
+        assert_eq!(ask(&["inspect", list]), Value::Array(Vec::new()), "{list}");
+    }
+    assert_eq!(ask(&["inspect", "clock"])["heads"], status["heads"]);
+    assert_eq!(ask(&["mesh", "members"])[0]["peer_id"], status["peer_id"]);
+    let events = ask(&["inspect", "events"]);
+    assert!(
+        events.as_array().is_some_and(|events| events.iter().any(|event| event["kind"] == "admitted")),
+        "{events:#}"
+    );
+    let invitation = ask(&["mesh", "invite"]);
+    assert_eq!(invitation["mesh_id"], status["mesh_id"]);
+}
+
+#[test]
+fn a_ticket_is_printed_alone_and_makes_a_member() {
+    let terminal = Terminal::new();
+    let _first = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let ticket = terminal.run(&["mesh", "invite", "--ttl", "10m", "--data-dir", "a"]);
+    assert_eq!((ticket.status, ticket.stdout.lines().count(), ticket.stderr.as_str()), (0, 1, ""), "{ticket:?}");
+    let ticket = ticket.stdout.trim();
+    assert!(ticket.starts_with("runmesh1") && !ticket.contains(' '), "{ticket}");
+
+    terminal.shows(&format!(
+        "
+$ runmesh mesh join {ticket} --data-dir [DIR]/b
+this host is 12D3KooW[..] and will join mesh [..]
+next: runmesh node run --data-dir [DIR]/b  (start it within [..], while the ticket is good)
+$ runmesh mesh join {} --data-dir [DIR]/c
+! error: cannot use this ticket
+!   because: the ticket is cut: [..]
+[2]
+",
+        &ticket[..ticket.len() - 9]
+    ));
+    let _second = Node::start(&terminal, "b", &["--max-runners", "0"]);
+    terminal.wait_for("both to be members", || {
+        let members = terminal.run(&["mesh", "members", "--data-dir", "a", "--output", "json"]);
+        let members: Value = serde_json::from_str(&members.stdout).unwrap_or_default();
+        members
+            .as_array()
+            .is_some_and(|members| members.len() == 2 && members.iter().all(|member| member["heard"] == true))
+    });
+    terminal.shows(
+        "
+$ runmesh mesh invite --data-dir [DIR]/b
+! error: this host does not have the key of mesh [..], so it cannot invite
+!   hint: run `runmesh mesh invite` on the host that made the mesh
+[1]
+",
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let terminal = Terminal::new();
+    assert_eq!(terminal.run_with_closed_output(&["completions", "bash"]), 0);
+}
