@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         // What `--output json` prints is what the control API answers.
         .type_attribute(".runmesh.control.v1", "#[derive(serde::Serialize)]")
+        // The generated field is `self_`, since `self` is a word of Rust.
+        .field_attribute(".runmesh.control.v1.Member.self", "#[serde(rename = \"self\")]")
         // Nobody intercepts or tunes each generated service apart.
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)?;

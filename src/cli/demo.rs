@@ -160,7 +160,8 @@ impl Play {
     /// All acts, in their order.
     async fn play(&self, stage: &mut Stage) -> Result<Verdict, Failure> {
         self.prologue(stage)?;
-        stage.act("The mesh forms").await?;
+        let title = if self.samples() { "The mesh forms" } else { "The mesh forms; its first node begins at once" };
+        stage.act(title).await?;
         let listen = self.gather(stage).await?;
         stage.act("Work is found, shared out and run").await?;
         let victim = self.work(stage).await?;
@@ -266,7 +267,7 @@ impl Play {
                     return Err(Failure::failed("no workflow with a tag for the mesh was found in the given paths")
                         .hint("a comment `# P2P: p2p-only` in a file below .github/workflows makes it one"));
                 }
-                if Verdict::new(tasks, BTreeMap::new(), false).is_final() {
+                if Verdict::new(tasks, BTreeMap::new(), false).is_stuck() {
                     return Ok(None);
                 }
             }
@@ -280,10 +281,10 @@ impl Play {
         loop {
             let verdict = Verdict::new(stage.tasks().await?, stage.names(), self.samples());
             let statuses = stage.statuses().await?;
-            if verdict.is_final() && agree(&statuses) {
-                stage
-                    .act(&format!("All tasks have ended, and the {} agree", count(statuses.len(), "live node")))
-                    .await?;
+            let stuck = !self.samples() && verdict.is_stuck() && stage.quiet() > QUIET;
+            if (verdict.is_final() || stuck) && agree(&statuses) {
+                let what = if verdict.is_final() { "All tasks have ended" } else { "No node can run what is left" };
+                stage.act(&format!("{what}, and the {} agree", count(statuses.len(), "live node"))).await?;
                 stage.say(proof(self.screen, &statuses).trim_end());
                 return Ok(verdict);
             }

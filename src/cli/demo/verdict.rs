@@ -97,19 +97,26 @@ impl Verdict {
 
     /// The closing sentence, for a verdict that holds.
     pub(super) fn sentence(&self, screen: Screen, nodes: usize, took: Duration) -> String {
-        let reached = if self.expected.is_some() { "the conclusion it should" } else { "an end" };
-        let (tasks, nodes) = (count(self.tasks.len(), "task"), count(nodes, "node"));
+        let reached = if self.expected.is_some() { "the conclusion they should" } else { "an end" };
+        let (tasks, reached) = match self.tasks.len() {
+            1 => ("The task".to_owned(), reached.replace("they", "it")),
+            number => (format!("All {number} tasks"), reached.to_owned()),
+        };
         let took = span(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let text = format!("Each of {tasks} reached {reached}, {nodes} agree, and no process is left. It took {took}.");
+        let text = format!("{tasks} reached {reached}, {nodes} nodes agree, and no process is left. It took {took}.");
         screen.paint(Paint::Good, &text)
     }
 
-    /// Whether nothing can happen to the tasks any more, and none that should be there is missing.
+    /// Whether all tasks have ended, and none that should be there is missing.
     pub(super) fn is_final(&self) -> bool {
-        let open = |task: &Task| matches!(task.state.as_str(), "pending" | "claimed" | "running");
         let expected = self.expected.iter().flatten();
         let tasks = expected.filter(|(_, expected)| matches!(expected, Expected::Conclusion(..))).count();
-        self.tasks.len() >= tasks && !self.tasks.iter().any(open)
+        self.tasks.len() >= tasks && !self.tasks.iter().any(is_open)
+    }
+
+    /// Whether all that has not ended are tasks that no node can take.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.tasks.iter().all(|task| !is_open(task) || nobody_can(task))
     }
 
     fn of(&self, task: &Task) -> Option<Expected> {
@@ -128,10 +135,22 @@ impl Verdict {
             (None, true) => Some("nobody knows this workflow".to_owned()),
             (None, false) => match task.state.as_str() {
                 "completed" | "cancelled" | "left-to-github" => None,
+                _ if nobody_can(task) => {
+                    Some(format!("no node offers all labels that it runs on: {}", task.labels.join(", ")))
+                }
                 state => Some(format!("is {state}, without a conclusion: {}", task.note)),
             },
         }
     }
+}
+
+fn is_open(task: &Task) -> bool {
+    matches!(task.state.as_str(), "pending" | "claimed" | "running")
+}
+
+/// Whether the task waits and has no candidate.
+fn nobody_can(task: &Task) -> bool {
+    task.state == "pending" && task.ranking.is_empty()
 }
 
 /// Whether all nodes hold the same entries and read the same state from them.
@@ -211,6 +230,9 @@ mod tests {
         let lost = Verdict::new(vec![task("x", "a.yml", "lost", None)], BTreeMap::new(), false);
         assert!(lost.is_final() && lost.faults()[0].contains("is lost"));
         assert!(!Verdict::new(vec![task("x", "a.yml", "running", None)], BTreeMap::new(), false).is_final());
+        let stuck = Task { labels: vec!["windows-latest".into()], ..task("x", "a.yml", "pending", None) };
+        let stuck = Verdict::new(vec![stuck], BTreeMap::new(), false);
+        assert!(!stuck.is_final() && stuck.is_stuck() && stuck.faults()[0].contains("windows-latest"));
     }
 
     #[test]
