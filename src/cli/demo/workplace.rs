@@ -108,7 +108,13 @@ mod tests {
         let place = Workplace::make(false).unwrap();
         let mut sleeper =
             Command::new("sleep").arg("60").current_dir(place.path()).stdin(Stdio::null()).spawn().unwrap();
-        let found = processes(place.path());
+        // A process has no arguments yet at the moment in which its program begins.
+        let deadline = Instant::now() + GONE;
+        let mut found = processes(place.path());
+        while found.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            found = processes(place.path());
+        }
         assert!(found.len() == 1 && found[0].contains("sleep 60"), "{found:?}");
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();
