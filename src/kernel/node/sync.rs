@@ -267,6 +267,8 @@ impl Node {
                 if asked == Asked::Turn {
                     self.on_turn(token, &BTreeSet::new());
                 } else {
+                    // Whoever admitted this node may have gone before telling anybody.
+                    self.sync.admitted = false;
                     self.notice(Notice::Refused { from, why });
                     self.retry(from);
                 }
@@ -304,10 +306,9 @@ impl Node {
 
     /// A peer has given all it has. Heads that are still not here have been asked for in vain once more.
     fn count_undelivered(&mut self) {
-        for (cid, told) in &mut self.sync.told {
-            if !self.quarantine.contains(cid) {
-                told.asked += 1;
-            }
+        for told in self.sync.told.values_mut() {
+            // One in quarantine too: what it stands on may be gone with its author's disk.
+            told.asked += 1;
         }
         self.claims.look_again();
     }
