@@ -96,17 +96,6 @@ impl Home {
             None => Ok(Entrance::None),
         }
     }
-
-    /// Forgets the ticket: the node is a member.
-    ///
-    /// # Errors
-    /// [`HomeError::Store`] when the file cannot be written.
-    pub fn use_up_ticket(&mut self) -> Result<(), HomeError> {
-        if self.membership.ticket.take().is_some() {
-            self.dir.keep_membership(&self.membership)?;
-        }
-        Ok(())
-    }
 }
 
 fn identity(dir: &HeldDir) -> Result<Secret, StoreError> {

@@ -94,11 +94,6 @@ impl Quarantine {
         self.waiting.is_empty()
     }
 
-    /// Forgets everything: what is still wanted will be asked for again.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     fn take(&mut self, cid: &Cid) -> Option<(Arc<Entry>, PeerId, BTreeSet<Cid>)> {
         let (entry, from, missing) = self.waiting.remove(cid)?;
         self.bytes -= entry.bytes().len();

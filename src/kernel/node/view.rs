@@ -10,7 +10,7 @@ use crate::kernel::entry::Hlc;
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::io::{Offer, Presence, SourceKey, Vector};
 use crate::kernel::ledger::Folded;
-use crate::kernel::task::{Repository, State, Trigger, Workload};
+use crate::kernel::task::{Repository, Trigger, Workload};
 
 /// How far a node is in taking part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,10 +181,5 @@ impl Node {
         }
         let ranking = Seed::of(&folded.anchor, task).ranking(&places, &folded.last);
         ranking.into_iter().map(|ranked| (ranked.peer, ranked.distance)).collect()
-    }
-
-    /// Whether nothing is left to do but to wait: every task has ended.
-    pub fn is_done(&self) -> bool {
-        self.ledger.all().all(|(_, folded)| !matches!(folded.state, State::Pending | State::Claimed { .. }))
     }
 }
