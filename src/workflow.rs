@@ -4,6 +4,7 @@
 //! proportion to their length; what is odd about a file is told in [`Workflow::warnings`]. Pure. Leaves finding files to
 //! `forge` and running them to `runner`.
 
+mod cron;
 mod glob;
 mod job;
 mod matrix;
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 
 use crate::kernel::task::Tag;
 
+pub use cron::Cron;
 pub use glob::Patterns;
 pub use job::{DEFAULT_JOB_TIMEOUT_S, Job, Labels, MAX_TIME_LIMIT_S, RunsOn};
 pub use matrix::{Leg, Legs, MAX_LEGS};

@@ -7,7 +7,6 @@ use super::failure::Failure;
 use super::screen::{Paint, Screen, count, facts, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::daemon::{self, DaemonError, Started};
-use crate::forge::Spec;
 use crate::net::Multiaddr;
 use crate::runner;
 
@@ -61,6 +60,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         },
         data_dir: settings.data_dir,
         sources: settings.sources,
+        github: settings.github,
         act: settings.act,
         drain: settings.drain,
         discovery_interval: settings.interval,
@@ -83,8 +83,8 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
         }
     };
     let sources = match settings.sources.is_empty() {
-        true => "none of its own; name some with --source git:PATH".to_owned(),
-        false => list(&mut settings.sources.iter().map(|source| Spec::Git(source.clone()).to_string())),
+        true => "none of its own; name some with --source github:OWNER or git:PATH".to_owned(),
+        false => list(&mut settings.sources.iter().map(ToString::to_string)),
     };
     let mesh = match (started.founded, started.joining) {
         (true, _) => format!("{}  made just now, this node is its first member", started.mesh),

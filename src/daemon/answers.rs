@@ -30,6 +30,7 @@ impl Daemon {
             Query::Members { answer } => answer.send(Ok(self.members())),
             Query::Events { last, answer } => answer.send(Ok(self.chronicle.feed(last))),
             Query::Submit { submit, answer } => self.submit(*submit, answer),
+            Query::Discover { sources, answer } => self.discover_now(&sources, answer),
             Query::Cancel { task, why, answer } => match self.find(&task) {
                 Ok(task) => {
                     let token = self.token();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, PeerId, TaskId};
+use super::known::Gone;
 use super::task::{Conclusion, Fence, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -136,8 +137,8 @@ pub enum Input {
     Unanswered { from: PeerId, token: Token },
     /// What this host offers, at the start and whenever it changes.
     Offer(Offer),
-    /// Discovery of a source succeeded: everything of it that should run now.
-    Discovered { source: SourceKey, workloads: Vec<Workload> },
+    /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
+    Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
     /// Discovery of a source failed.
     Undiscovered { source: SourceKey },
     /// A person or program submits a task; answered by [`Output::Answer`].

@@ -158,7 +158,7 @@ impl Node {
             Input::Response { from, token, response } => self.on_response(from, token, response),
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
-            Input::Discovered { source, workloads } => self.on_discovered(source, workloads),
+            Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),

@@ -32,7 +32,8 @@ fn main() {
 /// OWNER/NAME for each folder two levels below: its files as one commit.
 fn load(world: &mut World, root: &str) {
     let below = |path: &std::path::Path| -> Vec<std::path::PathBuf> {
-        let mut found: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        let mut found: Vec<_> =
+            std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         found.sort();
         found
     };
@@ -49,7 +50,8 @@ fn load(world: &mut World, root: &str) {
                 }
             }
             world.repository(&name, &[]);
-            let files: Vec<(&str, Option<&[u8]>)> = files.iter().map(|(path, bytes)| (path.as_str(), Some(bytes.as_slice()))).collect();
+            let files: Vec<(&str, Option<&[u8]>)> =
+                files.iter().map(|(path, bytes)| (path.as_str(), Some(bytes.as_slice()))).collect();
             world.commit_bytes(&name, &files);
         }
     }
@@ -62,7 +64,9 @@ fn short(path: &std::path::Path) -> String {
 /// A few repositories to look at.
 fn sample(world: &mut World) {
     let workflow = |name: &str, tags: &str, on: &str| {
-        format!("name: {name}\non: {on}\nenv:\n  WORKFLOW_TAGS: {tags}\njobs:\n  work:\n    runs-on: self-hosted\n    steps:\n      - run: echo {name} runs\n")
+        format!(
+            "name: {name}\non: {on}\nenv:\n  WORKFLOW_TAGS: {tags}\njobs:\n  work:\n    runs-on: self-hosted\n    steps:\n      - run: echo {name} runs\n"
+        )
     };
     let ci = workflow("ci", "p2p-eligible, unit-test", "push");
     let nightly = workflow("nightly", "p2p-only", "workflow_dispatch");
@@ -72,7 +76,8 @@ fn sample(world: &mut World) {
         ("octo/web", vec![("ci.yml", &ci), ("scrape.yml", &scrape)]),
         ("acme/robot", vec![("nightly.yml", &nightly)]),
     ] {
-        let files: Vec<(String, &str)> = files.iter().map(|(file, text)| (format!(".github/workflows/{file}"), text.as_str())).collect();
+        let files: Vec<(String, &str)> =
+            files.iter().map(|(file, text)| (format!(".github/workflows/{file}"), text.as_str())).collect();
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         world.repository(name, &files);
     }

@@ -252,7 +252,7 @@ impl Node {
             draining: self.custody.draining(),
             running: self.custody.fences(),
             heard: self.peers.heard().map(|peer| peer.place.peer()).collect(),
-            discovered: self.duty.ages(now),
+            discovered: self.duty.told(now, self.settings.timings.discovery),
             version: self.settings.version.clone(),
         };
         self.outbox.push(Output::Announce(Box::new(presence)));

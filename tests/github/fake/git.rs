@@ -55,7 +55,8 @@ fn stream(repository: &Repository) -> Vec<u8> {
     let mut bytes = Vec::new();
     for commit in &repository.commits {
         let mut head = format!("commit refs/heads/{}\n", repository.branch);
-        let _ = write!(head, "committer {AUTHOR} {} +0000\ndata {}\n{}", commit.time, commit.message.len(), commit.message);
+        let _ =
+            write!(head, "committer {AUTHOR} {} +0000\ndata {}\n{}", commit.time, commit.message.len(), commit.message);
         bytes.extend_from_slice(head.as_bytes());
         if let Some(parent) = &commit.parent {
             bytes.extend_from_slice(format!("from {parent}\n").as_bytes());
@@ -120,7 +121,8 @@ pub(crate) async fn answer(
     command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.env("GIT_PROJECT_ROOT", clones.root.path()).env("GIT_HTTP_EXPORT_ALL", "1");
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("REMOTE_ADDR", "127.0.0.1").env("SERVER_PROTOCOL", "HTTP/1.1");
-    let canonical = format!("/{}.git/{}", repository.full_name(), path.split_once(".git/").map_or("", |(_, rest)| rest));
+    let canonical =
+        format!("/{}.git/{}", repository.full_name(), path.split_once(".git/").map_or("", |(_, rest)| rest));
     command.env("REQUEST_METHOD", parts.method.as_str()).env("PATH_INFO", canonical);
     command.env("QUERY_STRING", parts.uri.query().unwrap_or_default()).env("CONTENT_TYPE", header("content-type"));
     command.env("HTTP_CONTENT_ENCODING", header("content-encoding")).env("GIT_PROTOCOL", header("git-protocol"));

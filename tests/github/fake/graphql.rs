@@ -15,7 +15,9 @@ pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     if state.limits.no_graphql {
         return Answer::error(403, "Resource not accessible by personal access token");
     }
-    let Some(text) = asked.body["query"].as_str() else { return Answer::error(400, "A query attribute must be specified and must be a string.") };
+    let Some(text) = asked.body["query"].as_str() else {
+        return Answer::error(400, "A query attribute must be specified and must be a string.");
+    };
     let document = match Document::parse(text, "query.graphql") {
         Ok(document) => document,
         Err(errors) => return errored(&format!("Parse error: {}", errors.errors)),
@@ -27,12 +29,21 @@ pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let Some(operation) = operation else { return errored("A query must have an operation") };
     let variables = variables(&operation, &asked.body["variables"]);
     let token = state.limits.token(&asked.secret).clone();
-    let asking = Asking { world: &state.world, base: &state.base, token: &token, variables, heaviest: state.limits.heaviest_page };
+    let asking = Asking {
+        world: &state.world,
+        base: &state.base,
+        token: &token,
+        variables,
+        heaviest: state.limits.heaviest_page,
+    };
     let mut errors = Vec::new();
     let data = asking.root(&operation.selection_set, &mut errors);
     match data {
         Err(Problem::Heavy) => {
-            let mut answer = Answer::error(502, "Something went wrong while executing your query. This may be the result of a timeout, or it could be a GitHub bug.");
+            let mut answer = Answer::error(
+                502,
+                "Something went wrong while executing your query. This may be the result of a timeout, or it could be a GitHub bug.",
+            );
             answer.points = 1;
             answer
         }
@@ -107,20 +118,32 @@ impl Asking<'_> {
     }
 
     /// An object of a type, by a function that makes each of its fields.
-    fn object(&self, r#type: &str, selection: &[Selection], make: &mut dyn FnMut(&Field) -> Result<Option<Value>, Problem>) -> Made {
+    fn object(
+        &self,
+        r#type: &str,
+        selection: &[Selection],
+        make: &mut dyn FnMut(&Field) -> Result<Option<Value>, Problem>,
+    ) -> Made {
         let mut object = Map::new();
         self.fill(r#type, selection, &mut object, make)?;
         Ok(Value::Object(object))
     }
 
-    fn fill(&self, r#type: &str, selection: &[Selection], object: &mut Map<String, Value>, make: &mut dyn FnMut(&Field) -> Result<Option<Value>, Problem>) -> Result<(), Problem> {
+    fn fill(
+        &self,
+        r#type: &str,
+        selection: &[Selection],
+        object: &mut Map<String, Value>,
+        make: &mut dyn FnMut(&Field) -> Result<Option<Value>, Problem>,
+    ) -> Result<(), Problem> {
         for selected in selection {
             match selected {
                 Selection::Field(field) if self.wanted(&field.directives) => {
                     let key = field.alias.as_ref().unwrap_or(&field.name).to_string();
                     let value = match field.name.as_str() {
                         "__typename" => json!(r#type),
-                        name => make(field)?.ok_or_else(|| Problem::Bad(format!("Field '{name}' doesn't exist on type '{type}'")))?,
+                        name => make(field)?
+                            .ok_or_else(|| Problem::Bad(format!("Field '{name}' doesn't exist on type '{type}'")))?,
                     };
                     object.insert(key, value);
                 }
@@ -130,7 +153,9 @@ impl Asking<'_> {
                     }
                 }
                 Selection::Field(_) | Selection::InlineFragment(_) => {}
-                Selection::FragmentSpread(_) => return Err(Problem::Bad("named fragments are not understood here".to_owned())),
+                Selection::FragmentSpread(_) => {
+                    return Err(Problem::Bad("named fragments are not understood here".to_owned()));
+                }
             }
         }
         Ok(())
@@ -140,7 +165,8 @@ impl Asking<'_> {
         self.object("Query", selection, &mut |field| {
             let text = |name: &str| self.argument(field, name).as_str().unwrap_or_default().to_owned();
             let key = field.alias.as_ref().unwrap_or(&field.name).to_string();
-            let mut missing = |what: String| errors.push(json!({ "type": "NOT_FOUND", "path": [key], "message": what }));
+            let mut missing =
+                |what: String| errors.push(json!({ "type": "NOT_FOUND", "path": [key], "message": what }));
             Ok(Some(match field.name.as_str() {
                 "rateLimit" => self.rate_limit(field)?,
                 "viewer" => self.owner(field, "User", &self.token.login, true)?,
@@ -166,7 +192,10 @@ impl Asking<'_> {
                     let mut nodes = Vec::new();
                     for id in ids.as_array().into_iter().flatten().filter_map(Value::as_str) {
                         let number = id.strip_prefix("R_").and_then(|id| id.parse().ok());
-                        match number.and_then(|id| self.world.by_id(id)).filter(|one| self.token.may_see(one, self.world)) {
+                        match number
+                            .and_then(|id| self.world.by_id(id))
+                            .filter(|one| self.token.may_see(one, self.world))
+                        {
                             Some(one) => nodes.push(self.repository(&field.selection_set, one)?),
                             None => {
                                 missing(format!("Could not resolve to a node with the global id of '{id}'"));
@@ -210,8 +239,14 @@ impl Asking<'_> {
                         (true, None) => one.owner == self.token.login,
                         (false, _) => one.owner.eq_ignore_ascii_case(login) && self.token.may_see(one, self.world),
                     };
-                    let wants = |name: &str, is: bool| self.argument(field, name).as_bool().is_none_or(|wanted| wanted == is);
-                    let all: Vec<&Repository> = self.world.repositories().filter(mine).filter(|one| wants("isFork", one.fork) && wants("isArchived", one.archived)).collect();
+                    let wants =
+                        |name: &str, is: bool| self.argument(field, name).as_bool().is_none_or(|wanted| wanted == is);
+                    let all: Vec<&Repository> = self
+                        .world
+                        .repositories()
+                        .filter(mine)
+                        .filter(|one| wants("isFork", one.fork) && wants("isArchived", one.archived))
+                        .collect();
                     self.connection(field, &all)?
                 }
                 _ => return Ok(None),
@@ -222,14 +257,17 @@ impl Asking<'_> {
     fn connection(&self, field: &Field, all: &[&Repository]) -> Made {
         let first = self.argument(field, "first").as_u64().unwrap_or(0);
         if !(1..=100).contains(&first) {
-            return Err(Problem::Bad("Requesting more than 100 records on the `repositories` connection exceeds the limit".to_owned()));
+            return Err(Problem::Bad(
+                "Requesting more than 100 records on the `repositories` connection exceeds the limit".to_owned(),
+            ));
         }
         self.weigh(first.min(all.len() as u64))?;
         let start = match self.argument(field, "after").as_str() {
             Some(cursor) => cursor.strip_prefix("cursor:").and_then(|n| n.parse().ok()).unwrap_or(0),
             None => 0,
         };
-        let part: Vec<&Repository> = all.iter().skip(start).take(usize::try_from(first).unwrap_or(0)).copied().collect();
+        let part: Vec<&Repository> =
+            all.iter().skip(start).take(usize::try_from(first).unwrap_or(0)).copied().collect();
         let end = start + part.len();
         self.object("RepositoryConnection", &field.selection_set, &mut |field| {
             Ok(Some(match field.name.as_str() {
@@ -237,11 +275,19 @@ impl Asking<'_> {
                 "pageInfo" => self.object("PageInfo", &field.selection_set, &mut |field| {
                     Ok(Some(match field.name.as_str() {
                         "hasNextPage" => json!(end < all.len()),
-                        "endCursor" => if part.is_empty() { Value::Null } else { json!(format!("cursor:{end}")) },
+                        "endCursor" => {
+                            if part.is_empty() {
+                                Value::Null
+                            } else {
+                                json!(format!("cursor:{end}"))
+                            }
+                        }
                         _ => return Ok(None),
                     }))
                 })?,
-                "nodes" => Value::Array(part.iter().map(|one| self.repository(&field.selection_set, one)).collect::<Result<_, _>>()?),
+                "nodes" => Value::Array(
+                    part.iter().map(|one| self.repository(&field.selection_set, one)).collect::<Result<_, _>>()?,
+                ),
                 _ => return Ok(None),
             }))
         })
@@ -267,7 +313,9 @@ impl Asking<'_> {
                         Ok(Some(match field.name.as_str() {
                             "name" => json!(one.branch),
                             "prefix" => json!("refs/heads/"),
-                            "target" => self.object("Commit", &field.selection_set, &mut |field| Ok((field.name == "oid").then(|| json!(head.oid))))?,
+                            "target" => self.object("Commit", &field.selection_set, &mut |field| {
+                                Ok((field.name == "oid").then(|| json!(head.oid)))
+                            })?,
                             _ => return Ok(None),
                         }))
                     })?,
@@ -286,7 +334,9 @@ impl Asking<'_> {
             };
         }
         let expression = self.argument(field, "expression");
-        let Some((commit, path)) = expression.as_str().and_then(|text| text.split_once(':')) else { return Ok(Value::Null) };
+        let Some((commit, path)) = expression.as_str().and_then(|text| text.split_once(':')) else {
+            return Ok(Value::Null);
+        };
         let Some(commit) = one.find_commit(commit) else { return Ok(Value::Null) };
         match commit.files.get(path) {
             Some(bytes) => self.blob(&field.selection_set, &object_id("blob", bytes), bytes),
@@ -313,7 +363,9 @@ impl Asking<'_> {
                                 "size" => json!(commit.files.get(&path).map_or(0, Vec::len)),
                                 "object" => match commit.files.get(&path) {
                                     Some(bytes) => self.blob(&field.selection_set, id, bytes)?,
-                                    None => self.object("Tree", &field.selection_set, &mut |field| Ok((field.name == "oid").then(|| json!(id))))?,
+                                    None => self.object("Tree", &field.selection_set, &mut |field| {
+                                        Ok((field.name == "oid").then(|| json!(id)))
+                                    })?,
                                 },
                                 _ => return Ok(None),
                             }))

@@ -7,7 +7,7 @@ use super::State;
 use super::limits::Token;
 use super::server::{Answer, Asked};
 use super::shapes;
-use super::world::{Kind, Repository, entries, object_id, timestamp, now};
+use super::world::{Kind, Repository, entries, now, object_id, timestamp};
 
 pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
@@ -50,8 +50,11 @@ fn page(state: &State, asked: &Asked, all: &[Value], shape: impl Fn(Vec<Value>) 
     let last = all.len().div_ceil(size).max(1);
     let part: Vec<Value> = all.iter().skip((at - 1) * size).take(size).cloned().collect();
     let mut answer = Answer::ok(shape(part));
-    let others: Vec<String> = asked.query.iter().filter(|(key, _)| key != "page").map(|(k, v)| format!("{k}={v}&")).collect();
-    let link = |page: usize, rel: &str| format!("<{}{}?{}page={page}>; rel=\"{rel}\"", state.base, asked.path, others.concat());
+    let others: Vec<String> =
+        asked.query.iter().filter(|(key, _)| key != "page").map(|(k, v)| format!("{k}={v}&")).collect();
+    let link = |page: usize, rel: &str| {
+        format!("<{}{}?{}page={page}>; rel=\"{rel}\"", state.base, asked.path, others.concat())
+    };
     let mut links = Vec::new();
     if at > 1 {
         links.extend([link(at - 1, "prev"), link(1, "first")]);
@@ -74,14 +77,17 @@ fn own_repositories(state: &mut State, asked: &Asked) -> Answer {
     if token.installation.is_some() {
         return Answer::error(403, "Resource not accessible by integration");
     }
-    let mine = |one: &&Repository| token.sees.as_ref().map_or(one.owner == token.login, |sees| sees.contains(&one.owner));
-    let all: Vec<Value> = state.world.repositories().filter(mine).map(|one| shapes::repository(&state.base, &state.world, one)).collect();
+    let mine =
+        |one: &&Repository| token.sees.as_ref().map_or(one.owner == token.login, |sees| sees.contains(&one.owner));
+    let all: Vec<Value> =
+        state.world.repositories().filter(mine).map(|one| shapes::repository(&state.base, &state.world, one)).collect();
     page(state, asked, &all, Value::Array)
 }
 
 fn repositories_of(state: &mut State, asked: &Asked, kind: &str, login: &str) -> Answer {
     let token = token(state, asked);
-    let known = state.world.find_account(login).is_some_and(|account| kind == "users" || account.kind == Kind::Organization);
+    let known =
+        state.world.find_account(login).is_some_and(|account| kind == "users" || account.kind == Kind::Organization);
     if !known {
         return not_found();
     }
@@ -89,27 +95,54 @@ fn repositories_of(state: &mut State, asked: &Asked, kind: &str, login: &str) ->
     let shown = |one: &&Repository| {
         one.owner.eq_ignore_ascii_case(login) && token.may_see(one, &state.world) && (kind == "orgs" || !one.private)
     };
-    let all: Vec<Value> = state.world.repositories().filter(shown).map(|one| shapes::repository(&state.base, &state.world, one)).collect();
+    let all: Vec<Value> = state
+        .world
+        .repositories()
+        .filter(shown)
+        .map(|one| shapes::repository(&state.base, &state.world, one))
+        .collect();
     page(state, asked, &all, Value::Array)
 }
 
 fn installation_repositories(state: &mut State, asked: &Asked) -> Answer {
     let token = token(state, asked);
     let Some(installation) = token.installation else {
-        return Answer::error(403, "You must authenticate with an installation access token in order to list repositories for an installation.");
+        return Answer::error(
+            403,
+            "You must authenticate with an installation access token in order to list repositories for an installation.",
+        );
     };
     let account = state.world.installations.iter().find(|one| one.id == installation).map(|one| one.account.clone());
     let mine = state.world.repositories().filter(|one| Some(&one.owner) == account.as_ref());
     let all: Vec<Value> = mine.map(|one| shapes::repository(&state.base, &state.world, one)).collect();
     let total = all.len();
-    page(state, asked, &all, |part| json!({ "total_count": total, "repository_selection": "all", "repositories": part }))
+    page(
+        state,
+        asked,
+        &all,
+        |part| json!({ "total_count": total, "repository_selection": "all", "repositories": part }),
+    )
 }
 
 fn account(state: &State, login: &str) -> Answer {
     let Some(account) = state.world.find_account(login) else { return not_found() };
     let mut value = shapes::account(&state.base, account);
     let (public, time) = (0, timestamp(1_704_067_200));
-    for (key, one) in [("name", Value::Null), ("company", Value::Null), ("blog", json!("")), ("location", Value::Null), ("email", Value::Null), ("hireable", Value::Null), ("bio", Value::Null), ("public_repos", json!(public)), ("public_gists", json!(0)), ("followers", json!(0)), ("following", json!(0)), ("created_at", json!(time)), ("updated_at", json!(time))] {
+    for (key, one) in [
+        ("name", Value::Null),
+        ("company", Value::Null),
+        ("blog", json!("")),
+        ("location", Value::Null),
+        ("email", Value::Null),
+        ("hireable", Value::Null),
+        ("bio", Value::Null),
+        ("public_repos", json!(public)),
+        ("public_gists", json!(0)),
+        ("followers", json!(0)),
+        ("following", json!(0)),
+        ("created_at", json!(time)),
+        ("updated_at", json!(time)),
+    ] {
         value[key] = one;
     }
     Answer::ok(value)
@@ -119,7 +152,9 @@ fn account(state: &State, login: &str) -> Answer {
 fn app_of(asked: &Asked) -> Result<u64, Answer> {
     let bad = |why: &str| Answer::error(401, why);
     let claims = asked.secret.split('.').nth(1).ok_or_else(|| bad("A JSON web token could not be decoded"))?;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).map_err(|_| bad("A JSON web token could not be decoded"))?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(claims)
+        .map_err(|_| bad("A JSON web token could not be decoded"))?;
     let claims: Value = serde_json::from_slice(&bytes).map_err(|_| bad("A JSON web token could not be decoded"))?;
     let number = |key: &str| claims[key].as_u64().or_else(|| claims[key].as_str()?.parse().ok()).unwrap_or(0);
     let (issued, expires) = (number("iat"), number("exp"));
@@ -159,14 +194,16 @@ fn installation_token(state: &mut State, asked: &Asked, id: &str) -> Answer {
         Ok(app) => app,
         Err(refused) => return refused,
     };
-    let Some(installation) = state.world.installations.iter().find(|one| one.app == app && one.id.to_string() == id) else {
+    let Some(installation) = state.world.installations.iter().find(|one| one.app == app && one.id.to_string() == id)
+    else {
         return not_found();
     };
     let installation = installation.clone();
     state.limits.minted += 1;
     let secret = format!("ghs_{}_{}", installation.id, state.limits.minted);
     let expires = now() + state.limits.token_life.unwrap_or(3_600);
-    let token = Token { installation: Some(installation.id), expires: Some(expires), ..Token::of(&installation.account) };
+    let token =
+        Token { installation: Some(installation.id), expires: Some(expires), ..Token::of(&installation.account) };
     state.limits.tokens.insert(secret.clone(), token);
     let mut answer = Answer::ok(json!({
         "token": secret, "expires_at": timestamp(expires), "permissions": { "contents": "read", "metadata": "read" },
@@ -243,7 +280,8 @@ fn compare(base: &str, one: &Repository, range: &str) -> Answer {
     let (Some(from), Some(to)) = (one.find_commit(from), one.find_commit(to)) else { return not_found() };
     let at = |oid: &str| one.commits.iter().position(|commit| commit.oid == oid).unwrap_or(0);
     let (start, end) = (at(&from.oid), at(&to.oid));
-    let between: Vec<Value> = one.commits.get(start + 1..=end).unwrap_or_default().iter().map(|c| shapes::commit(base, one, c)).collect();
+    let between: Vec<Value> =
+        one.commits.get(start + 1..=end).unwrap_or_default().iter().map(|c| shapes::commit(base, one, c)).collect();
     let mut paths: Vec<&String> = from.files.keys().chain(to.files.keys()).collect();
     paths.sort();
     paths.dedup();
@@ -264,7 +302,13 @@ fn compare(base: &str, one: &Repository, range: &str) -> Answer {
             })
         })
         .collect();
-    let status = if start == end { "identical" } else if start < end { "ahead" } else { "behind" };
+    let status = if start == end {
+        "identical"
+    } else if start < end {
+        "ahead"
+    } else {
+        "behind"
+    };
     let own = format!("{url}/compare/{}...{}", from.oid, to.oid);
     Answer::ok(json!({
         "url": own, "html_url": own, "permalink_url": own, "diff_url": format!("{own}.diff"), "patch_url": format!("{own}.patch"),

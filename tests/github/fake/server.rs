@@ -181,7 +181,10 @@ fn judge(state: &Mutex<State>, asked: &Asked, fault: Option<&Fault>) -> (Answer,
     let mut answer = match fault {
         Some(Fault::Status(status)) => Answer::error(*status, "a failure on demand"),
         Some(Fault::Secondary(seconds)) => {
-            let mut answer = Answer::error(403, "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.");
+            let mut answer = Answer::error(
+                403,
+                "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+            );
             answer.headers.push(("retry-after", seconds.to_string()));
             answer
         }
@@ -214,8 +217,7 @@ fn judge(state: &Mutex<State>, asked: &Asked, fault: Option<&Fault>) -> (Answer,
     put(&mut headers, "content-type", "application/json; charset=utf-8");
     if !is_app {
         let token = state.limits.token(&asked.secret);
-        let (quota, resource) =
-            if graphql { (&mut token.graphql, "graphql") } else { (&mut token.core, "core") };
+        let (quota, resource) = if graphql { (&mut token.graphql, "graphql") } else { (&mut token.core, "core") };
         quota.used = (quota.used + cost).min(quota.limit);
         put(&mut headers, "x-ratelimit-limit", &quota.limit.to_string());
         put(&mut headers, "x-ratelimit-remaining", &quota.remaining().to_string());
@@ -254,7 +256,10 @@ pub(crate) fn secret_of(headers: &HeaderMap) -> Option<String> {
 
 fn query(text: &str) -> Vec<(String, String)> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.to_owned(), percent_decoded(v))).collect()
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(k, v)| (k.to_owned(), percent_decoded(v)))
+        .collect()
 }
 
 fn percent_decoded(text: &str) -> String {
