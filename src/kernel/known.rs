@@ -24,8 +24,8 @@ pub struct KnownWorkflow {
     pub ticks: BTreeMap<String, u64>,
     /// When its first task was introduced, in minutes since 1970 by its author's clock: ticks before are not made up.
     pub since: Option<u64>,
-    /// When `pushed` was introduced.
-    latest: Option<Hlc>,
+    /// When the task of `pushed` was introduced.
+    pub pushed_at: Option<Hlc>,
 }
 
 impl Known {
@@ -36,9 +36,9 @@ impl Known {
         let minute = folded.introduced.ms / 60_000;
         workflow.since = Some(workflow.since.map_or(minute, |since| since.min(minute)));
         match &workload.trigger {
-            Trigger::Push { commit, .. } if workflow.latest.is_none_or(|latest| latest < folded.introduced) => {
+            Trigger::Push { commit, .. } if workflow.pushed_at.is_none_or(|latest| latest < folded.introduced) => {
                 workflow.pushed = Some(commit.clone());
-                workflow.latest = Some(folded.introduced);
+                workflow.pushed_at = Some(folded.introduced);
             }
             Trigger::Schedule { cron, minute } => {
                 let latest = workflow.ticks.entry(cron.clone()).or_insert(*minute);

@@ -19,8 +19,8 @@ pub(crate) mod world;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use limits::Fault;
 use limits::Limits;
-pub(crate) use limits::{Fault, Token};
 use serde_json::Value;
 pub(crate) use world::World;
 

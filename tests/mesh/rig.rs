@@ -60,6 +60,7 @@ pub(crate) struct Node {
     pub(crate) peer: String,
     dir: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Child>,
     since: Instant,
 }
@@ -67,7 +68,7 @@ pub(crate) struct Node {
 impl Node {
     fn new(arguments: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { peer: String::new(), dir, arguments, process: None, since: Instant::now() }
+        Self { peer: String::new(), dir, arguments, environment: Vec::new(), process: None, since: Instant::now() }
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -79,6 +80,7 @@ impl Node {
         command.args(arguments).arg("--data-dir").arg(self.data_dir());
         // Settings of whoever runs the tests are none of theirs.
         command.env("XDG_CONFIG_HOME", self.dir.path()).stdin(Stdio::null());
+        command.env_remove("GITHUB_TOKEN").env_remove("GH_TOKEN").envs(self.environment.iter().cloned());
         command
     }
 
@@ -173,9 +175,21 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// A mesh of so many running nodes that all list these repositories and hear each other.
     pub(crate) fn of(count: usize, repositories: &[Repository]) -> Self {
+        Self::made(count, &arguments(repositories, &[]), |_| Vec::new())
+    }
+
+    /// The same with these arguments, and an environment for each node.
+    pub(crate) fn with(count: usize, more: &[&str], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
+        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--isolation", "bwrap"];
+        let arguments: Vec<String> = listen.iter().chain(more).map(|word| (*word).to_owned()).collect();
+        Self::made(count, &arguments, environment)
+    }
+
+    fn made(count: usize, arguments: &[String], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
         let mut mesh = Self { nodes: Vec::new() };
         for n in 0..count {
-            let mut node = Node::new(arguments(repositories, &[]));
+            let mut node = Node::new(arguments.to_vec());
+            node.environment = environment(n);
             if n > 0 {
                 let invited = mesh.nodes[0].run(&["mesh", "invite"]);
                 assert_eq!(invited.status, 0, "{invited:?}");

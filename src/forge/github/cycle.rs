@@ -274,10 +274,7 @@ const fn stands_in(error: &GithubError) -> bool {
 fn telling(first: GithubError, second: GithubError) -> GithubError {
     match (&first, &second) {
         (GithubError::Limited { until: a, .. }, GithubError::Limited { until: b, .. }) if a < b => first,
-        (
-            GithubError::Limited { .. } | GithubError::Forbidden { .. },
-            GithubError::Unreachable { .. } | GithubError::Server { .. },
-        ) => first,
+        (GithubError::Limited { .. }, GithubError::Unreachable { .. } | GithubError::Server { .. }) => first,
         _ => second,
     }
 }

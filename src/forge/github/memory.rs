@@ -52,13 +52,13 @@ pub(super) struct Page {
 impl Memory {
     /// What was kept. What cannot be read any more is forgotten.
     pub fn read(bytes: &[u8]) -> Self {
-        serde_cbor::from_slice(bytes).ok().filter(|memory: &Self| memory.form == FORM).unwrap_or_default()
+        serde_json::from_slice(bytes).ok().filter(|memory: &Self| memory.form == FORM).unwrap_or_default()
     }
 
     /// What is to be kept.
     pub fn bytes(&self) -> Vec<u8> {
         let kept = Self { form: FORM, parsed: BTreeMap::new(), compared: BTreeMap::new(), ..self.clone() };
-        serde_cbor::to_vec(&kept).unwrap_or_else(|error| unreachable!("text and numbers always encode: {error}"))
+        serde_json::to_vec(&kept).unwrap_or_else(|error| unreachable!("text and numbers always encode: {error}"))
     }
 
     /// Whether two would be kept alike.

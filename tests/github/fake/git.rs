@@ -58,9 +58,7 @@ fn stream(repository: &Repository) -> Vec<u8> {
         let _ =
             write!(head, "committer {AUTHOR} {} +0000\ndata {}\n{}", commit.time, commit.message.len(), commit.message);
         bytes.extend_from_slice(head.as_bytes());
-        if let Some(parent) = &commit.parent {
-            bytes.extend_from_slice(format!("from {parent}\n").as_bytes());
-        }
+        // Without a `from` it stands on the branch as it is by then.
         bytes.extend_from_slice(b"deleteall\n");
         for (path, text) in &commit.files {
             bytes.extend_from_slice(format!("M 100644 inline {path}\ndata {}\n", text.len()).as_bytes());

@@ -175,7 +175,7 @@ fn installations(state: &State, asked: &Asked) -> Answer {
             let account = state.world.find_account(&one.account);
             let url = format!("{}/app/installations/{}", state.base, one.id);
             json!({
-                "id": one.id, "account": account.map(|account| shapes::account(&state.base, account)),
+                "id": one.id, "account": account.map(|account| shapes::installed_for(&state.base, account)),
                 "repository_selection": "all", "access_tokens_url": format!("{url}/access_tokens"),
                 "repositories_url": format!("{}/installation/repositories", state.base),
                 "html_url": url, "app_id": app, "app_slug": "runmesh", "target_id": account.map_or(0, |account| account.id),

@@ -20,6 +20,16 @@ pub(crate) fn account(base: &str, account: &Account) -> Value {
     })
 }
 
+/// The account of an installation, which the description wants to be an enterprise too.
+pub(crate) fn installed_for(base: &str, one: &Account) -> Value {
+    let mut value = account(base, one);
+    let time = timestamp(1_704_067_200);
+    for (key, text) in [("name", &one.login), ("slug", &one.login), ("created_at", &time), ("updated_at", &time)] {
+        value[key] = json!(text);
+    }
+    value
+}
+
 /// Addresses below a repository's own: the key without `_url`, and what follows.
 const BELOW: [(&str, &str); 37] = [
     ("archive", "{archive_format}{/ref}"),
