@@ -179,6 +179,7 @@ impl Mesh {
     }
 
     /// The same with these arguments, and an environment for each node.
+    #[allow(dead_code, reason = "tests/duty.rs uses it")]
     pub(crate) fn with(count: usize, more: &[&str], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
         let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--isolation", "bwrap"];
         let arguments: Vec<String> = listen.iter().chain(more).map(|word| (*word).to_owned()).collect();

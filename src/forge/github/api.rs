@@ -117,7 +117,7 @@ pub(super) struct Api {
 enum Kind {
     Token(Arc<Client>),
     App {
-        crab: Octocrab,
+        crab: Box<Octocrab>,
         /// By the account they are installed for, in lower case.
         clients: Mutex<BTreeMap<String, Arc<Client>>>,
     },
@@ -138,7 +138,7 @@ impl Api {
             Credentials::App { id, key } => {
                 let crab = builder(&endpoint, &endpoint.rest)?.app_from_rsa_pem(AppId(id), key);
                 let crab = crab.and_then(|builder| builder.build()).map_err(|error| endpoint.failed(&error))?;
-                Kind::App { crab, clients: Mutex::default() }
+                Kind::App { crab: Box::new(crab), clients: Mutex::default() }
             }
         };
         Ok(Self { endpoint, kind })

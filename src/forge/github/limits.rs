@@ -60,7 +60,15 @@ pub struct Quota {
 /// One of a token's limits.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
-    state: Mutex<(Option<Quota>, Option<(Reason, u64)>)>,
+    state: Mutex<Told>,
+}
+
+/// What GitHub has told last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    quota: Option<Quota>,
+    /// Nothing may be sent until then.
+    blocked: Option<(Reason, u64)>,
 }
 
 impl Gauge {
@@ -69,7 +77,7 @@ impl Gauge {
     /// # Errors
     /// Why not, and until when.
     pub(super) fn check(&self, now: u64) -> Result<(), (Reason, u64)> {
-        let (quota, blocked) = *lock(&self.state);
+        let Told { quota, blocked } = *lock(&self.state);
         if let Some((reason, until)) = blocked.filter(|(_, until)| now < *until) {
             return Err((reason, until));
         }
@@ -88,35 +96,35 @@ impl Gauge {
         let numbers =
             ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(|name| number(headers, name));
         if let [Some(limit), Some(remaining), Some(reset)] = numbers {
-            state.0 = Some(Quota { limit, remaining, reset });
+            state.quota = Some(Quota { limit, remaining, reset });
         }
         if !matches!(status, 403 | 429) {
             return None;
         }
         let told = number(headers, "retry-after").map(|seconds| now + seconds);
-        let blocked = match (told, state.0) {
+        let blocked = match (told, state.quota) {
             (Some(until), _) => (Reason::Secondary, until),
             (None, Some(quota)) if quota.remaining == 0 => (Reason::Primary, quota.reset),
             (None, _) if status == 429 => (Reason::Secondary, now + SECONDARY_S),
             (None, _) => return None,
         };
-        state.1 = Some(blocked);
+        state.blocked = Some(blocked);
         Some(blocked)
     }
 
     /// Something else than headers told that the limit is used up, or that a pause is asked for.
     pub(super) fn block(&self, reason: Reason, now: u64) -> (Reason, u64) {
         let mut state = lock(&self.state);
-        let until = match (reason, state.0) {
+        let until = match (reason, state.quota) {
             (Reason::Primary, Some(quota)) if quota.reset > now => quota.reset,
             _ => now + SECONDARY_S,
         };
-        state.1 = Some((reason, until));
+        state.blocked = Some((reason, until));
         (reason, until)
     }
 
     pub(super) fn quota(&self) -> Option<Quota> {
-        lock(&self.state).0
+        lock(&self.state).quota
     }
 }
 
