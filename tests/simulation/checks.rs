@@ -12,8 +12,8 @@ use super::world::{Counts, RunEnd, Sabotage, World};
 
 /// How often it is looked whether the mesh has come to rest.
 const LOOK: u64 = 1_000;
-/// How long it must stay at rest.
-const CALM: u64 = 5_000;
+/// How long it must stay at rest: long enough for an idle node's next presence in the largest mesh.
+const CALM: u64 = 12_000;
 
 /// What there is to say of a run that went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
