@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub use home::{Home, HomeError};
 
 use self::chronicle::{Chronicle, wall_ms};
+use self::intake::Intake;
 use self::work::{Found, Sources};
 use crate::control::{self, Answer, ControlError, Query};
 use crate::forge::GitSource;
@@ -35,7 +36,7 @@ use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Owner, Store, StoreError};
-use crate::wire;
+use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
 
 /// Questions of the control API that wait.
 const QUERIES: usize = 64;
@@ -136,7 +137,7 @@ pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(
 struct Doors {
     signals: Signals,
     queries: mpsc::Receiver<Query>,
-    events: net::Events,
+    events: Intake,
     reports: mpsc::Receiver<runner::Ran>,
     found: mpsc::Receiver<Found>,
     server: control::Server,
@@ -232,6 +233,7 @@ impl Daemon {
         net_settings.bootstrap = bootstrap;
         net_settings.known = remembered(&store);
         let (net, events) = net::start(net_settings)?;
+        let events = Intake::start(events, mesh);
         let (ask, queries) = mpsc::channel(QUERIES);
         let server = control::serve(&settings.data_dir, ask).await?;
         let (find, found) = mpsc::channel(FOUND);
@@ -336,7 +338,7 @@ impl Daemon {
                 biased;
                 () = doors.signals.next() => self.on_signal(),
                 Some(query) = doors.queries.recv() => self.on_query(query).await,
-                Some(event) = doors.events.recv() => self.on_event(event).await,
+                Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
                 Some((task, fence, report)) = doors.reports.recv() => self.on_report(task, fence, report),
                 Some(found) = doors.found.recv() => self.on_found(found),
                 () = sleep_until(resolve) => self.resolve_sources(),
@@ -345,8 +347,8 @@ impl Daemon {
                 () = sleep_until(end) => self.leaving = Leaving::Now,
             }
             for _ in 0..ROUND {
-                let Some(event) = doors.events.try_recv() else { break };
-                self.on_event(event).await;
+                let Some(arrived) = doors.events.try_recv() else { break };
+                self.on_arrived(arrived).await;
             }
         }
     }
@@ -450,10 +452,15 @@ fn remembered(store: &Store) -> Vec<Multiaddr> {
 /// The database's entries, opened and checked, in their order.
 fn kept_entries(store: &Store, mesh: &MeshId) -> Result<Vec<Arc<Entry>>, DaemonError> {
     let mut kept = Vec::new();
-    for (at, bytes) in store.entries()?.enumerate() {
-        let damaged = |why: String| DaemonError::Damaged { at: at as u64, why };
-        let entry = wire::entry::open(&bytes?, mesh).map_err(|error| damaged(error.to_string()))?;
-        kept.push(entry);
+    let mut entries = store.entries()?;
+    loop {
+        let some: Vec<Vec<u8>> = entries.by_ref().take(MAX_PAGE_ENTRIES).collect::<Result<_, _>>()?;
+        if some.is_empty() {
+            return Ok(kept);
+        }
+        for opened in wire::entry::open_many(&some, mesh) {
+            let damaged = |error: wire::WireError| DaemonError::Damaged { at: kept.len() as u64, why: error.to_string() };
+            kept.push(opened.map_err(damaged)?);
+        }
     }
-    Ok(kept)
 }

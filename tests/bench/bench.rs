@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod agreement;
+mod alarms;
 mod dispatch;
 mod election;
 mod failover;
@@ -17,6 +18,7 @@ mod kernel;
 mod measure;
 mod processes;
 mod report;
+mod serf;
 mod sync;
 mod tags;
 
@@ -44,6 +46,7 @@ const THEMES: &[Theme] = &[
     Theme { names: &["sync_entries_per_s"], measure: sync::cold },
     Theme { names: &["dispatch_"], measure: dispatch::latency },
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
+    Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
     Theme { names: &["idle_"], measure: idle::cost },
 ];
 
