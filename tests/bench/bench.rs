@@ -47,7 +47,9 @@ const THEMES: &[Theme] = &[
     Theme { names: &["dispatch_"], measure: dispatch::latency },
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
     Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
-    Theme { names: &["idle_"], measure: idle::cost },
+    Theme { names: &["idle_rss_", "idle_cpu_", "idle_sent_"], measure: idle::cost },
+    Theme { names: &["idle_3_"], measure: idle::cost_of_3 },
+    Theme { names: &["idle_100_"], measure: idle::cost_of_100 },
 ];
 
 impl Theme {

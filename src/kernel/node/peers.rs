@@ -354,3 +354,6 @@ impl Node {
         self.peers.heard().filter(may).map(|peer| peer.place).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
