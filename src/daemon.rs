@@ -129,6 +129,7 @@ pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(
     let (mut daemon, mut doors) = Daemon::open(settings, home).await?;
     started(&daemon.started().await);
     daemon.work(&mut doors).await;
+    daemon.write_what_waits();
     daemon.close(doors).await;
     Ok(())
 }
@@ -199,6 +200,7 @@ struct Daemon {
     inputs: VecDeque<Input>,
     outputs: Vec<Output>,
     unwritten: Option<Unwritten>,
+    postponed: effects::Postponed,
     leaving: Leaving,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
@@ -272,6 +274,7 @@ impl Daemon {
             inputs: VecDeque::new(),
             outputs,
             unwritten: None,
+            postponed: effects::Postponed::default(),
             leaving: Leaving::No,
             next_token: 0,
             asking: BTreeMap::new(),
@@ -334,6 +337,8 @@ impl Daemon {
             };
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
+            // What is due is carried out at the loop's top.
+            let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
                 biased;
                 () = doors.signals.next() => self.on_signal(),
@@ -344,6 +349,7 @@ impl Daemon {
                 () = sleep_until(resolve) => self.resolve_sources(),
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
                 () = sleep_until(wake) => self.feed(Input::Wake),
+                () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leaving = Leaving::Now,
             }
             for _ in 0..ROUND {
@@ -459,7 +465,8 @@ fn kept_entries(store: &Store, mesh: &MeshId) -> Result<Vec<Arc<Entry>>, DaemonE
             return Ok(kept);
         }
         for opened in wire::entry::open_many(&some, mesh) {
-            let damaged = |error: wire::WireError| DaemonError::Damaged { at: kept.len() as u64, why: error.to_string() };
+            let damaged =
+                |error: wire::WireError| DaemonError::Damaged { at: kept.len() as u64, why: error.to_string() };
             kept.push(opened.map_err(damaged)?);
         }
     }

@@ -28,10 +28,26 @@ const LARGE: usize = 4096;
 
 /// What came, and what it means.
 pub(super) enum Arrived {
-    Entries { from: PeerId, opened: Result<Vec<Arc<Entry>>, WireError>, token: GossipToken },
-    Presence { from: PeerId, opened: Result<Box<Presence>, WireError>, token: GossipToken },
-    Request { from: PeerId, opened: Result<Request, WireError>, token: ReplyToken },
-    Response { from: PeerId, token: Token, opened: Result<Response, WireError> },
+    Entries {
+        from: PeerId,
+        opened: Result<Vec<Arc<Entry>>, WireError>,
+        token: GossipToken,
+    },
+    Presence {
+        from: PeerId,
+        opened: Result<Box<Presence>, WireError>,
+        token: GossipToken,
+    },
+    Request {
+        from: PeerId,
+        opened: Result<Request, WireError>,
+        token: ReplyToken,
+    },
+    Response {
+        from: PeerId,
+        token: Token,
+        opened: Result<Response, WireError>,
+    },
     /// Nothing that had to be opened.
     Plain(Event),
 }

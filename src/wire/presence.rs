@@ -225,7 +225,20 @@ mod tests {
                 let (heads, running, unheard, discovered): (_, BTreeMap<_, _>, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
                 let peer = presence(0).peer;
-                Presence { peer, life, beat, every, heads, offer, free, draining, running, unheard, discovered, version }
+                Presence {
+                    peer,
+                    life,
+                    beat,
+                    every,
+                    heads,
+                    offer,
+                    free,
+                    draining,
+                    running,
+                    unheard,
+                    discovered,
+                    version,
+                }
             },
         )
     }

@@ -53,7 +53,9 @@ impl Serf {
                 let output = Command::new("serf")
                     .args(["members", "-status=alive", &format!("-rpc-addr={}", agent.rpc)])
                     .output();
-                output.is_ok_and(|output| output.stdout.iter().filter(|byte| **byte == b'\n').count() == self.agents.len())
+                output.is_ok_and(|output| {
+                    output.stdout.iter().filter(|byte| **byte == b'\n').count() == self.agents.len()
+                })
             };
             self.agents.iter().all(sees_all).then_some(())
         })

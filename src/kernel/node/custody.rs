@@ -38,6 +38,7 @@ pub(super) struct Custody {
     draining: bool,
     handing_over: bool,
     next_watch: Option<u64>,
+    /// When the last slot came free of which there was none before.
     freed: Option<u64>,
 }
 
@@ -194,12 +195,15 @@ impl Node {
 
     /// The runner room reports of something it was told to start.
     pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report) {
+        let was_full = self.free_slots() == 0;
         let Some(running) = self.custody.running.remove(&task) else { return };
         if running.fence != fence {
             self.custody.running.insert(task, running);
             return;
         }
-        self.custody.freed = Some(self.now.mono);
+        if was_full {
+            self.custody.freed = Some(self.now.mono);
+        }
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();
         let Some(folded) = self.ledger.get(&task) else { return };

@@ -61,18 +61,26 @@ fn presence(number: u8, beat: u64, every: u32) -> Input {
     }))
 }
 
-/// Wakes the node whenever it wants to be, up to a time; gives back whom it has lost, and the intervals it said.
-fn wake_until(node: &mut Node, from: u64, until: u64) -> (Vec<(u64, PeerId)>, Vec<(u64, u32)>) {
-    let (mut now, mut lost, mut said) = (from, Vec::new(), Vec::new());
+/// What a node does by itself, and when.
+#[derive(Default)]
+struct Did {
+    lost: Vec<(u64, PeerId)>,
+    /// The intervals that it said.
+    said: Vec<(u64, u32)>,
+}
+
+/// Wakes the node whenever it wants to be, up to a time.
+fn wake_until(node: &mut Node, from: u64, until: u64) -> Did {
+    let (mut now, mut did) = (from, Did::default());
     loop {
         now = node.next_wake().max(now + 1);
         if now > until {
-            return (lost, said);
+            return did;
         }
         for output in node.handle(at(now), Input::Wake) {
             match output {
-                Output::Notice(Notice::PeerLost { peer }) => lost.push((now, peer)),
-                Output::Announce(presence) => said.push((now, presence.every)),
+                Output::Notice(Notice::PeerLost { peer }) => did.lost.push((now, peer)),
+                Output::Announce(presence) => did.said.push((now, presence.every)),
                 _ => {}
             }
         }
@@ -84,7 +92,7 @@ fn a_peer_is_waited_for_by_its_own_rhythm() {
     for (every, silence) in [(0, 3_000), (1_000, 3_000), (4_000, 12_000), (u32::MAX, 30_000)] {
         let mut node = founder(1);
         node.handle(at(100), presence(1, 1, every));
-        let (lost, _) = wake_until(&mut node, 100, 60_000);
+        let Did { lost, .. } = wake_until(&mut node, 100, 60_000);
         assert_eq!(lost, [(100 + silence, peer(1))], "{every}");
     }
 }
@@ -95,9 +103,10 @@ fn a_node_that_was_not_there_itself_waits_a_beat_before_it_judges() {
     node.handle(at(100), presence(1, 1, 0));
     node.handle(at(100), presence(2, 1, 4_000));
     // Stopped for a minute. What waits for it is heard first, and is no reason to take the rest to be lost.
-    let lost = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Notice(Notice::PeerLost { .. })));
+    let lost =
+        |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Notice(Notice::PeerLost { .. })));
     assert!(!lost(&node.handle(at(60_100), presence(2, 2, 4_000))));
-    let (lost, _) = wake_until(&mut node, 60_100, 80_000);
+    let Did { lost, .. } = wake_until(&mut node, 60_100, 80_000);
     let after = 60_100 + Timings::default().beat + LATE;
     assert_eq!(lost, [(after, peer(1)), (72_100, peer(2))]);
 }
@@ -109,7 +118,7 @@ fn an_idle_node_beats_the_more_slowly_the_more_it_hears_and_says_so() {
         for number in 1..=peers {
             node.handle(at(100), presence(number, 1, u32::MAX));
         }
-        let (_, said) = wake_until(&mut node, 100, 30_000);
+        let Did { said, .. } = wake_until(&mut node, 100, 30_000);
         let said_last = said.last().expect("it beats");
         assert_eq!(u64::from(said_last.1), every, "{peers}");
         // What it says of its next beat holds.
