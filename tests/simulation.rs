@@ -2,7 +2,8 @@
 //!
 //! A seed decides everything that happens, so a failure is found again by its seed:
 //! `RUNMESH_SIM_SEED=17 cargo nextest run --test simulation NAME --no-capture`, with `RUNMESH_SIM_TRACE=1` for
-//! everything that each node does. `RUNMESH_SIM_SEEDS=5000` runs more seeds than usual.
+//! everything that each node does. `RUNMESH_SIM_SEEDS=5000` runs more seeds than usual, and
+//! `RUNMESH_SIM_NODES=300 RUNMESH_SIM_TASKS=3000 cargo nextest run --release --test simulation at_large` larger meshes.
 
 mod simulation {
     pub(crate) mod adapter;
@@ -26,10 +27,13 @@ use simulation::world::Sabotage;
 /// Within so many virtual milliseconds a mesh of seven that start at once is formed.
 const FORMED: u64 = 4_000;
 
+/// A number that whoever runs this may give.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
 /// The seeds to run: one that is asked for, else so many.
 fn seeds(usual: u64) -> Vec<u64> {
-    let number =
-        |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number of a seed or of seeds"));
     match number("RUNMESH_SIM_SEED") {
         Some(seed) => vec![seed],
         None => (0..number("RUNMESH_SIM_SEEDS").unwrap_or(usual)).collect(),
@@ -133,9 +137,12 @@ fn everything_goes_wrong() {
     tell(&scenario, &run_all(&scenario, &seeds(200)));
 }
 
+/// With as many nodes and tasks as `RUNMESH_SIM_NODES` and `RUNMESH_SIM_TASKS` say, at some fifty tasks a second.
 #[test]
 fn everything_goes_wrong_at_large() {
-    let scenario = Scenario::rough("everything_goes_wrong_at_large", 50, 500).within((3_000, 12_000), (200, 3_000));
+    let (nodes, tasks) = (number("RUNMESH_SIM_NODES").unwrap_or(50), number("RUNMESH_SIM_TASKS").unwrap_or(500));
+    let scenario = Scenario::rough("everything_goes_wrong_at_large", nodes as usize, tasks as usize);
+    let scenario = scenario.within((3_000, 3_000 + 18 * tasks), (200, 3_000));
     tell(&scenario, &run_all(&scenario, &seeds(1)));
 }
 
