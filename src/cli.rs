@@ -18,6 +18,7 @@ mod inspect;
 mod link;
 mod mesh;
 mod node;
+mod p2p_workflow;
 mod screen;
 mod settings;
 mod tasks;
@@ -70,6 +71,7 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         Command::Mesh(command) => block_on(mesh::run(&place()?, command)),
         Command::Inspect(inspect) => block_on(inspect::run(&place()?, inspect)),
         Command::Tasks(command) => block_on(tasks::run(&place()?, command)),
+        Command::P2pWorkflow(command) => block_on(p2p_workflow::run(&place()?, command)),
         Command::Demo(demo) => block_on(demo::run(demo)),
     }
 }

@@ -6,6 +6,9 @@
 #[path = "mesh/rig.rs"]
 mod rig;
 
+#[path = "mesh/workers.rs"]
+mod workers;
+
 use std::time::Duration;
 
 use rig::{Mesh, Repository};

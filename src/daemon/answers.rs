@@ -38,6 +38,9 @@ impl Daemon {
                 }
                 Err(refusal) => answer.send(Err(refusal)),
             },
+            Query::Next { next, answer } => self.on_next(next, answer),
+            Query::Keep { task, claim, answer } => self.on_keep(&task, claim, answer),
+            Query::Complete { complete, answer } => self.on_complete(*complete, answer),
             Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
             Query::Invite { answer } => {
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
@@ -126,7 +129,7 @@ impl Daemon {
             .collect()
     }
 
-    fn task(&self, id: &TaskId, folded: &Folded) -> proto::Task {
+    pub(super) fn task(&self, id: &TaskId, folded: &Folded) -> proto::Task {
         let ranking = self.node.ranking(id).into_iter().map(|(peer, distance)| proto::Rank {
             peer_id: peer.to_string(),
             distance,
@@ -139,6 +142,7 @@ impl Daemon {
             anchor: folded.anchor.to_string(),
             ranking: if open { ranking.collect() } else { Vec::new() },
             note: folded.note.clone(),
+            waits_for: self.node.waits_for(id).unwrap_or_default(),
             ..task(&folded.workload, &folded.state)
         }
     }
@@ -179,6 +183,8 @@ impl Daemon {
             sequence,
         });
         Ok(proto::Clock {
+            node_id: self.node.peer().to_string(),
+            merkle_root: crate::kernel::merkle::vector_root(&self.node.vector()).to_string(),
             heads: status.heads.iter().map(ToString::to_string).collect(),
             entries: status.entries as u64,
             state_hash: status.state_hash.to_string(),
@@ -203,7 +209,7 @@ impl Daemon {
             started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
         });
-        runners.collect()
+        runners.chain(self.workers_list()).collect()
     }
 
     fn members(&self) -> Vec<proto::Member> {
@@ -221,7 +227,7 @@ impl Daemon {
         members.collect()
     }
 
-    fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
+    pub(super) fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
         let ids: Vec<TaskId> = self.node.tasks().map(|(id, _)| *id).collect();
         name.find(&ids)
     }

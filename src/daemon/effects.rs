@@ -102,13 +102,16 @@ impl Daemon {
             }
             Output::Request { to, token, request } => self.ask(to, token, &request).await,
             Output::Reply { to, token, reply } => self.reply(to, token, reply).await,
+            Output::Start { task, fence, workload } if self.settings.max_runners == 0 => {
+                self.give_to_worker(task, fence, workload);
+            }
             Output::Start { task, fence, workload } => {
                 if let Err(why) = self.start_work(task, fence, workload).await {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::NotStarted { why } });
                 }
             }
             Output::Stop { task, fence, .. } => {
-                if self.runner.stop(task, fence).await.is_err() {
+                if !self.take_from_worker(task, fence) && self.runner.stop(task, fence).await.is_err() {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::Stopped });
                 }
             }

@@ -147,6 +147,10 @@ impl Daemon {
                 self.sources.listed.insert(listed.repository.key.clone(), listed);
             }
         }
+        let careful = |listed: &&Listed| self.settings.stop_when_cut_off.contains(&listed.source);
+        let careful = self.sources.listed.values().filter(careful).map(|listed| listed.repository.key.clone());
+        let careful = Input::Careful(careful.collect());
+        self.feed(careful);
         if self.sources.keys() != before {
             self.feed(Input::Offer(self.offer()));
         }
@@ -227,6 +231,8 @@ impl Daemon {
             duty: duties.get(key).map(ToString::to_string),
             discovered_ago_ms: self.node.discovered_ago(key, now),
             workflows: u32::try_from(listed.workflows).unwrap_or(u32::MAX),
+            when_cut_off: if self.settings.stop_when_cut_off.contains(&listed.source) { "stop" } else { "keep" }
+                .to_owned(),
             problem: listed.problem.clone(),
         });
         let failed = self.sources.problems.iter().map(|(spec, problem)| proto::Source {

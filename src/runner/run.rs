@@ -111,6 +111,8 @@ fn sentence(report: &Report) -> String {
         }
         Report::NotStarted { why } => format!("not started: {why}"),
         Report::Stopped => "stopped".to_owned(),
+        Report::Declined { why } => format!("declined: {why}"),
+        Report::GivenBack { why, .. } => format!("given back: {why}"),
     }
 }
 
@@ -155,9 +157,9 @@ impl Life {
             },
         };
         if let Some(why) = refuse(&plan, &self.host.capabilities) {
-            return not_started(why);
+            return Report::Declined { why: clip(&why, MAX_NOTE) };
         }
-        let Ok(act) = &self.host.capabilities.act else { return not_started("act is missing") };
+        let Ok(act) = &self.host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
         let event = payload::event(&workload).to_string();
         if let Err(error) = tokio::fs::write(&places.event, event).await {
             return not_started(format!("writing the event: {error}"));

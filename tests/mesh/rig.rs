@@ -92,6 +92,11 @@ impl Node {
         self.peer = self.json(&["inspect", "status"])["peer_id"].as_str().expect("a peer id").to_owned();
     }
 
+    /// Starts a command beside the node.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
+    }
+
     /// Runs a command beside the node.
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         let output = self.command(arguments).output().expect("the program runs");
@@ -173,9 +178,14 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// A mesh of so many running nodes that all list these repositories and hear each other.
     pub(crate) fn of(count: usize, repositories: &[Repository]) -> Self {
+        Self::with(count, repositories, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn with(count: usize, repositories: &[Repository], more: &[&str]) -> Self {
         let mut mesh = Self { nodes: Vec::new() };
         for n in 0..count {
-            let mut node = Node::new(arguments(repositories, &[]));
+            let mut node = Node::new(arguments(repositories, more));
             if n > 0 {
                 let invited = mesh.nodes[0].run(&["mesh", "invite"]);
                 assert_eq!(invited.status, 0, "{invited:?}");

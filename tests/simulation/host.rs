@@ -165,6 +165,8 @@ pub(crate) struct Run {
     pub(crate) fence: Fence,
     pub(crate) since: u64,
     pub(crate) conclusion: Option<Conclusion>,
+    /// The host finds out that it cannot run it.
+    pub(crate) declines: bool,
     pub(crate) stopping: bool,
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Fate {
     /// Never: no host can run it, and GitHub must not.
     Waits,
     LeftToGithub,
+    /// With what was found out by those who could not run it.
+    Declined,
 }
 
 /// How the mesh learns of a task.
@@ -74,6 +76,16 @@ pub(crate) fn jobs(scenario: &Scenario, seed: u64) -> Vec<Job> {
             });
         }
     }
+    for job in jobs.iter_mut().filter(|job| job.fate == Fate::Runs) {
+        let mut candidates = (0..scenario.nodes).filter(|host| {
+            let offer = offer(scenario, seed, *host);
+            job.workload.labels.is_subset(&offer.labels) && !offer.sources.is_empty()
+        });
+        if work.unable > 0 && candidates.all(|host| is_unable(scenario, seed, &job.id, host)) {
+            job.fate = Fate::Declined;
+            Arc::make_mut(&mut job.workload).fallback_s = 15;
+        }
+    }
     jobs.sort_by_key(|job| (job.at, job.id));
     jobs
 }
@@ -118,6 +130,11 @@ pub(crate) fn offer(scenario: &Scenario, seed: u64, host: usize) -> Offer {
     let reaches = host < 2 || chance.permille(800);
     let sources = reaches.then(|| SOURCE.to_owned()).into_iter().collect();
     Offer { slots: chance.within(scenario.slots) as u32, labels, sources }
+}
+
+/// Whether a host will find out that it cannot run a task.
+pub(crate) fn is_unable(scenario: &Scenario, seed: u64, task: &TaskId, host: usize) -> bool {
+    Chance::new(seed ^ host as u64, &format!("unable {task}")).permille(scenario.work.unable)
 }
 
 /// What will come of a start, the same whoever does it and whenever.

@@ -157,10 +157,11 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
             source.duty.as_deref().map_or("-", short_peer).into(),
             source.discovered_ago_ms.map_or_else(|| "not yet".to_owned(), ago).into(),
             source.workflows.into(),
+            source.when_cut_off.as_str().into(),
             Cell::painted(Paint::Warn, problem),
         ]
     };
-    let columns = ["source", "name", "on duty", "looked", "tagged", "problem"];
+    let columns = ["source", "name", "on duty", "looked", "tagged", "cut off", "problem"];
     screen.table(columns, sources.iter().map(row).collect(), &["on duty", "looked", "tagged"])
 }
 

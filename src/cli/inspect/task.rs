@@ -46,6 +46,7 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
             ("holder", holder.unwrap_or_default()),
             ("started", started.unwrap_or_default()),
             ("took", task.duration_ms.map(span).unwrap_or_default()),
+            ("waits", screen.paint(Paint::Warn, &task.waits_for)),
             ("note", task.note.clone()),
             ("anchor", task.anchor.clone()),
         ],
