@@ -37,9 +37,29 @@ pub(super) struct Global {
     /// Settings file [env: RUNMESH_CONFIG] [default: ~/.config/runmesh/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// For people (table) or for programs (json) [env: RUNMESH_OUTPUT] [default: table]
+    /// For people (table) or for programs (json); of `inspect clock` also for Graphviz (dot) [env: RUNMESH_OUTPUT]
+    /// [default: table]
     #[arg(long, global = true, value_name = "FORM", hide_possible_values = true)]
-    pub(super) output: Option<Output>,
+    pub(super) output: Option<Form>,
+}
+
+/// What `--output` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    Table,
+    Json,
+    /// Of `inspect clock` alone.
+    Dot,
+}
+
+impl Form {
+    pub(super) const fn output(self) -> Option<Output> {
+        match self {
+            Self::Table => Some(Output::Table),
+            Self::Json => Some(Output::Json),
+            Self::Dot => None,
+        }
+    }
 }
 
 /// In what form results are printed.
@@ -171,10 +191,10 @@ pub(super) enum View {
     },
     /// What waits to be run, the next first
     Queue,
-    /// The Merkle clock: heads, chains, latest entries
+    /// The Merkle clock: heads, chains, the latest entries as a graph
     Clock {
         /// How many of the latest entries to show
-        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=1000))]
         last: u32,
     },
     /// What this host executes now

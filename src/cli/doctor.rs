@@ -1,5 +1,6 @@
 //! `runmesh doctor`: whether this host has what a node needs, found out by trying, and what to do where it has not.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub(super) async fn run(place: &Place) -> Result<(), Failure> {
             runner.act.map(|act| format!("{}, {}", act.version, act.path.display())),
         ),
         Check::new("bubblewrap", "keeping tasks away from this host", runner.bwrap),
+        Check::new("labels", "what runs-on may ask of it", Ok(labels(&runner.labels))),
         Check::new("data directory", "identity, database, logs", data_dir(place)),
         Check::new("node", "everything else", node(place).await),
     ];
@@ -66,6 +68,11 @@ fn table(screen: Screen, checks: &[Check]) -> String {
         [Cell::painted(paint, word), check.what.into(), check.purpose.into(), check.found.as_str().into()]
     };
     screen.table(["", "what", "for", "found"], checks.iter().map(row).collect(), &["", "what"])
+}
+
+fn labels(own: &BTreeSet<String>) -> String {
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    format!("{}; more with --label", own.join(", "))
 }
 
 async fn git() -> Result<String, String> {

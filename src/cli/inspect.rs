@@ -14,6 +14,7 @@ use crate::control::Client;
 use crate::control::proto::Task;
 
 mod event;
+mod graph;
 mod host;
 mod task;
 
@@ -23,8 +24,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// Shows the view.
-pub(super) async fn run(place: &Place, inspect: &InspectArguments) -> Result<(), Failure> {
+pub(super) async fn run(place: &Place, inspect: &InspectArguments, dot: bool) -> Result<(), Failure> {
     let node = connect(place).await?;
+    if let (View::Clock { last }, true) = (&inspect.view, dot) {
+        return say(&graph::dot(&node.clock(*last).await?));
+    }
     if let View::Events { last } = inspect.view {
         return events(place, &node, last, inspect.watch).await;
     }

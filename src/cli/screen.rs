@@ -50,6 +50,11 @@ impl Screen {
         Self { colour, width: Table::new().width().filter(|width| *width > 0) }
     }
 
+    /// In columns; none in a pipe.
+    pub(super) fn width(self) -> Option<usize> {
+        self.width.map(usize::from)
+    }
+
     /// Whether a person looks at it.
     pub(super) const fn is_terminal(self) -> bool {
         self.width.is_some()

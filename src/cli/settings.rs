@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::args::{Global, Output, RunArguments};
+use super::args::{Form, Global, Output, RunArguments};
 use super::failure::Failure;
 use crate::forge::{GitSource, Spec, SpecError};
 use crate::kernel::task::Conclusion;
@@ -248,7 +248,8 @@ fn layers(global: &Global, run: Option<&RunArguments>, world: &World) -> Result<
 
 fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-    let place = Layer { data_dir: global.data_dir.clone(), output: global.output, ..Layer::default() };
+    let place =
+        Layer { data_dir: global.data_dir.clone(), output: global.output.and_then(Form::output), ..Layer::default() };
     let Some(run) = run else { return place };
     Layer {
         listen: list(&run.listen),

@@ -18,7 +18,7 @@ use super::places::Places;
 use super::plan::Plan;
 use super::process::{Invocation, Supervised};
 use super::tally::{Change, Tally, clip};
-use super::{Capabilities, Order, Settings, backend, payload, reaper, refuse};
+use super::{Capabilities, Devices, Order, Settings, backend, payload, reaper, refuse};
 use crate::kernel::entry::MAX_NOTE;
 use crate::kernel::io::Report;
 use crate::kernel::task::{Conclusion, Workload};
@@ -168,7 +168,11 @@ impl Life {
         let inside = backend.inside(places, &act.path);
         let labels = &self.host.capabilities.labels;
         let arguments = act::arguments(&inside, &workload, &task, &fence, labels);
-        let invocation = backend.confine(&self.host.settings, places, &act.path, arguments);
+        let mut settings = self.host.settings.clone();
+        if !Devices::are_asked_for(&workload.labels) {
+            settings.devices.clear();
+        }
+        let invocation = backend.confine(&settings, places, &act.path, arguments);
         self.watch(&workload, &plan, &invocation, time_limit).await
     }
 

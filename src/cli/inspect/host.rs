@@ -3,7 +3,8 @@
 use super::super::screen::{
     Cell, Paint, Screen, ago, count, facts, short_entry, short_hash, short_peer, short_task, span, workflow,
 };
-use crate::control::proto::{Clock, ClockEntry, Peer, Runner, Source, Status};
+use super::graph;
+use crate::control::proto::{Clock, Peer, Runner, Source, Status};
 
 /// How the node and the mesh stand.
 pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
@@ -88,6 +89,7 @@ pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
             ("heads", clock.heads.join("\n")),
             ("entries", clock.entries.to_string()),
             ("state", clock.state_hash.clone()),
+            ("vector", clock.merkle_root.clone()),
             (
                 "waiting",
                 if clock.quarantined == 0 { String::new() } else { format!("{} for their parents", clock.quarantined) },
@@ -99,27 +101,10 @@ pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
     };
     text.push('\n');
     text.push_str(&screen.table(["author", "incarnation", "entries"], clock.vector.iter().map(chain).collect(), &[]));
-    if clock.latest.is_empty() {
-        return text;
+    if !clock.latest.is_empty() {
+        text.push('\n');
+        text.push_str(&graph::drawn(screen, clock, now));
     }
-    let entry = |entry: &ClockEntry| {
-        let parents: Vec<&str> = entry.parents.iter().map(|parent| short_entry(parent)).collect();
-        [
-            Cell::from(short_entry(&entry.id)),
-            short_peer(&entry.peer_id).into(),
-            entry.sequence.into(),
-            ago(now.saturating_sub(entry.time_ms)).into(),
-            grouped(&entry.events).into(),
-            parents.join(" ").into(),
-        ]
-    };
-    let rows = clock.latest.iter().map(entry).collect();
-    text.push('\n');
-    text.push_str(&screen.table(
-        ["entry", "author", "number", "when", "events", "stands on"],
-        rows,
-        &["entry", "author", "when"],
-    ));
     text
 }
 
@@ -166,7 +151,7 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
 }
 
 /// Words of which equal neighbours are counted: `introduce x4, claim`.
-fn grouped(words: &[String]) -> String {
+pub(super) fn grouped(words: &[String]) -> String {
     let groups = words.chunk_by(|one, next| one == next).map(|group| match group.len() {
         1 => group[0].clone(),
         number => format!("{} x{number}", group[0]),

@@ -313,6 +313,6 @@ impl Node {
         }
         // Not at once: a host that is away for a while may be the one that can.
         let declined = unheld && self.all_have_declined(folded);
-        declined.then(|| (after, Event::Lose(Lose { task: *task, attempt: folded.attempt })))
+        declined.then_some((after, Event::Lose(Lose { task: *task, attempt: folded.attempt })))
     }
 }
