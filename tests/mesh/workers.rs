@@ -83,6 +83,35 @@ fn workers_are_given_each_task_once_the_most_urgent_first_and_end_it() {
 }
 
 #[test]
+fn workers_of_several_nodes_that_ask_at_once_are_given_different_tasks() {
+    let repository = Repository::with(&[("plain.yml", &ANY.replace("# P2P: p2p-only\n", ""))]);
+    let mesh = Mesh::with(3, std::slice::from_ref(&repository), &["--executor", "none"]);
+    for node in mesh.nodes() {
+        node.wait_for("the source", |node| {
+            node.json(&["inspect", "sources"]).as_array().is_some_and(|sources| !sources.is_empty())
+        });
+    }
+    for node in mesh.nodes().chain(mesh.nodes()) {
+        assert_eq!(node.run(&["tasks", "submit", repository.path(), "plain.yml"]).status, 0);
+    }
+    mesh.wait_for_tasks(6, |task| task["state"] == "pending");
+    let ask = |node: &Node| node.spawn(&["p2p-workflow", "next", "--wait", "60s", "--output", "json"]);
+    let asking: Vec<_> = mesh.nodes().chain(mesh.nodes()).map(ask).collect();
+    let given: Vec<Value> = asking
+        .into_iter()
+        .map(|worker| {
+            let output = worker.wait_with_output().expect("it ends");
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+        })
+        .collect();
+    let different: std::collections::BTreeSet<&str> = given.iter().map(id_of).collect();
+    assert_eq!(different.len(), 6, "{given:#?}");
+    let tasks = mesh.wait_for_tasks(6, |task| task["state"] == "running");
+    assert!(tasks.iter().all(|task| task["attempt"] == 1), "{tasks:#?}");
+    mesh.stop();
+}
+
+#[test]
 fn the_task_of_a_silent_worker_goes_to_another_and_a_cancelled_one_is_its_no_more() {
     let repository = Repository::with(&[("any.yml", ANY)]);
     let mesh = Mesh::alone(std::slice::from_ref(&repository), &["--executor", "none"]);

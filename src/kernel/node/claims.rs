@@ -164,6 +164,13 @@ impl Node {
         if rank.candidates > 1 && self.custody.freed_since(waiting.since.saturating_sub(self.claim_delay() / 2)) {
             due += self.claim_delay() / 2;
         }
+        // The same of slots that it did not offer before: until the others know of them each is the only one in its own
+        // eyes. So it waits until they have had time to hear.
+        if let Some(grown) = self.custody.grown_at()
+            && self.peers.heard().any(|peer| Self::can_run(&peer.presence.offer, &folded.workload))
+        {
+            due = due.max(grown + self.claim_delay() / 2);
+        }
         if self.now.mono < due {
             self.wake_for_claim(due);
             return false;

@@ -38,6 +38,8 @@ pub(super) struct Custody {
     handing_over: bool,
     next_watch: Option<u64>,
     freed: Option<u64>,
+    /// When this node last began to offer more slots.
+    grown: Option<u64>,
     /// What this node has declined in this life: it does not try that again.
     declined: BTreeSet<TaskId>,
     /// Sources whose tasks are stopped when this node is cut off.
@@ -72,8 +74,13 @@ impl Custody {
         self.freed.is_some_and(|freed| freed >= at)
     }
 
-    pub(super) fn slots_came_free(&mut self, now: u64) {
-        self.freed = Some(now);
+    pub(super) fn slots_have_grown(&mut self, now: u64) {
+        self.grown = Some(now);
+    }
+
+    /// When this node last began to offer more slots.
+    pub(super) const fn grown_at(&self) -> Option<u64> {
+        self.grown
     }
 
     pub(super) fn has_declined(&self, task: &TaskId) -> bool {

@@ -59,7 +59,7 @@ impl Node {
             self.duty.sources.entry(key.clone()).or_insert(Source { next: now, since: now, ..Source::default() });
         }
         if offer.slots > self.offer.slots {
-            self.custody.slots_came_free(now);
+            self.custody.slots_have_grown(now);
         }
         self.offer = offer;
         self.peers.changed(now, &self.settings.timings);
