@@ -181,6 +181,8 @@ struct Unwritten {
     entries: Vec<Arc<Entry>>,
     outputs: Vec<Output>,
     retry: Instant,
+    /// What the disk said, once it has refused.
+    why: Option<String>,
 }
 
 struct Daemon {
@@ -381,6 +383,7 @@ impl Daemon {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
+            Some(found) = doors.found.recv() => self.on_found(found),
             () = sleep_until(retry) => {}
         }
     }

@@ -29,8 +29,11 @@ impl Daemon {
             Query::Sources { answer } => answer.send(Ok(self.source_list())),
             Query::Members { answer } => answer.send(Ok(self.members())),
             Query::Events { last, answer } => answer.send(Ok(self.chronicle.feed(last))),
-            Query::Submit { submit, answer } => self.submit(*submit, answer),
-            Query::Cancel { task, why, answer } => match self.find(&task) {
+            Query::Submit { submit, answer } => match self.disk_refuses() {
+                None => self.submit(*submit, answer),
+                Some(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Cancel { task, why, answer } => match self.disk_refuses().map_or_else(|| self.find(&task), Err) {
                 Ok(task) => {
                     let token = self.token();
                     self.commands.insert(token, answer);
@@ -38,9 +41,15 @@ impl Daemon {
                 }
                 Err(refusal) => answer.send(Err(refusal)),
             },
-            Query::Next { next, answer } => self.on_next(next, answer),
+            Query::Next { next, answer } => match self.disk_refuses() {
+                None => self.on_next(next, answer),
+                Some(refusal) => answer.send(Err(refusal)),
+            },
             Query::Keep { task, claim, answer } => self.on_keep(&task, claim, answer),
-            Query::Complete { complete, answer } => self.on_complete(*complete, answer),
+            Query::Complete { complete, answer } => match self.disk_refuses() {
+                None => self.on_complete(*complete, answer),
+                Some(refusal) => answer.send(Err(refusal)),
+            },
             Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
             Query::Invite { answer } => {
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))

@@ -43,6 +43,7 @@ impl Daemon {
             entries: Vec::new(),
             outputs: Vec::new(),
             retry: Instant::now(),
+            why: None,
         });
         for output in outputs {
             match output {
@@ -71,6 +72,10 @@ impl Daemon {
         match written {
             Ok(_) => {
                 unwritten.entries.clear();
+                if let Some(why) = unwritten.why.take() {
+                    tracing::info!("the disk takes entries again");
+                    self.chronicle.is_over(&why);
+                }
                 self.unwritten = Some(unwritten);
                 true
             }
@@ -79,13 +84,30 @@ impl Daemon {
                     "{error}; nothing is published or started until it can be written, which is tried again every second"
                 );
                 if !self.chronicle.warnings().contains(&text) {
-                    self.chronicle.warn(text);
+                    self.chronicle.warn(text.clone());
                 }
+                for output in &unwritten.outputs {
+                    if let Output::Answer { token, answer: Ok(task) } = output
+                        && let Some(place) = self.commands.remove(token)
+                    {
+                        let task = task.short();
+                        place.send(Err(Refusal::Unavailable(format!(
+                            "task {task}: {error}; this is tried again every second, so it may still come about"
+                        ))));
+                    }
+                }
+                unwritten.why = Some(text);
                 unwritten.retry = Instant::now() + DISK_RETRY;
                 self.unwritten = Some(unwritten);
                 false
             }
         }
+    }
+
+    /// Why nothing new can be kept now, if so: what is asked to be written is refused while the disk refuses.
+    pub(super) fn disk_refuses(&self) -> Option<Refusal> {
+        let why = self.unwritten.as_ref()?.why.clone()?;
+        Some(Refusal::Unavailable(format!("nothing new is taken: {why}")))
     }
 
     async fn perform(&mut self, output: Output) {

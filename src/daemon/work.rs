@@ -106,6 +106,10 @@ impl Daemon {
                 wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
                 Ok(workload)
             }) {
+                Ok(_) if self.unwritten.is_some() => {
+                    let why = "the disk takes nothing now: try again".to_owned();
+                    answer.send(Err(self.disk_refuses().unwrap_or(Refusal::Unavailable(why))));
+                }
                 Ok(workload) => {
                     let token = self.token();
                     self.commands.insert(token, answer);
