@@ -23,7 +23,7 @@ mod screen;
 mod settings;
 mod tasks;
 
-use self::args::{Arguments, Command, Form, InspectArguments, NodeCommand, View};
+use self::args::{Arguments, Command, Form, InspectArguments, NodeCommand, RunArguments, View};
 use self::failure::Failure;
 use self::screen::Screen;
 use self::settings::World;
@@ -64,7 +64,10 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     log_to_stderr(matches!(arguments.command, Command::Node(_)))?;
     match &arguments.command {
         Command::Completions { shell } => completions(*shell),
-        Command::Doctor => block_on(doctor::run(&place()?)),
+        Command::Doctor => {
+            let (place, settings) = settings::node(&arguments.global, &RunArguments::default(), &world)?;
+            block_on(doctor::run(&place, &settings))
+        }
         Command::Node(NodeCommand::Run(run)) => {
             let (place, settings) = settings::node(&arguments.global, run, &world)?;
             if run.stop_with_parent {

@@ -65,7 +65,11 @@ impl Sight<'_> {
             View::Peers => self.show(&node.peers().await?, |peers| host::peers(screen, peers)),
             View::Tasks { id: None } => self.show(&node.tasks("", &[]).await?, |tasks| task::list(screen, tasks)),
             View::Tasks { id: Some(id) } => self.show(&one(node, id).await?, |task| task::whole(screen, task, now)),
-            View::Queue => self.show(&node.queue().await?, |queue| task::queue(screen, queue)),
+            View::Queue => {
+                let status = node.status().await?;
+                let pending = status.tasks.get("pending").copied().and_then(|number| usize::try_from(number).ok());
+                self.show(&node.queue().await?, |queue| task::queue(screen, queue, pending.unwrap_or_default()))
+            }
             View::Clock { last } => self.show(&node.clock(*last).await?, |clock| host::clock(screen, clock, now)),
             View::Runners => self.show(&node.runners().await?, |runners| host::runners(screen, runners, now)),
             View::Sources => self.show(&node.sources().await?, |sources| host::sources(screen, sources)),

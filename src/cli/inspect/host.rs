@@ -74,7 +74,7 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
             format!("{} of {}", peer.free, peer.slots).into(),
             peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" ").into(),
             peer.labels.join(", ").into(),
-            peer.addresses.first().cloned().unwrap_or_default().into(),
+            peer.addresses.first().map_or("", |address| without_peer(address)).into(),
         ]
     };
     let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
@@ -138,16 +138,33 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
         let problem = source.problem.as_deref().unwrap_or_default();
         [
             Cell::from(if source.spec.is_empty() { "(another member's)" } else { &source.spec }),
-            source.key.as_str().into(),
+            short_source(&source.key).into(),
             source.duty.as_deref().map_or("-", short_peer).into(),
             source.discovered_ago_ms.map_or_else(|| "not yet".to_owned(), ago).into(),
             source.workflows.into(),
-            source.when_cut_off.as_str().into(),
             Cell::painted(Paint::Warn, problem),
         ]
     };
-    let columns = ["source", "name", "on duty", "looked", "tagged", "cut off", "problem"];
-    screen.table(columns, sources.iter().map(row).collect(), &["on duty", "looked", "tagged"])
+    let columns = ["source", "name", "on duty", "looked", "tagged", "problem"];
+    let mut text = screen.table(columns, sources.iter().map(row).collect(), &["on duty", "looked", "tagged"]);
+    for source in sources.iter().filter(|source| source.when_cut_off == "stop") {
+        let name = if source.spec.is_empty() { &source.key } else { &source.spec };
+        text.push_str(&format!("\ntasks of {name} are stopped here while most members are not heard\n"));
+    }
+    text
+}
+
+/// An address without the peer that is named beside it.
+fn without_peer(address: &str) -> &str {
+    address.split_once("/p2p/").filter(|(_, rest)| !rest.contains('/')).map_or(address, |(place, _)| place)
+}
+
+/// What nodes call a source; of a root commit only the beginning.
+fn short_source(key: &str) -> &str {
+    match key.strip_prefix("git:") {
+        Some(commit) if commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()) => &key[..16],
+        _ => key,
+    }
 }
 
 /// Words of which equal neighbours are counted: `introduce x4, claim`.
