@@ -338,7 +338,7 @@ mod tests {
         let warning = screen.paint(Paint::Warn, "a word that is not short at all");
         let text = facts(screen, &[("at", address.to_owned()), ("note", warning)]);
         let seen: Vec<usize> = text.lines().map(seen_width).collect();
-        assert_eq!(seen, [6 + address.len(), 26, 17], "{text}");
+        assert_eq!(seen, [6 + address.len(), 30, 12], "{text}");
         assert_eq!(facts(Screen::PLAIN, &[("a", "b ".repeat(99))]).lines().count(), 1);
     }
 
