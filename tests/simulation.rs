@@ -22,7 +22,7 @@ use simulation::chance::Chance;
 use simulation::checks::{self, Outcome};
 use simulation::replay;
 use simulation::scenario::{Faults, Hosts, Network, Scenario, Work};
-use simulation::world::Sabotage;
+use simulation::world::{Sabotage, World};
 
 /// Within so many virtual milliseconds a mesh of seven that start at once is formed.
 const FORMED: u64 = 4_000;
@@ -250,6 +250,32 @@ fn a_holder_that_is_cut_off_stops_where_the_source_says_so() {
     assert_eq!(sum(&stopped, |outcome| outcome.kept_alone), 0);
     let doubled = [&kept, &stopped].map(|outcomes| sum(outcomes, |outcome| outcome.doubled));
     assert!(doubled[1] * 10 <= doubled[0], "`stop` does not narrow double execution: {doubled:?}");
+}
+
+/// Gossip is a hint, and questions are the truth: a node that never hears any has each entry all the same, at most a round
+/// and a few messages after the others.
+#[test]
+fn a_node_that_misses_all_gossip_is_seconds_behind() {
+    const BEHIND: u64 = 5_000 + 500;
+    let scenario = Scenario::roomy("a_node_that_misses_all_gossip_is_seconds_behind", 7, 40);
+    for seed in seeds(5) {
+        let _seed = Seed(scenario.name, seed);
+        let mut world = World::new(&scenario, seed);
+        world.sabotage = Some(Sabotage::MissGossip);
+        let mut there: std::collections::VecDeque<(u64, usize)> = std::collections::VecDeque::new();
+        while world.now < world.last_trouble + 20_000 {
+            world.run_until(world.now + 100);
+            assert_eq!(world.violations, Vec::<String>::new());
+            there.push_back((world.now, world.hosts[0].disk.kept.len()));
+            while there.front().is_some_and(|(at, _)| at + BEHIND <= world.now) {
+                let (at, count) = there.pop_front().expect("looked at above");
+                let here: std::collections::BTreeSet<_> =
+                    world.hosts[1].disk.kept.iter().map(|entry| entry.cid()).collect();
+                let lacks = world.hosts[0].disk.kept[..count].iter().filter(|entry| !here.contains(&entry.cid()));
+                assert_eq!(lacks.count(), 0, "at {} ms host 1 lacks entries that host 0 had at {at} ms", world.now);
+            }
+        }
+    }
 }
 
 /// The entries of a run, given to nodes that have not seen it: in any order, children before parents, in any portions,

@@ -24,7 +24,10 @@ impl Daemon {
                 answer.send(Ok(tasks.into_iter().map(|(id, folded)| self.task(id, folded)).collect()));
             }
             Query::Queue { answer } => answer.send(Ok(self.queue())),
-            Query::Clock { last, answer } => answer.send(self.clock(last)),
+            Query::Clock { last, answer } => {
+                self.write_what_waits();
+                answer.send(self.clock(last));
+            }
             Query::Runners { answer } => answer.send(Ok(self.runners().await)),
             Query::Sources { answer } => answer.send(Ok(self.source_list())),
             Query::Members { answer } => answer.send(Ok(self.members())),

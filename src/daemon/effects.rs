@@ -1,17 +1,59 @@
 //! Doing what the kernel asks for: first the disk, then everything else in its order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{DISK_RETRY, Daemon, Unwritten};
 use crate::control::Refusal;
+use crate::kernel::entry::Entry;
 use crate::kernel::id::PeerId;
 use crate::kernel::io::{Input, Output, Reply, Report, Request, Token};
 use crate::kernel::node::Standing;
 use crate::net::{RequestId, Topic};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
 use crate::wire::{gossip, presence, request, response};
+
+/// How long entries of others may wait to be written, and how many of them, so that they share a sync of the disk. Own
+/// choice: a tenth of what a lost gossip message costs, and no more than a page.
+const POSTPONE: Duration = Duration::from_millis(100);
+const MAX_POSTPONED: usize = 512;
+
+/// Entries of others that wait for the next sync of the disk.
+///
+/// They are on their authors' disks already, or they would not have come, so losing them in a crash costs a question
+/// to a peer. What this node does because of them is an entry of its own or a start, and comes after them on the disk;
+/// nor does it serve them to others before.
+#[derive(Default)]
+pub(super) struct Postponed {
+    entries: Vec<Arc<Entry>>,
+    by: Option<Instant>,
+}
+
+impl Postponed {
+    /// When they are written at the latest.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.by
+    }
+
+    fn is_due(&self) -> bool {
+        self.by.is_some_and(|by| by <= Instant::now())
+    }
+}
+
+/// Whether it may be done before the entries of others that came before it are on disk.
+const fn may_precede(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Notice(_)
+            | Output::Announce(_)
+            | Output::Request { .. }
+            | Output::Discover { .. }
+            | Output::Stop { .. }
+            | Output::Reply { reply: Reply::Turn { .. } | Reply::Refused { .. }, .. }
+    )
+}
 
 impl Daemon {
     /// Carries out all outputs and the inputs that follow from them, until nothing is left or the disk refuses.
@@ -21,7 +63,7 @@ impl Daemon {
                 self.feed(input);
             }
             let outputs = std::mem::take(&mut self.outputs);
-            if outputs.is_empty() && self.unwritten.is_none() {
+            if outputs.is_empty() && self.unwritten.is_none() && !self.postponed.is_due() {
                 break;
             }
             if !self.write(outputs) {
@@ -40,7 +82,7 @@ impl Daemon {
     /// Puts the entries among the outputs on disk. The rest waits in `unwritten`; `false` while the disk refuses.
     fn write(&mut self, outputs: Vec<Output>) -> bool {
         let mut unwritten = self.unwritten.take().unwrap_or_else(|| Unwritten {
-            entries: Vec::new(),
+            entries: std::mem::take(&mut self.postponed.entries),
             outputs: Vec::new(),
             retry: Instant::now(),
             why: None,
@@ -55,6 +97,20 @@ impl Daemon {
             self.unwritten = Some(unwritten);
             return false;
         }
+        let me = self.node.peer();
+        if !self.postponed.is_due()
+            && unwritten.entries.len() <= MAX_POSTPONED
+            && unwritten.entries.iter().all(|entry| entry.author().peer != me)
+            && unwritten.outputs.iter().all(may_precede)
+        {
+            self.postponed.entries = std::mem::take(&mut unwritten.entries);
+            if !self.postponed.entries.is_empty() {
+                self.postponed.by.get_or_insert_with(|| Instant::now() + POSTPONE);
+            }
+            self.unwritten = Some(unwritten);
+            return true;
+        }
+        self.postponed.by = None;
         let written = if unwritten.entries.is_empty() {
             Ok(0)
         } else {
@@ -108,6 +164,13 @@ impl Daemon {
     pub(super) fn disk_refuses(&self) -> Option<Refusal> {
         let why = self.unwritten.as_ref()?.why.clone()?;
         Some(Refusal::Unavailable(format!("nothing new is taken: {why}")))
+    }
+
+    /// Writes what waits to be written.
+    pub(super) fn write_what_waits(&mut self) {
+        self.postponed.by = Some(Instant::now());
+        // What the disk refuses is tried again by the loop, as always.
+        self.write(Vec::new());
     }
 
     async fn perform(&mut self, output: Output) {

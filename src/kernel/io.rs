@@ -46,16 +46,17 @@ pub struct Presence {
     pub life: u64,
     /// Grows with every presence of this life; an older one is ignored.
     pub beat: u64,
+    /// After how long at most the next presence follows, in milliseconds; 0 is the shortest beat.
+    pub every: u32,
     pub heads: BTreeSet<Cid>,
-    pub vector: Vector,
     pub offer: Offer,
     /// Slots that nothing occupies now.
     pub free: u32,
     pub draining: bool,
     /// What runs or is about to run here, and under which fence.
     pub running: BTreeMap<TaskId, Fence>,
-    /// The members this node hears now, itself not among them.
-    pub heard: BTreeSet<PeerId>,
+    /// The members this node does not hear now: few, where it would take a presence's greater part to name the others.
+    pub unheard: BTreeSet<PeerId>,
     /// For each source: how long ago its last good discovery by this node was, in milliseconds.
     pub discovered: BTreeMap<SourceKey, u64>,
     /// The version of the program, for people.

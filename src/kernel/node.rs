@@ -148,8 +148,10 @@ impl Node {
 
     /// Takes what happened at `now`, gives back what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        let due = self.next_wake();
         // A clock that goes backward would make waits endless.
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        self.allow_for_lateness(due);
         match input {
             Input::Wake => {}
             Input::Connected(peer) => self.on_connected(peer),

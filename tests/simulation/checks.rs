@@ -15,8 +15,8 @@ use super::world::{Counts, RunEnd, RunRecord, Sabotage, World};
 const LOOK: u64 = 1_000;
 /// How exactly it is measured when all disks have the same, in virtual milliseconds.
 const STEP: u64 = 10;
-/// How long it must stay at rest.
-const CALM: u64 = 5_000;
+/// How long it must stay at rest: long enough for an idle node's next presence in the largest mesh.
+const CALM: u64 = 12_000;
 
 /// What there is to say of a run that went well.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -69,6 +69,8 @@ pub(crate) enum Sabotage {
     SwallowReports,
     /// Host 1 is never given an entry or an answer.
     Deafen,
+    /// Host 1 is given nothing that is gossiped.
+    MissGossip,
     /// Host 1 tells its node that each run came to another end.
     TwistReports,
     /// Host 1 starts from an old copy of its disk.
@@ -373,7 +375,8 @@ impl<'a> World<'a> {
     fn sabotaged(&self, number: usize, input: Input) -> Option<Input> {
         match (self.sabotage.filter(|_| number == 1), input) {
             (Some(Sabotage::SwallowReports), Input::Ran { .. })
-            | (Some(Sabotage::Deafen), Input::Entries { .. } | Input::Response { .. }) => None,
+            | (Some(Sabotage::Deafen), Input::Entries { .. } | Input::Response { .. })
+            | (Some(Sabotage::MissGossip), Input::Entries { .. } | Input::Presence(_)) => None,
             (
                 Some(Sabotage::TwistReports),
                 Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. } },

@@ -33,10 +33,12 @@ pub(super) struct Custody {
     /// Claims that this node has made in this life and not started yet: only these may start anything.
     fresh: BTreeSet<(TaskId, Cid)>,
     watched: BTreeMap<TaskId, Watch>,
-    held: BTreeMap<PeerId, usize>,
+    /// How many tasks each other peer holds, and since when it holds any.
+    held: BTreeMap<PeerId, (usize, u64)>,
     draining: bool,
     handing_over: bool,
     next_watch: Option<u64>,
+    /// When the last slot came free of which there was none before.
     freed: Option<u64>,
     /// When this node last began to offer more slots.
     grown: Option<u64>,
@@ -97,7 +99,19 @@ impl Custody {
 
     /// How many tasks the ledger names this other peer as the holder of.
     pub(super) fn held_by(&self, peer: &PeerId) -> usize {
-        self.held.get(peer).copied().unwrap_or(0)
+        self.held.get(peer).map_or(0, |(count, _)| *count)
+    }
+
+    /// Since when the ledger names this other peer as the holder of anything.
+    pub(super) fn holds_since(&self, peer: &PeerId) -> Option<u64> {
+        self.held.get(peer).map(|(_, since)| *since)
+    }
+
+    /// No task is taken to have been silent since before this time.
+    pub(super) fn allow(&mut self, alive: u64) {
+        for watch in self.watched.values_mut().filter(|watch| !watch.missed) {
+            watch.alive = watch.alive.max(alive);
+        }
     }
 
     /// Whether a task that another holds is heard of no more.
@@ -129,7 +143,7 @@ impl Custody {
         }
         if let Some(before) = before {
             self.watched.remove(&task);
-            if let Some(count) = self.held.get_mut(&before.holder) {
+            if let Some((count, _)) = self.held.get_mut(&before.holder) {
                 *count -= 1;
                 if *count == 0 {
                     self.held.remove(&before.holder);
@@ -138,7 +152,7 @@ impl Custody {
         }
         if let Some((holder, fence)) = held {
             self.watched.insert(task, Watch { holder, fence, since: now, alive: now, missed: false });
-            *self.held.entry(holder).or_default() += 1;
+            self.held.entry(holder).or_insert((0, now)).0 += 1;
             self.watch_by(now);
         }
     }
@@ -170,7 +184,9 @@ impl Node {
                 self.custody.fresh.retain(|(claimed, _)| *claimed != task);
                 self.custody.declined.remove(&task);
             }
-            self.custody.watch(task, held.filter(|(holder, _)| *holder != self.me.peer()), self.now.mono);
+            let others = held.filter(|(holder, _)| *holder != self.me.peer());
+            self.custody.watch(task, others, self.now.mono);
+            self.peers.watch_now(self.now.mono);
             self.enqueue(&task);
         }
     }
@@ -230,12 +246,15 @@ impl Node {
 
     /// The runner room reports of something it was told to start.
     pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report) {
+        let was_full = self.free_slots() == 0;
         let Some(running) = self.custody.running.remove(&task) else { return };
         if running.fence != fence {
             self.custody.running.insert(task, running);
             return;
         }
-        self.custody.freed = Some(self.now.mono);
+        if was_full {
+            self.custody.freed = Some(self.now.mono);
+        }
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();
         let Some(folded) = self.ledger.get(&task) else { return };
