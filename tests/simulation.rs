@@ -232,6 +232,18 @@ fn who_cannot_run_a_task_declines_and_another_runs_it() {
     tell(&scenario, &run_all(&scenario, &seeds(20)));
 }
 
+/// A holder that says for ever that it runs a task does not keep it for ever: past its time limit and a grace another
+/// takes it over.
+#[test]
+fn a_task_held_past_its_time_limit_is_taken_over() {
+    let calm = Scenario::calm("a_task_held_past_its_time_limit_is_taken_over", 7, 20);
+    let work = Work { hangs: Some((300, 10)), ..calm.work.clone() };
+    let scenario = Scenario { slots: (20, 20), work, ..calm };
+    let outcomes = run_all(&scenario, &seeds(10));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().any(|outcome| outcome.again > 0), "no task hangs: {outcomes:?}");
+}
+
 /// Where the sources say `stop`, a holder that is cut off from most of the members stops before the others take over.
 #[test]
 fn a_holder_that_is_cut_off_stops_where_the_source_says_so() {

@@ -134,7 +134,8 @@ fn member_table(screen: Screen, members: &[Member], now: u64) -> String {
             (false, true) => Cell::painted(Paint::Good, "heard"),
             (false, false) => Cell::painted(Paint::Faint, "not heard"),
         };
-        let by = if member.admitted_by == member.peer_id { "founder" } else { short_peer(&member.admitted_by) };
+        let by =
+            if member.admitted_by == member.peer_id { "itself, as founder" } else { short_peer(&member.admitted_by) };
         [Cell::from(&member.peer_id), state, ago(now.saturating_sub(member.admitted_ms)).into(), by.into()]
     };
     screen.table(

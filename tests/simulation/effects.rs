@@ -147,8 +147,12 @@ impl World<'_> {
         let Some(process) = &mut self.hosts[host].process else { return };
         let run = Run { fence, since: at, conclusion: course.conclusion, declines, stopping: false };
         let boot = process.boot;
+        let draining = process.draining;
         let twice = process.running.insert(task, run).is_some();
         let running = process.running.len();
+        if draining {
+            self.violation(format!("host {host} starts {task} although it drains"));
+        }
         if twice {
             self.violation(format!("host {host} runs {task} twice at the same time"));
         }

@@ -40,6 +40,8 @@ pub(crate) struct Work {
     pub(crate) not_started: u64,
     /// How many of the hosts that could run a task by its labels find out that they cannot.
     pub(crate) unable: u64,
+    /// How many first attempts never end, and their hosts never say so. Tasks have a time limit of so many seconds then.
+    pub(crate) hangs: Option<(u64, u32)>,
     /// Tasks that no host can run: the first is for the mesh alone and must wait, the second must be left to GitHub.
     pub(crate) impossible: bool,
 }
@@ -141,6 +143,7 @@ impl Scenario {
                 cancelled: 0,
                 not_started: 0,
                 unable: 0,
+                hangs: None,
                 impossible: true,
             },
             network: Network {

@@ -17,6 +17,9 @@ const RARE: &str = "gpu";
 /// A label that no host offers.
 const NOWHERE: &str = "quantum";
 
+/// Longer than any run of the simulation.
+const FOR_EVER: u64 = 1 << 40;
+
 /// How a task must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -75,6 +78,9 @@ pub(crate) fn jobs(scenario: &Scenario, seed: u64) -> Vec<Job> {
                 fate,
             });
         }
+    }
+    if let Some((_, time_limit_s)) = work.hangs {
+        jobs.iter_mut().for_each(|job| Arc::make_mut(&mut job.workload).time_limit_s = time_limit_s);
     }
     for job in jobs.iter_mut().filter(|job| job.fate == Fate::Runs) {
         let mut candidates = (0..scenario.nodes).filter(|host| {
@@ -142,6 +148,9 @@ pub(crate) fn course(scenario: &Scenario, seed: u64, task: &TaskId, fence: &Fenc
     let mut chance = Chance::new(seed ^ u64::from(fence.attempt), &format!("{task} {}", fence.claim));
     if chance.permille(scenario.work.not_started) {
         return Course { takes: 20, conclusion: None };
+    }
+    if fence.attempt == 1 && scenario.work.hangs.is_some_and(|(share, _)| chance.permille(share)) {
+        return Course { takes: FOR_EVER, conclusion: None };
     }
     let conclusion = if chance.permille(200) { Conclusion::Failure } else { Conclusion::Success };
     Course { takes: chance.within(scenario.work.takes), conclusion: Some(conclusion) }

@@ -404,6 +404,7 @@ impl<'a> World<'a> {
             process.is_handling = true;
             let time = self.hosts[number].clocks.read(now);
             let Some(process) = self.process(number, boot) else { return };
+            process.draining |= matches!(input, Input::Drain { .. });
             let outputs = process.kernel.handle(time, input);
             self.counts.inputs += 1;
             self.carry_out(number, outputs);
