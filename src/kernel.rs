@@ -11,6 +11,7 @@ pub mod id;
 pub mod io;
 pub mod known;
 pub mod ledger;
+pub mod merkle;
 pub mod node;
 pub mod quarantine;
 pub mod queue;

@@ -68,7 +68,7 @@ fn one_of_eight_nodes_looks_and_another_takes_over() {
     let fake = fake(5);
     let interval = Duration::from_secs(2);
     let arguments = ["--source", "github:octo", "--executor", "none", "--interval", "2"];
-    let mut mesh = Mesh::with(8, &arguments, |node| environment(&fake, node));
+    let mut mesh = Mesh::at_github(8, &arguments, |node| environment(&fake, node));
     mesh.wait_for_tasks(5, |task| task["repository"].as_str().is_some_and(|name| name.starts_with("octo/")));
     mesh.wait_for_agreement();
     let number = |token: &str| token.rsplit('-').next().and_then(|n| n.parse::<usize>().ok()).expect("a node's token");
@@ -119,7 +119,7 @@ fn a_commit_at_github_is_found_fetched_and_run() {
     let fake = fake(2);
     let sources = ["--source", "github:octo/r0", "--source", "github:octo/r1"];
     let arguments = [&sources[..], &["--interval", "1", "--max-runners", "2"]].concat();
-    let mut mesh = Mesh::with(2, &arguments, |node| environment(&fake, node));
+    let mut mesh = Mesh::at_github(2, &arguments, |node| environment(&fake, node));
     let tasks = mesh.wait_for_tasks(2, |task| task["state"] == "completed");
     for task in &tasks {
         assert_eq!(task["conclusion"], "success", "{task:#?}");

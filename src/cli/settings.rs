@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::args::{Global, LookArguments, Output, RunArguments};
+use super::args::{Form, Global, LookArguments, Output, RunArguments};
 use super::failure::Failure;
 use crate::daemon::GithubSettings;
 use crate::forge::github::{Endpoint, Lookup, Selection};
 use crate::forge::{Spec, SpecError};
+use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
 
 mod file;
@@ -56,6 +57,8 @@ pub(super) struct NodeSettings {
     pub(super) bootstrap: Vec<String>,
     pub(super) sources: Vec<Spec>,
     pub(super) github: GithubSettings,
+    /// Those of them whose tasks are stopped here when most members are not heard.
+    pub(super) stop_when_cut_off: Vec<Spec>,
     /// 0 to 1024.
     pub(super) max_runners: u32,
     pub(super) executor: Executor,
@@ -119,6 +122,7 @@ struct Layer {
     exclude: Option<Vec<String>>,
     forks: Option<bool>,
     since_days: Option<u32>,
+    stop_when_cut_off: Option<Vec<Spec>>,
     max_runners: Option<u32>,
     executor: Option<Executor>,
     isolation: Option<Isolation>,
@@ -144,6 +148,7 @@ impl Layer {
             exclude: self.exclude.or(lower.exclude),
             forks: self.forks.or(lower.forks),
             since_days: self.since_days.or(lower.since_days),
+            stop_when_cut_off: self.stop_when_cut_off.or(lower.stop_when_cut_off),
             max_runners: self.max_runners.or(lower.max_runners),
             executor: self.executor.or(lower.executor),
             isolation: self.isolation.or(lower.isolation),
@@ -159,7 +164,7 @@ impl Layer {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
-        for source in self.sources.iter_mut().flatten() {
+        for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
             if let Spec::Git(source) = source {
                 source.path = folder.join(&source.path);
             }
@@ -221,6 +226,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         bootstrap: taken.bootstrap.unwrap_or_default(),
         github,
         sources: taken.sources.unwrap_or_default(),
+        stop_when_cut_off: taken.stop_when_cut_off.unwrap_or_default(),
         max_runners: taken.max_runners.unwrap_or(half),
         executor: taken.executor.unwrap_or_default(),
         isolation: taken.isolation.unwrap_or_default(),
@@ -229,6 +235,10 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         drain: taken.drain.unwrap_or_default(),
     };
+    if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
+        return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
+            .hint(format!("list it as a source too, written alike: --source {spec}")));
+    }
     let place = settle(Layer { data_dir: taken.data_dir, output: taken.output, ..Layer::default() }, global, world)?;
     Ok((place.clone(), NodeSettings { data_dir: place.data_dir, ..settings }))
 }
@@ -310,12 +320,14 @@ fn layers(global: &Global, run: Option<&RunArguments>, world: &World) -> Result<
 
 fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-    let place = Layer { data_dir: global.data_dir.clone(), output: global.output, ..Layer::default() };
+    let place =
+        Layer { data_dir: global.data_dir.clone(), output: global.output.and_then(Form::output), ..Layer::default() };
     let Some(run) = run else { return place };
     Layer {
         listen: list(&run.listen),
         bootstrap: list(&run.bootstrap),
         sources: (!run.sources.is_empty()).then(|| run.sources.clone()),
+        stop_when_cut_off: (!run.stop_when_cut_off.is_empty()).then(|| run.stop_when_cut_off.clone()),
         max_runners: run.max_runners,
         executor: run.executor,
         isolation: run.isolation,
@@ -342,6 +354,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         exclude: values(one, "RUNMESH_EXCLUDE", pattern)?,
         forks: value(one, "RUNMESH_FORKS", yes_or_no)?,
         since_days: value(one, "RUNMESH_SINCE_DAYS", days)?,
+        stop_when_cut_off: values(one, "RUNMESH_STOP_WHEN_CUT_OFF", source)?,
         max_runners: value(one, "RUNMESH_MAX_RUNNERS", runners)?,
         executor: value(one, "RUNMESH_EXECUTOR", word)?,
         isolation: value(one, "RUNMESH_ISOLATION", word)?,
@@ -473,6 +486,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let fits = |time: &Duration| !time.is_zero() && *time <= LONGEST;
     read().filter(fits).ok_or_else(|| "is not a time from 1s to 365d, such as 30m, 1h or 2d".to_owned())
+}
+
+/// Reads how a run ended.
+pub(super) fn conclusion(text: &str) -> Result<Conclusion, String> {
+    let words = || Conclusion::ALL.map(Conclusion::word).join(", ");
+    text.parse().map_err(|()| format!("is not one of: {}", words()))
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {

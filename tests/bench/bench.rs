@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod agreement;
+mod alarms;
 mod calls;
 mod dispatch;
 mod election;
@@ -18,6 +19,7 @@ mod kernel;
 mod measure;
 mod processes;
 mod report;
+mod serf;
 mod sync;
 mod tags;
 
@@ -51,7 +53,10 @@ const THEMES: &[Theme] = &[
     Theme { names: &["sync_entries_per_s"], measure: sync::cold },
     Theme { names: &["dispatch_"], measure: dispatch::latency },
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
-    Theme { names: &["idle_"], measure: idle::cost },
+    Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
+    Theme { names: &["idle_rss_", "idle_cpu_", "idle_sent_"], measure: idle::cost },
+    Theme { names: &["idle_3_"], measure: idle::cost_of_3 },
+    Theme { names: &["idle_100_"], measure: idle::cost_of_100 },
 ];
 
 impl Theme {

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use runmesh::kernel::id::TaskId;
+use runmesh::kernel::node::Timings;
 use runmesh::kernel::task::State;
 
 use super::adapter::{ATTEMPTS, Kernel};
 use super::scenario::Scenario;
 use super::work::Fate;
-use super::world::{Counts, RunEnd, Sabotage, World};
+use super::world::{Counts, RunEnd, RunRecord, Sabotage, World};
 
 /// How often it is looked whether the mesh has come to rest.
 const LOOK: u64 = 1_000;
-/// How long it must stay at rest.
-const CALM: u64 = 5_000;
+/// How exactly it is measured when all disks have the same, in virtual milliseconds.
+const STEP: u64 = 10;
+/// How long it must stay at rest: long enough for an idle node's next presence in the largest mesh.
+const CALM: u64 = 12_000;
 
 /// What there is to say of a run that went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +26,16 @@ pub(crate) struct Outcome {
     /// When the mesh came to rest, after how long since the last trouble, in virtual milliseconds.
     pub(crate) rested_at: u64,
     pub(crate) rested_after: u64,
+    /// After how long since the last trouble every disk had every entry written before it, in virtual milliseconds.
+    pub(crate) converged_after: u64,
     pub(crate) entries: usize,
     pub(crate) starts: usize,
     /// Starts of tasks that had been started before.
     pub(crate) again: usize,
     /// Of these, starts while a former one still ran somewhere.
     pub(crate) doubled: usize,
+    /// Runs on a host that a partition had cut off from most of the others for longer than the failure time.
+    pub(crate) kept_alone: usize,
     pub(crate) lost: usize,
     pub(crate) cancelled: usize,
     pub(crate) counts: Counts,
@@ -60,6 +67,7 @@ pub(crate) fn run_with(
         world.formed_at = all_active.then_some(world.now);
     }
     world.run_until(world.last_trouble);
+    let converged_after = world.converge(deadline);
     let mut unrest = world.unrest();
     while unrest.is_some() && world.now < deadline && world.violations.is_empty() {
         world.run_until(world.now + LOOK);
@@ -87,7 +95,7 @@ pub(crate) fn run_with(
     world.check_fates()?;
     world.check_rankings()?;
     world.check_disks()?;
-    let outcome = world.outcome(rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    let outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
     Ok((outcome, world))
 }
 
@@ -96,6 +104,18 @@ impl World<'_> {
         let up = |(number, host): (usize, &'_ super::host::Host)| host.process.is_some().then_some(number);
         let up: Vec<usize> = self.hosts.iter().enumerate().filter_map(up).collect();
         up.into_iter().filter_map(|number| Some((number, &self.hosts[number].process.as_ref()?.kernel)))
+    }
+
+    /// Lets time go on until every host has all that was written by now, or until the deadline; returns how long it took.
+    fn converge(&mut self, deadline: u64) -> u64 {
+        let heads: BTreeSet<_> = self.kernels().flat_map(|(_, kernel)| kernel.heads()).collect();
+        let from = self.now;
+        let everywhere =
+            |world: &Self| world.hosts.iter().all(|host| heads.iter().all(|head| host.disk.get(head).is_some()));
+        while !everywhere(self) && self.now < deadline && self.violations.is_empty() {
+            self.run_until(self.now + STEP);
+        }
+        self.now - from
     }
 
     /// What still has to happen before the mesh is at rest.
@@ -179,8 +199,15 @@ impl World<'_> {
             (Fate::RunsOrIsCancelled, State::Cancelled) => true,
             // Every attempt that there may be was begun and came to nothing.
             (Fate::Runs | Fate::RunsOrIsCancelled, State::Lost) => {
-                let attempts: BTreeSet<u32> = self.claims_of(&job.id);
+                let mut attempts: BTreeSet<u32> = self.claims_of(&job.id);
+                // Who declines does not use an attempt up.
+                for run in runs.iter().filter(|run| matches!(run.end, Some((_, RunEnd::Declined)))) {
+                    attempts.remove(&run.fence.attempt);
+                }
                 attempts.len() >= ATTEMPTS as usize
+            }
+            (Fate::Declined, State::Lost | State::LeftToGithub) => {
+                runs.iter().all(|run| matches!(run.end, Some((_, RunEnd::Declined | RunEnd::Killed | RunEnd::Stopped))))
             }
             (Fate::Waits, State::Pending) | (Fate::LeftToGithub, State::LeftToGithub) => runs.is_empty(),
             _ => false,
@@ -235,7 +262,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn outcome(&self, rested_at: u64, calm_wakes: u64) -> Outcome {
+    fn outcome(&self, converged_after: u64, rested_at: u64, calm_wakes: u64) -> Outcome {
         let (mut again, mut doubled) = (0, 0);
         for (number, run) in self.runs.iter().enumerate() {
             let mut before = self.runs[..number].iter().filter(|other| other.task == run.task).peekable();
@@ -250,16 +277,30 @@ impl World<'_> {
             formed_at: self.formed_at,
             rested_at,
             rested_after: rested_at - self.last_trouble,
+            converged_after,
             entries: self.written.len(),
             starts: self.runs.len(),
             again,
             doubled,
+            kept_alone: self.kept_alone(),
             lost: count(&State::Lost),
             cancelled: count(&State::Cancelled),
             counts: self.counts.clone(),
             calm_wakes,
             fingerprint: self.fingerprint,
         }
+    }
+
+    fn kept_alone(&self) -> usize {
+        let after = Timings::default().failure;
+        let alone = |run: &&RunRecord| {
+            let ended = run.end.map_or(u64::MAX, |(end, _)| end);
+            let mut cuts = self.cuts.iter().filter(|cut| cut.isolates(run.host));
+            cuts.any(|cut| {
+                run.since < cut.to && ended > cut.from.max(run.since) && ended.min(cut.to) > cut.from + after
+            })
+        };
+        self.runs.iter().filter(alone).count()
     }
 
     fn statuses(&self) -> String {

@@ -121,6 +121,8 @@ pub(crate) struct Process {
     /// Until when the disk or other work keeps it from taking anything in.
     pub(crate) busy_until: u64,
     pub(crate) inbox: VecDeque<Input>,
+    /// Whether it is taking something in just now.
+    pub(crate) is_handling: bool,
     /// When it is to be woken: what it asked for by its own clock, and when that is.
     pub(crate) wake: Option<(u64, u64)>,
     /// A second of its forward clock, and how often it was woken in it.
@@ -138,6 +140,8 @@ pub(crate) struct Process {
     /// It dies at its next work, with only so many of the outputs carried out, in a thousand.
     pub(crate) dying: Option<(u64, Death)>,
     pub(crate) leaving: Leaving,
+    /// Its node was told to claim nothing more.
+    pub(crate) draining: bool,
     /// The latest beat it announced.
     pub(crate) beat: u64,
 }
@@ -165,6 +169,8 @@ pub(crate) struct Run {
     pub(crate) fence: Fence,
     pub(crate) since: u64,
     pub(crate) conclusion: Option<Conclusion>,
+    /// The host finds out that it cannot run it.
+    pub(crate) declines: bool,
     pub(crate) stopping: bool,
 }
 
@@ -182,6 +188,7 @@ impl Process {
             kernel,
             busy_until: now,
             inbox: VecDeque::new(),
+            is_handling: false,
             wake: None,
             wakes: (0, 0),
             seen: BTreeMap::new(),
@@ -192,6 +199,7 @@ impl Process {
             commands: BTreeMap::new(),
             dying: None,
             leaving: Leaving::No,
+            draining: false,
             beat: 0,
         }
     }

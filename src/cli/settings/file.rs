@@ -10,7 +10,7 @@ use super::{Layer, app, days, endpoint, interval, label, multiaddr, pattern, run
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "data_dir",
     "output",
     "listen",
@@ -23,6 +23,7 @@ const KEYS: [&str; 19] = [
     "exclude",
     "forks",
     "since_days",
+    "stop_when_cut_off",
     "max_runners",
     "executor",
     "isolation",
@@ -89,6 +90,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "exclude" => layer.exclude = Some(list(value, pattern).map_err(wrong)?),
             "forks" => layer.forks = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
             "since_days" => layer.since_days = Some(number(value, days).map_err(wrong)?),
+            "stop_when_cut_off" => layer.stop_when_cut_off = Some(list(value, source).map_err(wrong)?),
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
             "executor" => layer.executor = Some(string(value, word).map_err(wrong)?),
@@ -168,6 +170,7 @@ mod tests {
             exclude = ["b"]
             forks = true
             since_days = 30
+            stop_when_cut_off = ["git:s"]
             max_runners = 3
             executor = "none"
             isolation = "none"
@@ -182,6 +185,7 @@ mod tests {
         known.sort_unstable();
         assert_eq!(keys, known);
         assert_eq!(layer.sources.map(|sources| sources.len()), Some(2));
+        assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
