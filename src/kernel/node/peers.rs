@@ -182,6 +182,13 @@ impl Peers {
         self.announce_by(now + timings.announce);
     }
 
+    /// Somebody has come or gone. In a large mesh many do at a time, and are told of together, well within the grace
+    /// after a closed connection.
+    fn met(&mut self, now: u64, timings: &Timings) {
+        let share = self.heard().count() as u64 * timings.announce;
+        self.announce_by(now + share.min(timings.close_grace / 2).max(timings.announce));
+    }
+
     pub(super) fn heads_changed(&mut self, now: u64, timings: &Timings) {
         self.announce_by(now + timings.heads);
     }
@@ -223,7 +230,7 @@ impl Node {
         self.peers.connected.insert(peer, self.now.mono);
         self.sync.greet(peer);
         // A newcomer should not wait a beat to learn who is here.
-        self.peers.changed(self.now.mono, &self.settings.timings);
+        self.peers.met(self.now.mono, &self.settings.timings);
     }
 
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
@@ -236,7 +243,7 @@ impl Node {
         self.custody.watch_by(self.now.mono + self.settings.timings.close_grace);
         self.sync.forget(&peer);
         // Whoever hears this node only over that connection shall hear it over others before it takes it to be lost.
-        self.peers.changed(self.now.mono, &self.settings.timings);
+        self.peers.met(self.now.mono, &self.settings.timings);
     }
 
     /// Takes a presence whose signature has been checked.
@@ -390,8 +397,7 @@ impl Node {
 
     /// Whether a host with this offer may run the workload.
     pub(super) fn can_run(offer: &super::Offer, workload: &Workload) -> bool {
-        workload.labels.is_subset(&offer.labels)
-            && workload.repository.sources().iter().any(|source| offer.sources.contains(source))
+        workload.labels.is_subset(&offer.labels) && offer.sources.iter().any(|source| workload.repository.is_of(source))
     }
 
     /// The heard members that may run the workload and have a slot free, as far as one can tell from here.
