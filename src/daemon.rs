@@ -21,6 +21,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
@@ -195,7 +196,9 @@ struct Daemon {
     start: Instant,
     started_ms: u64,
     node: Node,
-    store: Store,
+    store: Arc<Store>,
+    /// Pages on their way to peers.
+    serving: JoinSet<()>,
     membership: crate::store::Membership,
     net: net::Client,
     runner: runner::Handle,
@@ -271,7 +274,8 @@ impl Daemon {
             start,
             started_ms: wall_ms(),
             node,
-            store,
+            store: Arc::new(store),
+            serving: JoinSet::new(),
             membership,
             net,
             runner: supervisor.handle(),

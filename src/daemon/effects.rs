@@ -8,13 +8,16 @@ use tokio::time::Instant;
 use super::{DISK_RETRY, Daemon, Unwritten};
 use crate::control::Refusal;
 use crate::kernel::entry::Entry;
-use crate::kernel::id::PeerId;
+use crate::kernel::id::{Cid, PeerId};
 use crate::kernel::io::{Input, Output, Reply, Report, Request, Token};
 use crate::kernel::node::Standing;
-use crate::net::{RequestId, Topic};
+use crate::net::{ReplyToken, RequestId, Topic};
+use crate::store::{Store, StoreError};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
 use crate::wire::{gossip, presence, request, response};
 
+/// Pages that are read and sent at once; each takes a few megabytes.
+const SERVING: usize = 8;
 /// How long entries of others may wait to be written, and how many of them, so that they share a sync of the disk. Own
 /// choice: a tenth of what a lost gossip message costs, and no more than a page.
 const POSTPONE: Duration = Duration::from_millis(100);
@@ -228,11 +231,14 @@ impl Daemon {
     }
 
     async fn reply(&mut self, to: PeerId, token: Token, reply: Reply) {
-        let Some(place) = self.asking.remove(&token) else { return };
+        let Some(mut place) = self.asking.remove(&token) else { return };
         let bytes = match reply {
-            Reply::Page { cids, more } => match self.page(&cids, more) {
-                Ok(bytes) => bytes,
-                Err(why) => response::seal_refused(&why),
+            Reply::Page { cids, more } => match self.serve(to, cids, more, place) {
+                Ok(()) => return,
+                Err((again, why)) => {
+                    place = again;
+                    response::seal_refused(why)
+                }
             },
             Reply::Turn { mine } => response::seal_turn(&mine),
             Reply::Admitted => response::seal_admitted(),
@@ -243,14 +249,35 @@ impl Daemon {
         }
     }
 
-    fn page(&self, cids: &[crate::kernel::id::Cid], more: bool) -> Result<Vec<u8>, String> {
-        let listed = cids.len().min(MAX_PAGE_ENTRIES);
-        let entries = self.store.page(&cids[..listed], MAX_PAGE).map_err(|error| {
-            tracing::warn!("{error}");
-            "this node cannot read its database now".to_owned()
-        })?;
-        let more = more || entries.len() < cids.len();
-        Ok(response::seal_page(entries, more).bytes)
+    /// Reads a page and sends it, beside the loop: a megabyte takes tens of milliseconds, and who asks for many may not
+    /// hold up this node.
+    fn serve(
+        &mut self,
+        to: PeerId,
+        cids: Vec<Cid>,
+        more: bool,
+        place: ReplyToken,
+    ) -> Result<(), (ReplyToken, &'static str)> {
+        while self.serving.try_join_next().is_some() {}
+        if self.serving.len() >= SERVING {
+            return Err((place, "too many others are being answered; ask again"));
+        }
+        let (store, net) = (Arc::clone(&self.store), self.net.clone());
+        self.serving.spawn(async move {
+            let page = tokio::task::spawn_blocking(move || page(&store, &cids, more)).await;
+            let bytes = match page {
+                Ok(Ok(bytes)) => bytes,
+                Ok(Err(error)) => {
+                    tracing::warn!("{error}");
+                    response::seal_refused("this node cannot read its database now")
+                }
+                Err(error) => response::seal_refused(&error.to_string()),
+            };
+            if let Err(error) = net.respond(place, bytes).await {
+                tracing::debug!("answering {}: {error}", to.short());
+            }
+        });
+        Ok(())
     }
 
     fn use_up_ticket(&mut self) {
@@ -259,4 +286,12 @@ impl Daemon {
             tracing::warn!("forgetting the used ticket: {error}");
         }
     }
+}
+
+/// The entries of a page as they are on disk, as many as it holds.
+fn page(store: &Store, cids: &[Cid], more: bool) -> Result<Vec<u8>, StoreError> {
+    let listed = cids.len().min(MAX_PAGE_ENTRIES);
+    let entries = store.page(&cids[..listed], MAX_PAGE)?;
+    let more = more || entries.len() < cids.len();
+    Ok(response::seal_page(entries, more).bytes)
 }

@@ -250,6 +250,13 @@ impl Node {
         self.claims.look = true;
     }
 
+    /// One of those ahead is not there any more: the wait for its tasks begins anew, without it. All who asked it find out
+    /// at about the same time, and would all claim at once if they went on where they stand.
+    pub(super) fn begin_turn_anew(&mut self, token: Token) {
+        let tasks = self.claims.turns.get(&token).cloned().unwrap_or_default();
+        self.on_turn(token, &tasks);
+    }
+
     /// A peer behind this node asks whether it takes these tasks: it does now what it would do anyway, and says so.
     pub(super) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
         self.claims.look = true;

@@ -318,25 +318,27 @@ impl Node {
                 self.peers.closed_at(&watch.holder).map_or(u64::MAX, |at| at.max(watch.since) + timings.close_grace);
             let silent = (watch.alive + timings.failure).min(closed);
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
-            let agreed = self.peers.hears(&watch.holder) || self.peers.others_agree_on_loss(&watch.holder);
+            let agreed = self.peers.hears(&watch.holder)
+                || self.peers.others_agree_on_loss(&watch.holder, silent, now, &timings);
             let missed = now >= overdue || (now >= silent && agreed);
             if missed != watch.missed {
-                changed.push((*task, watch.holder, missed));
+                changed.push((*task, watch.holder, missed, silent));
             }
             if !missed {
                 // Not agreed yet: whoever changes their mind announces it, and that looks here again.
-                let due = if now >= silent { overdue } else { silent.min(overdue) };
-                next = next.min(due);
+                let waits = [silent, silent.saturating_add(timings.beat), overdue];
+                next = next.min(waits.into_iter().filter(|at| *at > now).min().unwrap_or(overdue));
             }
         }
         if next < u64::MAX {
             self.custody.watch_by(next);
         }
-        for (task, holder, missed) in changed {
+        for (task, holder, missed, doubted) in changed {
             if let Some(watch) = self.custody.watched.get_mut(&task) {
                 watch.missed = missed;
             }
             if missed {
+                self.peers.doubt_the_silent(holder, doubted, &timings);
                 self.notice(Notice::Missed { task, holder });
             }
             self.enqueue(&task);

@@ -27,6 +27,10 @@ const LOST_BEATS: u64 = 3;
 /// Beats by the shortest rhythm that follow a change, so that one lost message does not keep it from anybody for long.
 const BRISK_BEATS: u32 = 2;
 
+/// How much more often than idle nodes beat they tell of what is new to them. Own choice: of 100 nodes each does so
+/// every 2.5 s, and one that asks some peer every 5 s learns it anyway.
+const TELLERS: u64 = 4;
+
 /// How late this node may look before what it did not hear meanwhile is its own fault, in milliseconds. Own choice: a
 /// loaded host lets nobody wait for so long, a stopped one does.
 const LATE: u64 = 500;
@@ -54,6 +58,15 @@ impl Peer {
         (LOST_BEATS * u64::from(self.presence.every).min(timings.idle_beat)).max(timings.failure)
     }
 
+    fn misses(&self, of: &PeerId) -> bool {
+        self.presence.unheard.contains(of)
+    }
+
+    /// Whether it has said how it stands with a peer that is doubted since then.
+    fn has_spoken(&self, of: &PeerId, doubted: u64) -> bool {
+        self.misses(of) || self.last >= doubted
+    }
+
     fn last_beat_of(&self, life: u64) -> Option<u64> {
         self.past.iter().find(|(past, _)| *past == life).map(|(_, beat)| *beat)
     }
@@ -66,6 +79,8 @@ pub(super) struct Peers {
     /// When the last connection to a peer was closed, if nothing was heard of it since.
     closed: BTreeMap<PeerId, u64>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Holders whose tasks were missed of late, and since when they were doubted.
+    doubts: BTreeMap<PeerId, u64>,
     beat: u64,
     next_beat: u64,
     /// Beats by the shortest rhythm that are still to come.
@@ -80,6 +95,7 @@ impl Peers {
             connected: BTreeMap::new(),
             closed: BTreeMap::new(),
             peers: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             beat: 0,
             next_beat: now,
             brisk: 0,
@@ -130,13 +146,35 @@ impl Peers {
     }
 
     /// Whether those heard agree that the peer is not there: more than half of them, where they are more than one.
-    pub(super) fn others_agree_on_loss(&self, of: &PeerId) -> bool {
+    /// `doubted` is when it should have been heard here at the latest. An idle node says seldom whom it hears, so who
+    /// hears a doubted one says so at once (`Node::on_presence`), and a beat later whoever has said nothing since is not
+    /// counted: it is cut off as well, or nearly so.
+    pub(super) fn others_agree_on_loss(&self, of: &PeerId, doubted: u64, now: u64, timings: &Timings) -> bool {
+        let asked = now >= doubted + timings.beat;
         let (mut others, mut missing) = (0, 0);
         for other in self.heard().filter(|other| other.place.peer() != *of) {
-            others += 1;
-            missing += usize::from(other.presence.unheard.contains(of));
+            missing += usize::from(other.misses(of));
+            others += usize::from(!asked || other.has_spoken(of, doubted));
         }
         others <= 1 || missing * 2 > others
+    }
+
+    /// Those who say nothing of a doubted holder within a beat, although they are asked, are not heard either: the task that
+    /// it held shall not wait for their turn.
+    pub(super) fn doubt_the_silent(&mut self, of: PeerId, doubted: u64, timings: &Timings) {
+        self.doubts.insert(of, doubted);
+        self.next_watch = self.next_watch.min(doubted + timings.beat);
+    }
+
+    fn take_doubts(&mut self, now: u64, timings: &Timings) {
+        let (due, later) = std::mem::take(&mut self.doubts).into_iter().partition(|(_, at)| at + timings.beat <= now);
+        self.doubts = later;
+        let due: BTreeMap<PeerId, u64> = due;
+        for other in self.peers.values_mut().filter(|other| other.heard) {
+            if due.iter().any(|(of, doubted)| !other.has_spoken(of, *doubted)) {
+                other.last = 0;
+            }
+        }
     }
 
     /// What this node offers or runs has changed.
@@ -169,9 +207,10 @@ impl Peers {
     }
 
     /// The author of what has come tells of it at once; that it is here too is told within the shortest beat, for those
-    /// who have missed both.
+    /// who have missed both. In a large mesh there are many to tell it, and each does so the less often.
     pub(super) fn heads_learnt(&mut self, now: u64, timings: &Timings) {
-        self.next_beat = self.next_beat.min(now + timings.beat);
+        let beat = self.every(true, timings) / TELLERS;
+        self.next_beat = self.next_beat.min(now + beat.max(timings.beat));
     }
 
     fn announce_by(&mut self, at: u64) {
@@ -222,6 +261,12 @@ impl Node {
         let now = self.now.mono;
         let known = self.peers.peers.get(&peer);
         self.peers.closed.remove(&peer);
+        // Whoever hears a holder that another doubts says so, and so does the doubted one.
+        let doubted =
+            presence.unheard.iter().filter(|one| known.is_none_or(|known| !known.presence.unheard.contains(one)));
+        let hears = |one: &PeerId| self.peers.hears(one) && self.custody.held_by(one) > 0;
+        let objects =
+            doubted.into_iter().any(|one| hears(one) || (*one == self.me.peer() && self.custody.occupied() > 0));
         self.custody.heard(&presence, now);
         let heard = known.is_some_and(|known| known.heard);
         let matters = known.is_none_or(|known| {
@@ -244,6 +289,8 @@ impl Node {
         self.peers.next_watch = self.peers.next_watch.min(now + self.settings.timings.failure);
         if !heard {
             self.notice(Notice::PeerHeard { peer });
+        }
+        if !heard || objects {
             self.peers.changed(now, &self.settings.timings);
         }
         if matters {
@@ -274,7 +321,9 @@ impl Node {
         if now < self.peers.next_watch {
             return;
         }
-        let (mut lost, mut next) = (Vec::new(), u64::MAX);
+        self.peers.take_doubts(now, &timings);
+        let doubted = self.peers.doubts.values().map(|at| at + timings.beat).min();
+        let (mut lost, mut next) = (Vec::new(), doubted.unwrap_or(u64::MAX));
         for (id, peer) in &mut self.peers.peers {
             if !peer.heard {
                 continue;
@@ -293,6 +342,10 @@ impl Node {
             }
         }
         self.peers.next_watch = next;
+        if !lost.is_empty() {
+            self.sync.look_at_turns(now);
+            self.give_up_overdue_turns();
+        }
         for peer in lost {
             self.notice(Notice::PeerLost { peer });
             self.peers.changed(now, &timings);

@@ -83,6 +83,11 @@ impl Sync {
         self.round_trip
     }
 
+    /// Somebody is not heard any more who may owe an answer.
+    pub(super) fn look_at_turns(&mut self, now: u64) {
+        self.overdue_at = self.overdue_at.map(|_| now);
+    }
+
     pub(super) fn greet(&mut self, peer: PeerId) {
         if !self.next.contains(&peer) {
             self.next.push_back(peer);
@@ -216,20 +221,21 @@ impl Node {
     }
 
     /// Who does not say within the failure time whether it takes a task is not heard, however lately it beat: an idle node
-    /// beats seldom, and nobody waits longer for a dead one than for a dead holder.
+    /// beats seldom, and nobody waits longer for a dead one than for a dead holder. Who is not heard is not waited for.
     pub(super) fn give_up_overdue_turns(&mut self) {
         let (now, failure) = (self.now.mono, self.settings.timings.failure);
         if self.sync.overdue_at.is_none_or(|at| now < at) {
             return;
         }
         let turns = self.sync.open.iter().filter(|(_, (_, asked, _))| *asked == Asked::Turn);
-        let (overdue, waiting): (Vec<_>, Vec<_>) =
-            turns.map(|(token, (to, _, at))| (*token, *to, at + failure)).partition(|(_, _, due)| *due <= now);
+        let (overdue, waiting): (Vec<_>, Vec<_>) = turns
+            .map(|(token, (to, _, at))| (*token, *to, at + failure))
+            .partition(|(_, to, due)| *due <= now || !self.peers.hears(to));
         self.sync.overdue_at = waiting.into_iter().map(|(_, _, due)| due).min();
         for (token, to, _) in overdue {
             self.sync.open.remove(&token);
             self.peers.doubt(&to, now);
-            self.on_turn(token, &BTreeSet::new());
+            self.begin_turn_anew(token);
         }
     }
 
