@@ -11,6 +11,7 @@ mod effects;
 mod home;
 mod intake;
 mod work;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use home::{Home, HomeError};
 use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
 use self::work::{Found, Sources};
+use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query};
 use crate::forge::GitSource;
 use crate::kernel::entry::Entry;
@@ -67,6 +69,8 @@ pub struct Settings {
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
     pub sources: Vec<GitSource>,
+    /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
+    pub stop_when_cut_off: Vec<GitSource>,
     /// The most tasks at once; 0 for a node that only takes part.
     pub max_runners: u32,
     pub isolation: Isolation,
@@ -180,6 +184,8 @@ struct Unwritten {
     entries: Vec<Arc<Entry>>,
     outputs: Vec<Output>,
     retry: Instant,
+    /// What the disk said, once it has refused.
+    why: Option<String>,
 }
 
 struct Daemon {
@@ -198,6 +204,7 @@ struct Daemon {
     runner: runner::Handle,
     chronicle: Chronicle,
     sources: Sources,
+    workers: Workers,
     find: mpsc::Sender<Found>,
     /// Inputs that followed from outputs.
     inputs: VecDeque<Input>,
@@ -274,6 +281,7 @@ impl Daemon {
             runner: supervisor.handle(),
             chronicle: Chronicle::new(),
             sources,
+            workers: Workers::default(),
             find,
             inputs: VecDeque::new(),
             outputs,
@@ -315,6 +323,7 @@ impl Daemon {
     /// What this host offers the mesh.
     fn offer(&self) -> Offer {
         let slots = if self.impediments().is_empty() { self.settings.max_runners } else { 0 };
+        let slots = slots + self.workers.slots();
         Offer { slots, labels: self.settings.labels.clone(), sources: self.sources.keys() }
     }
 
@@ -341,6 +350,7 @@ impl Daemon {
             };
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
+            let workers = self.workers.next_look();
             // What is due is carried out at the loop's top.
             let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
@@ -352,6 +362,7 @@ impl Daemon {
                 Some(found) = doors.found.recv() => self.on_found(found),
                 () = sleep_until(resolve) => self.resolve_sources(),
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
+                () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leaving = Leaving::Now,
@@ -384,6 +395,7 @@ impl Daemon {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
+            Some(found) = doors.found.recv() => self.on_found(found),
             () = sleep_until(retry) => {}
         }
     }

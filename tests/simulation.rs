@@ -21,7 +21,7 @@ mod simulation {
 use simulation::chance::Chance;
 use simulation::checks::{self, Outcome};
 use simulation::replay;
-use simulation::scenario::{Faults, Network, Scenario, Work};
+use simulation::scenario::{Faults, Hosts, Network, Scenario, Work};
 use simulation::world::{Sabotage, World};
 
 /// Within so many virtual milliseconds a mesh of seven that start at once is formed.
@@ -90,12 +90,13 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
     }
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
-        "{}: {} runs, {} starts, {} again, {} doubled, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
+        "{}: {} runs, {} starts, {} again, {} doubled, {} kept alone, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
         scenario.name,
         outcomes.len(),
         sum(|outcome| outcome.starts),
         sum(|outcome| outcome.again),
         sum(|outcome| outcome.doubled),
+        sum(|outcome| outcome.kept_alone),
         sum(|outcome| outcome.lost),
         sum(|outcome| outcome.cancelled),
         outcomes.iter().map(|outcome| outcome.formed_at).max().flatten(),
@@ -240,6 +241,63 @@ fn idle_nodes_that_are_cut_off_hold_up_no_takeover() {
             assert_eq!(again.len(), 1, "{run:?} has {again:?}");
             assert_ne!(again[0].host % 2, run.host % 2, "{run:?} has {again:?}");
         }
+    }
+}
+
+/// A host that cannot run what its labels promise says so: the attempt does not count, the others get their turn, and
+/// only when all have said so does the task end.
+#[test]
+fn who_cannot_run_a_task_declines_and_another_runs_it() {
+    let calm = Scenario::calm("who_cannot_run_a_task_declines_and_another_runs_it", 7, 40);
+    let scenario = Scenario { work: Work { unable: 700, ..calm.work.clone() }, ..calm };
+    let outcomes = run_all(&scenario, &seeds(20));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().any(|outcome| outcome.again > 20), "hardly anybody declines: {outcomes:?}");
+    let rough = Scenario::rough("who_cannot_run_a_task_declines_while_everything_goes_wrong", 7, 40);
+    let scenario = Scenario { work: Work { unable: 300, ..rough.work.clone() }, ..rough };
+    tell(&scenario, &run_all(&scenario, &seeds(20)));
+}
+
+/// A holder that says for ever that it runs a task does not keep it for ever: past its time limit and a grace another
+/// takes it over.
+#[test]
+fn a_task_held_past_its_time_limit_is_taken_over() {
+    let calm = Scenario::calm("a_task_held_past_its_time_limit_is_taken_over", 7, 20);
+    let work = Work { hangs: Some((300, 10)), ..calm.work.clone() };
+    let scenario = Scenario { slots: (20, 20), work, ..calm };
+    let outcomes = run_all(&scenario, &seeds(10));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().any(|outcome| outcome.again > 0), "no task hangs: {outcomes:?}");
+}
+
+/// Where the sources say `stop`, a holder that is cut off from most of the members stops before the others take over.
+#[test]
+fn a_holder_that_is_cut_off_stops_where_the_source_says_so() {
+    let calm = Scenario::calm("keep", 7, 40);
+    let faults = Faults { between: (5_000, 40_000), partitions: 3, apart: (4_000, 15_000), ..calm.faults.clone() };
+    let work = Work { takes: (2_000, 20_000), ..calm.work.clone() };
+    let keep = Scenario { faults, work, ..calm };
+    let stop = Scenario { name: "stop", hosts: Hosts { careful: true, ..keep.hosts.clone() }, ..keep.clone() };
+    let [kept, stopped] = [&keep, &stop].map(|scenario| {
+        let outcomes = run_all(scenario, &seeds(20));
+        tell(scenario, &outcomes);
+        outcomes
+    });
+    let sum = |outcomes: &[Outcome], of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
+    assert!(sum(&kept, |outcome| outcome.kept_alone) > 0, "nobody is cut off while it works");
+    assert_eq!(sum(&stopped, |outcome| outcome.kept_alone), 0);
+    let doubled = [&kept, &stopped].map(|outcomes| sum(outcomes, |outcome| outcome.doubled));
+    assert!(doubled[1] * 10 <= doubled[0], "`stop` does not narrow double execution: {doubled:?}");
+}
+
+/// The same sources in a mesh whose idle nodes would beat more seldom than a holder may be without its majority: they do
+/// not rest there, and nobody stops for nothing.
+#[test]
+fn a_careful_holder_hears_a_large_mesh_often_enough() {
+    let roomy = Scenario::roomy("a_careful_holder_hears_a_large_mesh_often_enough", 20, 20);
+    let scenario = Scenario { hosts: Hosts { careful: true, ..roomy.hosts.clone() }, ..roomy };
+    for outcome in run_all(&scenario, &seeds(3)) {
+        assert_eq!(outcome.starts, scenario.work.tasks, "a task is stopped or started twice: {outcome:?}");
     }
 }
 

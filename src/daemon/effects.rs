@@ -88,6 +88,7 @@ impl Daemon {
             entries: std::mem::take(&mut self.postponed.entries),
             outputs: Vec::new(),
             retry: Instant::now(),
+            why: None,
         });
         for output in outputs {
             match output {
@@ -130,6 +131,10 @@ impl Daemon {
         match written {
             Ok(_) => {
                 unwritten.entries.clear();
+                if let Some(why) = unwritten.why.take() {
+                    tracing::info!("the disk takes entries again");
+                    self.chronicle.is_over(&why);
+                }
                 self.unwritten = Some(unwritten);
                 true
             }
@@ -138,13 +143,30 @@ impl Daemon {
                     "{error}; nothing is published or started until it can be written, which is tried again every second"
                 );
                 if !self.chronicle.warnings().contains(&text) {
-                    self.chronicle.warn(text);
+                    self.chronicle.warn(text.clone());
                 }
+                for output in &unwritten.outputs {
+                    if let Output::Answer { token, answer: Ok(task) } = output
+                        && let Some(place) = self.commands.remove(token)
+                    {
+                        let task = task.short();
+                        place.send(Err(Refusal::Unavailable(format!(
+                            "task {task}: {error}; this is tried again every second, so it may still come about"
+                        ))));
+                    }
+                }
+                unwritten.why = Some(text);
                 unwritten.retry = Instant::now() + DISK_RETRY;
                 self.unwritten = Some(unwritten);
                 false
             }
         }
+    }
+
+    /// Why nothing new can be kept now, if so: what is asked to be written is refused while the disk refuses.
+    pub(super) fn disk_refuses(&self) -> Option<Refusal> {
+        let why = self.unwritten.as_ref()?.why.clone()?;
+        Some(Refusal::Unavailable(format!("nothing new is taken: {why}")))
     }
 
     /// Writes what waits to be written.
@@ -168,13 +190,16 @@ impl Daemon {
             }
             Output::Request { to, token, request } => self.ask(to, token, &request).await,
             Output::Reply { to, token, reply } => self.reply(to, token, reply).await,
+            Output::Start { task, fence, workload } if self.settings.max_runners == 0 => {
+                self.give_to_worker(task, fence, workload);
+            }
             Output::Start { task, fence, workload } => {
                 if let Err(why) = self.start_work(task, fence, workload).await {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::NotStarted { why } });
                 }
             }
             Output::Stop { task, fence, .. } => {
-                if self.runner.stop(task, fence).await.is_err() {
+                if !self.take_from_worker(task, fence) && self.runner.stop(task, fence).await.is_err() {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::Stopped });
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, PeerId, TaskId};
-use super::task::{Conclusion, Fence, Workload};
+use super::task::{Conclusion, Fence, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Presence {
     pub beat: u64,
     /// After how long at most the next presence follows, in milliseconds; 0 is the shortest beat.
     pub every: u32,
+    /// This node has to know at any time whom it hears: all that hear it beat by the shortest rhythm.
+    pub attentive: bool,
     pub heads: BTreeSet<Cid>,
     pub offer: Offer,
     /// Slots that nothing occupies now.
@@ -114,6 +116,10 @@ pub enum Report {
     NotStarted { why: String },
     /// It was stopped as it was told, and nothing of it runs any more.
     Stopped,
+    /// This host cannot run it, as it found out before the first step: another may.
+    Declined { why: String },
+    /// Nobody works at it here, and nothing of it runs.
+    GivenBack { reason: ReleaseReason, why: String },
 }
 
 /// Everything that can happen to a node.
@@ -137,6 +143,8 @@ pub enum Input {
     Unanswered { from: PeerId, token: Token },
     /// What this host offers, at the start and whenever it changes.
     Offer(Offer),
+    /// The sources whose tasks are claimed and kept here only while more than half of the members are heard.
+    Careful(BTreeSet<SourceKey>),
     /// Discovery of a source succeeded: everything of it that should run now.
     Discovered { source: SourceKey, workloads: Vec<Workload> },
     /// Discovery of a source failed.
@@ -186,6 +194,8 @@ pub enum StopReason {
     Ended,
     /// This node goes away.
     HandedOver,
+    /// This node does not hear more than half of the members, and the task's source says `stop` for that.
+    CutOff,
 }
 
 /// What happened, for people: logs, `inspect events`, the demo.

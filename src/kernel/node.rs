@@ -9,8 +9,10 @@ mod commands;
 mod custody;
 mod duty;
 mod peers;
+mod quorum;
 mod sync;
 mod view;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -160,6 +162,7 @@ impl Node {
             Input::Response { from, token, response } => self.on_response(from, token, response),
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
+            Input::Careful(sources) => self.on_careful(sources),
             Input::Discovered { source, workloads } => self.on_discovered(source, workloads),
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
@@ -190,6 +193,7 @@ impl Node {
             self.watch_peers();
             self.take_custody();
             self.watch_tasks();
+            self.mind_majority();
             self.consider_claims();
             self.look_for_work();
             if self.events.is_empty() {

@@ -49,6 +49,7 @@ pub(crate) struct World<'a> {
     /// Every entry that ever was on a disk, by its author's numbering.
     pub(crate) written: BTreeMap<(Author, u64), Arc<Entry>>,
     pub(crate) runs: Vec<RunRecord>,
+    pub(crate) cuts: Vec<Cut>,
     pub(crate) counts: Counts,
     /// What is done wrong on purpose, to see that it is found.
     pub(crate) sabotage: Option<Sabotage>,
@@ -76,6 +77,22 @@ pub(crate) enum Sabotage {
     RestoreOldDisk,
 }
 
+/// A partition that was.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    parts: Vec<u8>,
+}
+
+impl Cut {
+    /// Whether the host is among half of the hosts or fewer.
+    pub(crate) fn isolates(&self, host: usize) -> bool {
+        let with = self.parts.iter().filter(|part| **part == self.parts[host]).count();
+        with * 2 <= self.parts.len()
+    }
+}
+
 /// A start of a task and its end.
 #[derive(Debug, Clone)]
 pub(crate) struct RunRecord {
@@ -90,6 +107,7 @@ pub(crate) struct RunRecord {
 pub(crate) enum RunEnd {
     Finished(Conclusion),
     NotStarted,
+    Declined,
     Stopped,
     /// The host went down with it.
     Killed,
@@ -199,6 +217,7 @@ impl<'a> World<'a> {
             formed_at: None,
             written: BTreeMap::new(),
             runs: Vec::new(),
+            cuts: Vec::new(),
             counts: Counts::default(),
             sabotage: None,
             violations: Vec::new(),
@@ -328,6 +347,9 @@ impl<'a> World<'a> {
         self.tell(number, || format!("boots for the {boot}. time"));
         self.overlay = None;
         self.carry_out(number, outputs);
+        if self.scenario.hosts.careful {
+            self.give(number, boot, Input::Careful([work::SOURCE.to_owned()].into()));
+        }
         self.give(number, boot, Input::Offer(offer));
         self.reach_out(number);
     }
@@ -382,6 +404,7 @@ impl<'a> World<'a> {
             process.is_handling = true;
             let time = self.hosts[number].clocks.read(now);
             let Some(process) = self.process(number, boot) else { return };
+            process.draining |= matches!(input, Input::Drain { .. });
             let outputs = process.kernel.handle(time, input);
             self.counts.inputs += 1;
             self.carry_out(number, outputs);
@@ -426,8 +449,16 @@ impl<'a> World<'a> {
         self.tell(0, || format!("fault {fault:?}"));
         let now = self.now;
         match fault {
-            Fault::Partition(parts) => self.repart(|number| parts[number]),
-            Fault::Heal => self.repart(|_| 0),
+            Fault::Partition(parts) => {
+                self.repart(|number| parts[number]);
+                self.cuts.push(Cut { from: now, to: u64::MAX, parts });
+            }
+            Fault::Heal => {
+                self.repart(|_| 0);
+                if let Some(cut) = self.cuts.last_mut() {
+                    cut.to = cut.to.min(now);
+                }
+            }
             Fault::Kill(host) => self.doom(host, Death::Killed),
             Fault::Vanish(host) => self.doom(host, Death::Vanished),
             Fault::Leave(host) => {

@@ -45,6 +45,8 @@ pub struct Folded {
     pub attempt: u32,
     /// Attempts that count against the limit: those not given back because their host went away in order.
     pub spent: u32,
+    /// Peers that said that they cannot run it.
+    pub declined: BTreeSet<PeerId>,
     /// Peers that declined the task or had it and gave it back or lost it: they rank last.
     pub last: BTreeSet<PeerId>,
     /// What the ending or the last release says to people.
@@ -151,8 +153,9 @@ impl<'a> Pass<'a> {
                     self.note.clone_from(&release.note);
                 }
             }
-            Event::Decline(_) if known_introduction => {
+            Event::Decline(decline) if known_introduction => {
                 self.declined.insert(fact.author.peer);
+                self.note.clone_from(&decline.why);
             }
             Event::Finish(finish) => {
                 if let Some(at) = self.own_claim(fact, &finish.fence) {
@@ -224,7 +227,7 @@ impl<'a> Pass<'a> {
             }
         };
         let claims: Vec<HeldClaim> = self.claims.iter().map(|standing| standing.claim.clone()).collect();
-        let mut last = self.declined;
+        let mut last = self.declined.clone();
         let gone = |claim: &&HeldClaim| claim.released.is_some() || claim.fence.attempt < attempt;
         last.extend(claims.iter().filter(gone).map(|claim| claim.author.peer));
         Some(Folded {
@@ -238,6 +241,7 @@ impl<'a> Pass<'a> {
             spent: spent(&claims),
             claims,
             attempt,
+            declined: self.declined,
             last,
             note,
         })

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Node, claimed_by};
-use crate::kernel::entry::{Entry, Event, Finish, MAX_NOTE, Release};
+use crate::kernel::entry::{Decline, Entry, Event, Finish, MAX_NOTE, Release};
 use crate::kernel::id::{Cid, PeerId, TaskId};
-use crate::kernel::io::{Notice, Output, Presence, Report, StopReason};
+use crate::kernel::io::{Notice, Output, Presence, Report, SourceKey, StopReason};
 use crate::kernel::task::{Fence, ReleaseReason, State, Workload};
 
 #[derive(Debug)]
@@ -40,11 +40,19 @@ pub(super) struct Custody {
     next_watch: Option<u64>,
     /// When the last slot came free of which there was none before.
     freed: Option<u64>,
+    /// When this node last began to offer more slots.
+    grown: Option<u64>,
+    /// What this node has declined in this life: it does not try that again.
+    declined: BTreeSet<TaskId>,
+    /// Sources whose tasks are stopped when this node is cut off.
+    careful: BTreeSet<SourceKey>,
+    /// Until when this node is sure to hear a majority, while that matters.
+    majority_until: Option<u64>,
 }
 
 impl Custody {
     pub(super) fn next_wake(&self) -> u64 {
-        self.next_watch.unwrap_or(u64::MAX)
+        self.next_watch.unwrap_or(u64::MAX).min(self.majority_until.unwrap_or(u64::MAX))
     }
 
     /// Remembers this node's own claims.
@@ -68,8 +76,26 @@ impl Custody {
         self.freed.is_some_and(|freed| freed >= at)
     }
 
+    pub(super) fn slots_have_grown(&mut self, now: u64) {
+        self.grown = Some(now);
+    }
+
+    /// When this node last began to offer more slots.
+    pub(super) const fn grown_at(&self) -> Option<u64> {
+        self.grown
+    }
+
+    pub(super) fn has_declined(&self, task: &TaskId) -> bool {
+        self.declined.contains(task)
+    }
+
     pub(super) fn occupied(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether some source's tasks are kept here only while most of the members are heard.
+    pub(super) fn has_careful_sources(&self) -> bool {
+        !self.careful.is_empty()
     }
 
     pub(super) const fn draining(&self) -> bool {
@@ -161,6 +187,7 @@ impl Node {
             }
             if !open {
                 self.custody.fresh.retain(|(claimed, _)| *claimed != task);
+                self.custody.declined.remove(&task);
             }
             let others = held.filter(|(holder, _)| *holder != self.me.peer());
             self.custody.watch(task, others, self.now.mono);
@@ -177,6 +204,36 @@ impl Node {
         } else if self.may_write() {
             let reason = if self.custody.handing_over { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
             self.release(task, fence, reason, "its holder does not run it");
+        }
+    }
+
+    pub(super) fn on_careful(&mut self, sources: BTreeSet<SourceKey>) {
+        self.custody.careful = sources;
+        self.peers.changed(self.now.mono, &self.settings.timings);
+        self.claims.look_again();
+    }
+
+    /// Whether the task may be held only while a majority is heard.
+    pub(super) fn is_careful(&self, workload: &Workload) -> bool {
+        !self.custody.careful.is_empty()
+            && workload.repository.sources().iter().any(|source| self.custody.careful.contains(source))
+    }
+
+    /// Stops what may run only while a majority is heard, when none is.
+    pub(super) fn mind_majority(&mut self) {
+        self.custody.majority_until = None;
+        if self.custody.careful.is_empty() {
+            return;
+        }
+        let running = self.custody.running.iter();
+        let careful = running.filter(|(_, run)| run.stopping.is_none() && self.is_careful(&run.workload));
+        let careful: Vec<TaskId> = careful.map(|(task, _)| *task).collect();
+        if careful.is_empty() {
+            return;
+        }
+        match self.majority_until() {
+            Some(until) => self.custody.majority_until = Some(until),
+            None => careful.into_iter().for_each(|task| self.stop(task, StopReason::CutOff)),
         }
     }
 
@@ -216,10 +273,20 @@ impl Node {
                 self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note }));
             }
             Report::NotStarted { why } if counts => self.release(task, fence, ReleaseReason::NotStarted, &why),
+            Report::GivenBack { reason, why } if counts => self.release(task, fence, reason, &why),
+            Report::Declined { why } if counts => {
+                self.custody.declined.insert(task);
+                self.release(task, fence, ReleaseReason::Draining, &why);
+                self.events.push(Event::Decline(Decline { task, why: shortened(&why) }));
+            }
             Report::Stopped if mine => {
-                let handed_over = running.stopping == Some(StopReason::HandedOver);
-                let reason = if handed_over { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
-                let note = if handed_over { "its holder goes away" } else { "its holder had stopped it" };
+                let (reason, note) = match running.stopping {
+                    Some(StopReason::HandedOver) => (ReleaseReason::Draining, "its holder goes away"),
+                    Some(StopReason::CutOff) => {
+                        (ReleaseReason::Draining, "its holder did not hear most of the members")
+                    }
+                    _ => (ReleaseReason::NotRunning, "its holder had stopped it"),
+                };
                 self.release(task, fence, reason, note);
             }
             _ => {
