@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, PeerId, TaskId};
+use super::known::Gone;
 use super::task::{Conclusion, Fence, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -145,8 +146,8 @@ pub enum Input {
     Offer(Offer),
     /// The sources whose tasks are claimed and kept here only while more than half of the members are heard.
     Careful(BTreeSet<SourceKey>),
-    /// Discovery of a source succeeded: everything of it that should run now.
-    Discovered { source: SourceKey, workloads: Vec<Workload> },
+    /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
+    Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
     /// Discovery of a source failed.
     Undiscovered { source: SourceKey },
     /// A person or program submits a task; answered by [`Output::Answer`].

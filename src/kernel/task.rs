@@ -155,8 +155,10 @@ impl Repository {
         if self.host == LOCAL_HOST {
             return vec![format!("{LOCAL_HOST}:{}", self.id)];
         }
-        let owner = self.name.split('/').next().unwrap_or_default();
-        vec![format!("{}/{owner}", self.host), format!("{}/{}", self.host, self.name)]
+        // GitHub folds the case of names.
+        let name = self.name.to_ascii_lowercase();
+        let owner = name.split('/').next().unwrap_or_default();
+        vec![format!("{}/{owner}", self.host), format!("{}/{name}", self.host)]
     }
 
     /// Whether this is one of its [`Self::sources`]. Asked for every task and peer, so it makes no text.

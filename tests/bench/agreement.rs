@@ -234,7 +234,11 @@ impl World {
                     self.plan(self.now + 1, host, Input::Ran { task, fence, report: Report::Stopped });
                 }
                 Output::Discover { source } => {
-                    self.plan(self.now + 1, host, Input::Discovered { source, workloads: Vec::new() });
+                    self.plan(
+                        self.now + 1,
+                        host,
+                        Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
+                    );
                 }
                 Output::Answer { .. } | Output::Notice(_) => {}
             }

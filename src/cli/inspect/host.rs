@@ -141,9 +141,10 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
 }
 
 /// Where workflows come from.
-pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
+pub(super) fn sources(screen: Screen, sources: &[Source], now: u64) -> String {
     if sources.is_empty() {
-        return "no sources; name one with `runmesh node run --source git:PATH`\n".to_owned();
+        return "no sources; name one with `runmesh node run --source github:OWNER` or `--source git:PATH`\n"
+            .to_owned();
     }
     let row = |source: &Source| {
         let problem = source.problem.as_deref().unwrap_or_default();
@@ -162,6 +163,44 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
         let name = if source.spec.is_empty() { &source.key } else { &source.spec };
         text.push_str(&format!("\ntasks of {name} are stopped here while most members are not heard\n"));
     }
+    text.push_str(&looks(screen, sources, now));
+    text
+}
+
+/// What the last looks at GitHub took, and what the tokens have left.
+fn looks(screen: Screen, sources: &[Source], now: u64) -> String {
+    let row = |source: &Source| {
+        let cycle = source.cycle?;
+        Some([
+            Cell::from(source.key.as_str()),
+            cycle.calls.into(),
+            cycle.points.into(),
+            format!("{} kB", cycle.bytes.div_ceil(1_000)).into(),
+            span(cycle.took_ms).into(),
+            cycle.repositories.into(),
+            format!("{} new, {} changed, {} gone", cycle.new, cycle.changed, cycle.gone).into(),
+        ])
+    };
+    let rows: Vec<_> = sources.iter().filter_map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = ["last look", "calls", "points", "answers", "took", "repositories", "files"];
+    let mut text = format!("\n{}", screen.table(columns, rows, &["calls", "points", "answers", "took"]));
+    // All sources share a token; an app has one for each owner.
+    let mut limits: Vec<[String; 3]> = Vec::new();
+    for limit in sources.iter().flat_map(|source| &source.limits) {
+        let row = [
+            limit.api.clone(),
+            format!("{} of {}", limit.remaining, limit.limit),
+            format!("in {}", span(limit.reset_ms.saturating_sub(now))),
+        ];
+        if !limits.contains(&row) {
+            limits.push(row);
+        }
+    }
+    let rows = limits.into_iter().map(|row| row.map(Cell::from)).collect();
+    text.push_str(&format!("\n{}", screen.table(["GitHub's limit", "left", "renewed"], rows, &[])));
     text
 }
 

@@ -394,7 +394,7 @@ impl Node {
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).collect(),
-            discovered: self.duty.ages(now),
+            discovered: self.duty.told(now, self.settings.timings.discovery),
             version: self.settings.version.clone(),
         };
         self.outbox.push(Output::Announce(Box::new(presence)));
