@@ -49,6 +49,8 @@ pub struct Presence {
     pub beat: u64,
     /// After how long at most the next presence follows, in milliseconds; 0 is the shortest beat.
     pub every: u32,
+    /// This node has to know at any time whom it hears: all that hear it beat by the shortest rhythm.
+    pub attentive: bool,
     pub heads: BTreeSet<Cid>,
     pub offer: Offer,
     /// Slots that nothing occupies now.

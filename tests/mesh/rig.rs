@@ -174,7 +174,7 @@ impl Node {
         self.since.elapsed()
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.pid().to_string()]).status().expect("kill runs");
         assert!(status.success());
     }

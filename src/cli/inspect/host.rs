@@ -59,7 +59,11 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
     if peers.is_empty() {
         return "no other members yet; `runmesh mesh invite` prints a ticket for one\n".to_owned();
     }
+    // What all offer is said once.
+    let common: Vec<&String> =
+        peers[0].labels.iter().filter(|label| peers.iter().all(|peer| peer.labels.contains(label))).collect();
     let row = |peer: &Peer| {
+        let own: Vec<&str> = peer.labels.iter().filter(|label| !common.contains(label)).map(String::as_str).collect();
         let state = match (peer.connected, peer.heard_ago_ms, peer.draining) {
             (true, _, true) => Cell::painted(Paint::Warn, "draining"),
             (true, _, false) => Cell::painted(Paint::Good, "connected"),
@@ -73,12 +77,19 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
             peer.round_trip_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")).into(),
             format!("{} of {}", peer.free, peer.slots).into(),
             peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" ").into(),
-            peer.labels.join(", ").into(),
+            own.join(", ").into(),
             peer.addresses.first().map_or("", |address| without_peer(address)).into(),
         ]
     };
     let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
-    screen.table(columns, peers.iter().map(row).collect(), &["peer", "state", "heard", "round trip", "free"])
+    let keep = ["peer", "state", "heard", "round trip", "free", "address"];
+    let mut text = screen.table(columns, peers.iter().map(row).collect(), &keep);
+    if !common.is_empty() {
+        let common: Vec<&str> = common.into_iter().map(String::as_str).collect();
+        let all = if peers.len() == 1 { "it offers" } else { "all offer" };
+        text.push_str(&format!("\n{all} the labels {}\n", common.join(", ")));
+    }
+    text
 }
 
 /// The Merkle clock.
