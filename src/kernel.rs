@@ -13,5 +13,6 @@ pub mod ledger;
 pub mod node;
 pub mod quarantine;
 pub mod queue;
+pub mod rules;
 pub mod task;
 pub mod timings;

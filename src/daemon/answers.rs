@@ -10,6 +10,7 @@ use crate::kernel::io::{Input, Presence};
 use crate::kernel::ledger::Folded;
 use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
+use crate::kernel::rules::RULES;
 use crate::net::PeerInfo;
 
 impl Daemon {
@@ -66,6 +67,12 @@ impl Daemon {
         if status.standing == Standing::Joining {
             warnings
                 .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
+        }
+        if let Some(rules) = status.behind_rules {
+            warnings.push(format!(
+                "a member knows the rules of folding up to number {rules}, this version only up to {RULES}: this node \
+                 claims nothing before it is upgraded"
+            ));
         }
         let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
         proto::Status {

@@ -98,7 +98,33 @@ struct Placed {
     counts: bool,
     /// The order in which entries came here: a causal one.
     ordinal: u64,
-    admissions: Vec<(Admit, u64)>,
+    said: Vec<Said>,
+}
+
+/// What an entry says that the clock itself reads.
+#[derive(Debug, Clone)]
+enum Said {
+    /// With the entry's label of time.
+    Admit(Admit, u64),
+    /// The author's version knows the rules up to this number.
+    Declare(u32),
+}
+
+impl Said {
+    /// What stands in a body.
+    fn of(body: &Body) -> Vec<Self> {
+        let said = body.events.iter().filter_map(|event| match event {
+            Event::Admit(admit) => Some(Self::Admit(admit.clone(), body.time.ms)),
+            Event::Declare(declare) => Some(Self::Declare(declare.rules)),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    /// Whether the founder's own admission is among what a peer said.
+    fn founds(said: &[Self], mesh: &MeshId, peer: &PeerId) -> bool {
+        said.iter().any(|said| matches!(said, Self::Admit(admit, _) if Members::founds(mesh, peer, admit)))
+    }
 }
 
 struct Chain {
@@ -159,8 +185,8 @@ impl Clock {
         if known + 1 != body.sequence {
             return (Placing::Refused(Refusal::Sequence), nothing);
         }
-        let admissions = admissions(body);
-        let founds = admissions.iter().any(|(admit, _)| Members::founds(&self.mesh, &body.author.peer, admit));
+        let said = Said::of(body);
+        let founds = Said::founds(&said, &self.mesh, &body.author.peer);
         let standing =
             Mark { cid: entry.cid(), author: u32::MAX, sequence: 0, height: below.height, reach: below.reach };
         let admitted = founds || self.members.admitted(&body.author.peer, &standing);
@@ -173,7 +199,7 @@ impl Clock {
         if void && !wanted && fork.is_none() {
             return (Placing::Refused(Refusal::Void), nothing);
         }
-        self.insert(entry, standing, admitted && !void && fork.is_none(), admissions, fork)
+        self.insert(entry, standing, admitted && !void && fork.is_none(), said, fork)
     }
 
     fn insert(
@@ -181,7 +207,7 @@ impl Clock {
         entry: &Entry,
         standing: Mark,
         counts: bool,
-        admissions: Vec<(Admit, u64)>,
+        said: Vec<Said>,
         fork: Option<Fork>,
     ) -> (Placing, Effects) {
         let body = entry.body();
@@ -194,7 +220,7 @@ impl Clock {
         }
         self.latest = self.latest.max(body.time);
         self.by_ordinal.insert(self.next_ordinal, mark.cid);
-        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, admissions };
+        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, said };
         self.next_ordinal += 1;
         let mut effects = Effects { fork, recounted: false };
         if let Some(fork) = fork {
@@ -205,9 +231,9 @@ impl Clock {
             self.recount();
             effects.recounted = true;
         } else if counts {
-            let admissions = placed.admissions.clone();
+            let said = placed.said.clone();
             self.placed.insert(mark.cid, placed);
-            if self.count(&mark, body.author.peer, &admissions).is_err() {
+            if self.count(&mark, body.author.peer, &said).is_err() {
                 self.recount();
                 effects.recounted = true;
             } else {
@@ -249,13 +275,9 @@ impl Clock {
         news.then(|| Fork { author: entry.author(), sequence: entry.sequence(), first, second: entry.cid() })
     }
 
-    fn count(&mut self, mark: &Mark, peer: PeerId, admissions: &[(Admit, u64)]) -> Result<(), ()> {
+    fn count(&mut self, mark: &Mark, peer: PeerId, said: &[Said]) -> Result<(), ()> {
         self.chains[mark.author as usize].counting += 1;
-        let mut again = Ok(());
-        for (admit, wall_ms) in admissions {
-            again = again.and(self.members.add(&self.mesh, mark, peer, admit, *wall_ms));
-        }
-        again
+        self.members.hear(&self.mesh, mark, peer, said)
     }
 
     /// Decides anew which entries count, in the one order that all nodes share.
@@ -268,15 +290,15 @@ impl Clock {
         order.sort_unstable();
         for (_, cid) in order {
             let Some(placed) = self.placed.get(&cid) else { continue };
-            let (mark, admissions) = (placed.mark.clone(), placed.admissions.clone());
+            let (mark, said) = (placed.mark.clone(), placed.said.clone());
             let chain = &self.chains[mark.author as usize];
             let peer = chain.author.peer;
-            let founds = admissions.iter().any(|(admit, _)| Members::founds(&self.mesh, &peer, admit));
+            let founds = Said::founds(&said, &self.mesh, &peer);
             let counts =
                 chain.cut.is_none_or(|cut| mark.sequence < cut) && (founds || self.members.admitted(&peer, &mark));
             if counts {
                 // In this order the first by a ticket is met first, so nothing can ask for another pass.
-                let _first_holds = self.count(&mark, peer, &admissions);
+                let _first_holds = self.count(&mark, peer, &said);
             }
             if let Some(placed) = self.placed.get_mut(&cid) {
                 placed.counts = counts;
@@ -417,12 +439,4 @@ impl Clock {
     pub fn is_empty(&self) -> bool {
         self.placed.is_empty()
     }
-}
-
-fn admissions(body: &Body) -> Vec<(Admit, u64)> {
-    let admits = body.events.iter().filter_map(|event| match event {
-        Event::Admit(admit) => Some((admit.clone(), body.time.ms)),
-        _ => None,
-    });
-    admits.collect()
 }

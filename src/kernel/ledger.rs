@@ -106,6 +106,8 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Cancel(cancel) => Some(cancel.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
-        Event::Admit(_) | Event::Unknown { .. } => None,
+        Event::Admit(_) | Event::Declare(_) | Event::Checkpoint(_) | Event::Acknowledge(_) | Event::Unknown { .. } => {
+            None
+        }
     }
 }

@@ -8,6 +8,7 @@ mod claims;
 mod commands;
 mod custody;
 mod duty;
+mod history;
 mod peers;
 mod sync;
 mod view;
@@ -185,6 +186,7 @@ impl Node {
     fn settle(&mut self) {
         for _ in 0..MAX_ROUNDS {
             self.take_stage();
+            self.declare_rules();
             self.watch_peers();
             self.take_custody();
             self.watch_tasks();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Mark, Order};
+use super::{Mark, Order, Said};
 use crate::kernel::entry::{Admit, Right};
 use crate::kernel::id::{MeshId, PeerId};
 
@@ -37,6 +37,7 @@ pub struct Member {
 pub struct Members {
     admissions: BTreeMap<PeerId, Vec<Admission>>,
     tickets: BTreeMap<u64, (Order, PeerId)>,
+    declared: BTreeMap<PeerId, u32>,
 }
 
 impl Members {
@@ -47,16 +48,21 @@ impl Members {
             .is_some_and(|all| all.iter().any(|admission| self.holds(admission) && mark.reaches(&admission.mark)))
     }
 
+    /// Takes note of what an entry that counts says. `Err` as in [`Self::add`].
+    pub(super) fn hear(&mut self, mesh: &MeshId, mark: &Mark, by: PeerId, said: &[Said]) -> Result<(), ()> {
+        let mut again = Ok(());
+        for said in said {
+            match said {
+                Said::Admit(admit, wall_ms) => again = again.and(self.add(mesh, mark, by, admit, *wall_ms)),
+                Said::Declare(rules) => self.declare(by, *rules),
+            }
+        }
+        again
+    }
+
     /// Takes note of an admission by an entry that counts. `Err` when an admission that was taken to hold is not the
     /// first by its ticket after all, so that everything has to be counted again.
-    pub(super) fn add(
-        &mut self,
-        mesh: &MeshId,
-        mark: &Mark,
-        by: PeerId,
-        admit: &Admit,
-        wall_ms: u64,
-    ) -> Result<(), ()> {
+    fn add(&mut self, mesh: &MeshId, mark: &Mark, by: PeerId, admit: &Admit, wall_ms: u64) -> Result<(), ()> {
         if !admit.right.admits(mesh, &admit.peer) {
             return Ok(());
         }
@@ -79,6 +85,27 @@ impl Members {
         let admission = Admission { peer: admit.peer, mark: mark.clone(), by, right: admit.right.clone(), wall_ms };
         self.admissions.entry(admit.peer).or_default().push(admission);
         again
+    }
+
+    /// Takes note that a peer's version knows the rules up to this number.
+    fn declare(&mut self, peer: PeerId, rules: u32) {
+        let declared = self.declared.entry(peer).or_default();
+        *declared = rules.max(*declared);
+    }
+
+    /// The greatest number of rules that the peer has declared; 0 before it has.
+    pub fn declared(&self, peer: &PeerId) -> u32 {
+        self.declared.get(peer).copied().unwrap_or(0)
+    }
+
+    /// The number of rules that every member has declared.
+    pub fn rules(&self) -> u32 {
+        self.all().map(|member| self.declared(&member.peer)).min().unwrap_or(0)
+    }
+
+    /// The greatest number of rules that any member has declared.
+    pub fn highest_rules(&self) -> u32 {
+        self.all().map(|member| self.declared(&member.peer)).max().unwrap_or(0)
     }
 
     /// Whether a founder's own admission stands in this event of its entry.

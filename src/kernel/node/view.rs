@@ -36,6 +36,8 @@ pub struct Status {
     /// Heads that peers have named and that are not here.
     pub missing_heads: usize,
     pub state_hash: Digest,
+    /// A member has declared rules of folding that this version does not know: it claims nothing.
+    pub behind_rules: Option<u32>,
     /// How many tasks are in each state, by DESIGN.md's words.
     pub tasks: BTreeMap<&'static str, usize>,
     pub offer: Offer,
@@ -61,6 +63,7 @@ impl Node {
             waiting_entries: self.quarantine.len(),
             missing_heads: self.sync.told(),
             state_hash: self.state_hash(),
+            behind_rules: Some(self.clock.members().highest_rules()).filter(|_| self.is_behind_rules()),
             tasks,
             offer: self.offer.clone(),
             free: self.free_slots(),
