@@ -14,5 +14,6 @@ pub mod node;
 pub mod quarantine;
 pub mod queue;
 pub mod rules;
+pub mod snapshot;
 pub mod task;
 pub mod timings;

@@ -74,6 +74,7 @@ impl Daemon {
                  claims nothing before it is upgraded"
             ));
         }
+        warnings.extend(status.alarm.clone().filter(|alarm| !warnings.contains(alarm)));
         let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
         proto::Status {
             peer_id: self.node.peer().to_string(),

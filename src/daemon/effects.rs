@@ -118,6 +118,13 @@ impl Daemon {
                     place.send(answer.map_err(Refusal::NotNow));
                 }
             }
+            Output::Condense { snapshot, dropped } => {
+                let kept = tokio::task::block_in_place(|| self.store.condense(&snapshot, &dropped));
+                if let Err(error) = kept {
+                    // Nothing is lost: the next start finds the checkpoint among the entries again.
+                    self.chronicle.warn(format!("dropping what lies beneath a checkpoint: {error}"));
+                }
+            }
             Output::Notice(notice) => self.chronicle.note(&notice),
         }
     }

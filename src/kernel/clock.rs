@@ -4,13 +4,17 @@
 //! says of a set of entries does not depend on the order in which they came. It leaves to the ledger what the counting
 //! entries mean, to the quarantine the entries whose parents are missing, and to the store their bytes.
 
+mod base;
+mod cut;
 mod members;
 mod reach;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-pub use members::{Member, Members};
+pub use base::ChainBase;
+pub use cut::{Division, Tally};
+pub use members::{Member, MemberBase, Members};
 pub use reach::Reach;
 
 use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS};
@@ -73,6 +77,8 @@ pub enum Refusal {
     Sequence,
     #[error("it is void and no counting entry stands on it")]
     Void,
+    #[error("it does not stand above the checkpoint")]
+    Past,
 }
 
 /// Proof that an author has written two entries with one sequence number.
@@ -98,6 +104,8 @@ struct Placed {
     counts: bool,
     /// The order in which entries came here: a causal one.
     ordinal: u64,
+    parents: Box<[Cid]>,
+    time: Hlc,
     said: Vec<Said>,
 }
 
@@ -129,7 +137,11 @@ impl Said {
 
 struct Chain {
     author: Author,
-    /// The first entry seen of each sequence number, from 1 on.
+    /// How many of its entries lie beneath the checkpoint and are not here any more.
+    base: u64,
+    /// How many of those count.
+    base_counting: u64,
+    /// The first entry seen of each sequence number after those.
     entries: Vec<Cid>,
     /// Entries with this number or a later one do not count.
     cut: Option<u64>,
@@ -138,9 +150,27 @@ struct Chain {
     counting: u64,
 }
 
+impl Chain {
+    const fn new(author: Author) -> Self {
+        Self { author, base: 0, base_counting: 0, entries: Vec::new(), cut: None, fork: None, counting: 0 }
+    }
+
+    /// The number of its latest entry.
+    const fn written(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
+    /// The entry with this number, if it is here.
+    fn at(&self, sequence: u64) -> Option<&Cid> {
+        self.entries.get(usize::try_from(sequence.checked_sub(self.base + 1)?).ok()?)
+    }
+}
+
 /// The graph of entries of one mesh.
 pub struct Clock {
     mesh: MeshId,
+    /// The checkpoint that all entries here stand above.
+    base: Option<base::Base>,
     placed: BTreeMap<Cid, Placed>,
     by_ordinal: BTreeMap<u64, Cid>,
     chains: Vec<Chain>,
@@ -155,6 +185,7 @@ impl Clock {
     pub fn new(mesh: MeshId) -> Self {
         Self {
             mesh,
+            base: None,
             placed: BTreeMap::new(),
             by_ordinal: BTreeMap::new(),
             chains: Vec::new(),
@@ -175,6 +206,9 @@ impl Clock {
         let body = entry.body();
         if body.mesh != self.mesh {
             return (Placing::Refused(Refusal::Mesh), nothing);
+        }
+        if self.is_past(body) {
+            return (Placing::Refused(Refusal::Past), nothing);
         }
         let missing: Vec<Cid> = body.parents.iter().filter(|cid| !self.placed.contains_key(cid)).copied().collect();
         if !missing.is_empty() {
@@ -215,12 +249,13 @@ impl Clock {
         let reach = standing.reach.with(author, body.sequence);
         let mark = Mark { cid: entry.cid(), author, sequence: body.sequence, height: standing.height, reach };
         let chain = &mut self.chains[author as usize];
-        if chain.entries.len() as u64 + 1 == body.sequence {
+        if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.cid);
         }
         self.latest = self.latest.max(body.time);
         self.by_ordinal.insert(self.next_ordinal, mark.cid);
-        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, said };
+        let parents = body.parents.clone().into_boxed_slice();
+        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, parents, time: body.time, said };
         self.next_ordinal += 1;
         let mut effects = Effects { fork, recounted: false };
         if let Some(fork) = fork {
@@ -262,7 +297,7 @@ impl Clock {
     fn number(&mut self, author: Author) -> u32 {
         let chains = &mut self.chains;
         *self.numbers.entry(author).or_insert_with(|| {
-            chains.push(Chain { author, entries: Vec::new(), cut: None, fork: None, counting: 0 });
+            chains.push(Chain::new(author));
             chains.len() as u32 - 1
         })
     }
@@ -270,7 +305,7 @@ impl Clock {
     /// The fork that this entry proves, unless its author has one at the same or an earlier place already.
     fn conflict(&self, entry: &Entry) -> Option<Fork> {
         let chain = &self.chains[*self.numbers.get(&entry.author())? as usize];
-        let first = *chain.entries.get(usize::try_from(entry.sequence() - 1).ok()?)?;
+        let first = *chain.at(entry.sequence())?;
         let news = first != entry.cid() && chain.fork.is_none_or(|fork| entry.sequence() < fork.sequence);
         news.then(|| Fork { author: entry.author(), sequence: entry.sequence(), first, second: entry.cid() })
     }
@@ -282,52 +317,42 @@ impl Clock {
 
     /// Decides anew which entries count, in the one order that all nodes share.
     fn recount(&mut self) {
-        self.members = Members::default();
-        for chain in &mut self.chains {
-            chain.counting = 0;
+        let void = self.chains.iter().map(|chain| chain.cut).collect::<Vec<_>>();
+        let tally = self.tally(None, |author| void[author as usize]);
+        for (cid, placed) in &mut self.placed {
+            placed.counts = tally.counting.contains(cid);
         }
-        let mut order: Vec<Order> = self.placed.values().map(|placed| placed.mark.order()).collect();
-        order.sort_unstable();
-        for (_, cid) in order {
-            let Some(placed) = self.placed.get(&cid) else { continue };
-            let (mark, said) = (placed.mark.clone(), placed.said.clone());
-            let chain = &self.chains[mark.author as usize];
-            let peer = chain.author.peer;
-            let founds = Said::founds(&said, &self.mesh, &peer);
-            let counts =
-                chain.cut.is_none_or(|cut| mark.sequence < cut) && (founds || self.members.admitted(&peer, &mark));
-            if counts {
-                // In this order the first by a ticket is met first, so nothing can ask for another pass.
-                let _first_holds = self.count(&mark, peer, &said);
-            }
-            if let Some(placed) = self.placed.get_mut(&cid) {
-                placed.counts = counts;
-            }
+        for (chain, counting) in self.chains.iter_mut().zip(tally.lengths) {
+            chain.counting = counting;
         }
-        let last: Vec<Mark> =
-            (0..self.chains.len()).filter_map(|n| self.last_counting(n).map(|p| p.mark.clone())).collect();
+        self.members = tally.members;
+        let last: Vec<Mark> = (0..self.chains.len())
+            .filter_map(|n| self.last_counting(n))
+            .chain(self.base.as_ref().and_then(|base| self.placed.get(&base.cut)))
+            .map(|placed| placed.mark.clone())
+            .collect();
         let uncovered = last.iter().filter(|mark| !last.iter().any(|other| other.knows(mark)));
         self.heads = uncovered.map(|mark| mark.cid).collect();
     }
 
     fn last_counting(&self, chain: usize) -> Option<&Placed> {
         let chain = &self.chains[chain];
-        let last = usize::try_from(chain.counting.checked_sub(1)?).ok()?;
-        self.placed.get(chain.entries.get(last)?)
+        self.placed.get(chain.at(chain.counting)?)
     }
 
-    /// What the author would sign next. The author's own entries must all be here.
-    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>) -> Body {
-        let mut parents: Vec<Cid> = self.heads.iter().copied().collect();
+    /// What the author would sign next, on all heads but those that are not wanted. The author's own entries must all
+    /// be here.
+    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>, unwanted: impl Fn(&Cid) -> bool) -> Body {
+        let mut parents: Vec<Cid> = self.heads.iter().filter(|head| !unwanted(head)).copied().collect();
         let number = self.numbers.get(&author).copied();
-        let sequence = number.map_or(0, |number| self.chains[number as usize].entries.len() as u64) + 1;
-        if parents.len() > MAX_PARENTS {
+        let sequence = number.map_or(0, |number| self.chains[number as usize].written()) + 1;
+        if parents.len() > MAX_PARENTS || parents.len() < self.heads.len() {
             parents.truncate(MAX_PARENTS);
             let own = number.and_then(|number| self.last_counting(number as usize)).map(|placed| placed.mark.clone());
             if let Some(own) = own
                 && !parents.iter().any(|cid| self.placed.get(cid).is_some_and(|placed| placed.mark.reaches(&own)))
             {
-                parents.pop();
+                parents.truncate(MAX_PARENTS - 1);
                 parents.push(own.cid);
                 parents.sort_unstable();
             }
@@ -344,11 +369,11 @@ impl Clock {
     pub fn lacking(&self, vector: &Vector, limit: usize) -> Vec<Cid> {
         let mut cursors = BinaryHeap::new();
         let ordinal_at = |chain: &Chain, at: u64| {
-            let cid = chain.entries.get(usize::try_from(at).ok()?)?;
+            let cid = chain.at(at + 1)?;
             Some((self.placed.get(cid)?.ordinal, *cid))
         };
         for (number, chain) in self.chains.iter().enumerate() {
-            let from = vector.get(&chain.author).copied().unwrap_or(0);
+            let from = vector.get(&chain.author).copied().unwrap_or(0).max(chain.base);
             if from < chain.counting
                 && let Some((ordinal, cid)) = ordinal_at(chain, from)
             {
@@ -394,7 +419,7 @@ impl Clock {
 
     /// How many entries the author's chain holds here, void ones included.
     pub fn written_by(&self, author: &Author) -> u64 {
-        self.numbers.get(author).map_or(0, |number| self.chains[*number as usize].entries.len() as u64)
+        self.numbers.get(author).map_or(0, |number| self.chains[*number as usize].written())
     }
 
     /// The author of the latest entry by this peer to have come here.
@@ -429,6 +454,11 @@ impl Clock {
     /// The entries that came here last, the newest first, at most so many.
     pub fn latest(&self, most: usize) -> Vec<Cid> {
         self.by_ordinal.values().rev().take(most).copied().collect()
+    }
+
+    /// How many entries ever came here.
+    pub const fn placings(&self) -> u64 {
+        self.next_ordinal
     }
 
     /// How many entries are here, void ones included.

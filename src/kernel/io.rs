@@ -172,6 +172,8 @@ pub enum Output {
     Discover { source: SourceKey },
     /// The answer to a command: the task it concerns, or why not.
     Answer { token: Token, answer: Result<TaskId, String> },
+    /// Put this snapshot on disk in the place of the one before, and forget these entries, both or neither.
+    Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
     /// Something that people want to see.
     Notice(Notice),
 }
@@ -212,6 +214,8 @@ pub enum Notice {
     Equivocation { author: Author, sequence: u64, first: Cid, second: Cid },
     /// An entry or a request was not taken, and why.
     Refused { from: PeerId, why: String },
+    /// What lay beneath a checkpoint was dropped: so many entries, and so many stay.
+    Condensed { dropped: usize, kept: usize },
     /// Something the operator should know.
     Warning { text: String },
 }

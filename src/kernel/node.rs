@@ -26,6 +26,7 @@ use super::io::{Input, Notice, Now, Offer, Output, Token};
 use super::ledger::Ledger;
 use super::quarantine::Quarantine;
 use super::queue::Queue;
+use super::snapshot::Sealed;
 use super::task::State;
 pub use super::timings::Timings;
 pub use view::{Standing, Status};
@@ -89,6 +90,7 @@ pub struct Node {
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    history: history::History,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -102,6 +104,16 @@ pub struct Node {
 impl Node {
     /// A node that has these entries on disk, in the order in which they were kept.
     pub fn new(now: Now, settings: Settings, kept: Vec<Arc<Entry>>) -> (Self, Vec<Output>) {
+        Self::restore(now, settings, None, kept)
+    }
+
+    /// A node that has this snapshot and these entries on disk, in the order in which they were kept.
+    pub fn restore(
+        now: Now,
+        settings: Settings,
+        snapshot: Option<Sealed>,
+        kept: Vec<Arc<Entry>>,
+    ) -> (Self, Vec<Output>) {
         let peer = PeerId::from_public_key(settings.key.verifying_key().to_bytes());
         let author = Author { peer, incarnation: incarnation(settings.seed, 0) };
         let mut node = Self {
@@ -120,6 +132,7 @@ impl Node {
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            history: history::History::new(now.mono, &settings.timings),
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -127,13 +140,21 @@ impl Node {
             next_token: 0,
             settings,
         };
+        if let Some(sealed) = snapshot {
+            node.stand_on(sealed);
+        }
+        let mut stale = Vec::new();
         for entry in kept {
             // What was kept once is kept, void or not: another entry may stand on it.
             let (placing, effects) = node.clock.place(&entry, true);
-            if let Placing::Placed { .. } = placing {
-                node.digest(&entry, &effects);
+            match placing {
+                Placing::Placed { .. } => node.digest(&entry, &effects),
+                Placing::Known => stale.push(entry.cid()),
+                Placing::Missing(_) | Placing::Refused(_) if node.clock.cut().is_some() => stale.push(entry.cid()),
+                Placing::Missing(_) | Placing::Refused(_) => {}
             }
         }
+        node.drop_stale(stale);
         // What has ended before is no news; the open tasks are looked at below.
         node.touched.clear();
         if let Some(last) = node.clock.last_incarnation(&peer) {
@@ -177,7 +198,11 @@ impl Node {
             Stage::Joining | Stage::Active => u64::MAX,
         };
         // What needs an entry waits until entries may be written.
-        let writing = if self.may_write() { self.claims.next_wake().min(self.duty.next_wake()) } else { u64::MAX };
+        let writing = if self.may_write() {
+            self.claims.next_wake().min(self.duty.next_wake()).min(self.history.next_wake())
+        } else {
+            u64::MAX
+        };
         let waits = [start, self.peers.next_wake(), self.sync.next_wake(), self.custody.next_wake(), writing];
         waits.into_iter().min().unwrap_or(u64::MAX).max(self.now.mono + 1)
     }
@@ -187,6 +212,7 @@ impl Node {
         for _ in 0..MAX_ROUNDS {
             self.take_stage();
             self.declare_rules();
+            self.take_history();
             self.watch_peers();
             self.take_custody();
             self.watch_tasks();
@@ -232,7 +258,8 @@ impl Node {
     }
 
     fn append(&mut self, events: Vec<Event>) {
-        let body = self.clock.next_body(self.author, self.now.wall, events);
+        let body =
+            self.clock.next_body(self.author, self.now.wall, events, |head| self.history.avoids(&self.me.peer(), head));
         let entry = Arc::new(Entry::seal(body, &self.settings.key));
         let (placing, effects) = self.clock.place(&entry, false);
         if let Placing::Placed { counts: true } = placing {
@@ -260,6 +287,7 @@ impl Node {
                 }
             }
         }
+        self.note_history(entry);
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
             tasks.extend(self.ledger.named());

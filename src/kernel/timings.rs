@@ -26,7 +26,13 @@ pub struct Timings {
     pub round: u64,
     /// Between two discoveries of a source.
     pub discovery: u64,
+    /// How old an entry is at least before a checkpoint may drop it. 7 days by default (DESIGN.md section 3).
+    pub retention: u64,
+    /// Between two checkpoints. Own choice: a seventh of the retention time, so history is at most that much longer.
+    pub checkpoint: u64,
 }
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
 
 impl Default for Timings {
     fn default() -> Self {
@@ -42,6 +48,8 @@ impl Default for Timings {
             heads: 200,
             round: 5_000,
             discovery: 60_000,
+            retention: 7 * DAY,
+            checkpoint: DAY,
         }
     }
 }

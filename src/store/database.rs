@@ -21,6 +21,8 @@ use super::error::StoreError;
 pub(super) const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 /// An entry's place by the digest in its CID.
 pub(super) const PLACES: TableDefinition<&[u8; 32], u64> = TableDefinition::new("places");
+/// What stands for entries that were forgotten.
+pub(super) const SNAPSHOT: TableDefinition<(), &[u8]> = TableDefinition::new("snapshot");
 /// Whose database this is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("runmesh");
 

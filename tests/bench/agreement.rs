@@ -231,7 +231,7 @@ impl World {
                 Output::Discover { source } => {
                     self.plan(self.now + 1, host, Input::Discovered { source, workloads: Vec::new() });
                 }
-                Output::Answer { .. } | Output::Notice(_) => {}
+                Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }
         }
         let wake = self.hosts[host].node.next_wake();

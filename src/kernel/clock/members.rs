@@ -1,6 +1,8 @@
 //! Who may write: the admissions among the entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::{Mark, Order, Said};
 use crate::kernel::entry::{Admit, Right};
@@ -28,6 +30,19 @@ pub struct Member {
     pub founder: bool,
 }
 
+/// A member at a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberBase {
+    pub peer: PeerId,
+    pub by: PeerId,
+    pub since_ms: u64,
+    /// What it was admitted by, the first first. No ticket among them admits anybody else.
+    pub rights: Vec<Right>,
+    /// The greatest number of rules that it had declared.
+    pub rules: u32,
+}
+
 /// All admissions that were given a right by the mesh key, and which of them hold.
 ///
 /// A ticket is the right of one peer: of several admissions by it the first in the order (height, id) says whose, and
@@ -41,6 +56,56 @@ pub struct Members {
 }
 
 impl Members {
+    /// The members at a checkpoint, every admission known to whatever stands above its cut.
+    pub(super) fn restored(members: &[MemberBase], cut: &Mark) -> Self {
+        let mut restored = Self::default();
+        for member in members {
+            for right in &member.rights {
+                if let Right::Ticket { ticket } = right {
+                    restored.tickets.insert(ticket.id, ((0, cut.cid), member.peer));
+                }
+            }
+            let admission = |right: &Right| Admission {
+                peer: member.peer,
+                mark: cut.clone(),
+                by: member.by,
+                right: right.clone(),
+                wall_ms: member.since_ms,
+            };
+            restored.admissions.insert(member.peer, member.rights.iter().map(admission).collect());
+            restored.declare(member.peer, member.rules);
+        }
+        restored
+    }
+
+    /// The members as a checkpoint keeps them, by peer id.
+    pub fn condensed(&self) -> Vec<MemberBase> {
+        let kept = self.all().map(|member| {
+            let mut admissions: Vec<&Admission> = self.admissions[&member.peer].iter().collect();
+            admissions.retain(|admission| self.holds(admission));
+            // Those of a former checkpoint are in their order already, and come first.
+            admissions.sort_by_key(|admission| admission.mark.order());
+            let mut rights: Vec<Right> = Vec::new();
+            for admission in admissions {
+                if !rights.contains(&admission.right) {
+                    rights.push(admission.right.clone());
+                }
+            }
+            let Member { peer, by, since_ms, .. } = member;
+            MemberBase { peer, by, since_ms, rights, rules: self.declared(&peer) }
+        });
+        kept.collect()
+    }
+
+    /// Whoever an entry admits that one entry does not know and another does, whether or not the admission holds.
+    pub(super) fn admitted_between(&self, below: &Mark, above: &[&Mark]) -> BTreeSet<PeerId> {
+        let all = self.admissions.values().flatten();
+        let between = all.filter(|admission| {
+            !below.reaches(&admission.mark) && above.iter().any(|mark| mark.reaches(&admission.mark))
+        });
+        between.map(|admission| admission.peer).collect()
+    }
+
     /// Whether an entry above this one by the peer counts: one of its admissions is known to `mark`, or is it.
     pub(super) fn admitted(&self, peer: &PeerId, mark: &Mark) -> bool {
         self.admissions

@@ -323,9 +323,9 @@ impl Node {
     ) {
         let mut cids: Vec<Cid> = Vec::new();
         for fork in self.clock.proofs(vector) {
-            cids.extend([fork.first, fork.second]);
+            cids.extend([fork.first, fork.second].iter().filter(|cid| self.clock.holds(cid)));
         }
-        cids.extend(want.iter().filter(|cid| self.clock.contains(cid)).take(MAX_WANTED));
+        cids.extend(want.iter().filter(|cid| self.clock.holds(cid)).take(MAX_WANTED));
         let lacking = self.clock.lacking(vector, MAX_LISTED);
         let more = lacking.len() == MAX_LISTED;
         // What is lacking stands in causal order; what was asked for by name may stand on it, so it comes after.

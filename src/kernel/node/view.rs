@@ -9,7 +9,7 @@ use crate::kernel::election::Seed;
 use crate::kernel::entry::Hlc;
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::io::{Offer, Presence, SourceKey, Vector};
-use crate::kernel::ledger::Folded;
+use crate::kernel::ledger::{Folded, Slot};
 use crate::kernel::task::{Repository, Trigger, Workload};
 
 /// How far a node is in taking part.
@@ -38,6 +38,12 @@ pub struct Status {
     pub state_hash: Digest,
     /// A member has declared rules of folding that this version does not know: it claims nothing.
     pub behind_rules: Option<u32>,
+    /// The entry beneath which everything was dropped.
+    pub cut: Option<Cid>,
+    /// Events of tasks that are kept in memory.
+    pub facts: usize,
+    /// A checkpoint whose snapshot is not what this node makes of the same entries, in words.
+    pub alarm: Option<String>,
     /// How many tasks are in each state, by DESIGN.md's words.
     pub tasks: BTreeMap<&'static str, usize>,
     pub offer: Offer,
@@ -64,6 +70,9 @@ impl Node {
             missing_heads: self.sync.told(),
             state_hash: self.state_hash(),
             behind_rules: Some(self.clock.members().highest_rules()).filter(|_| self.is_behind_rules()),
+            cut: self.clock.cut(),
+            facts: self.ledger.facts(),
+            alarm: self.history.alarm().map(str::to_owned),
             tasks,
             offer: self.offer.clone(),
             free: self.free_slots(),
@@ -124,6 +133,13 @@ impl Node {
     /// For each workflow of a repository, by path: the head commit that its latest push task was made of.
     pub fn pushed(&self, repository: &Repository) -> BTreeMap<String, String> {
         let mut latest: BTreeMap<String, (Hlc, String)> = BTreeMap::new();
+        let ours = (&repository.host, &repository.id);
+        for of_it in self.ledger.submitted().filter(|of_it| (&of_it.workflow.0, &of_it.workflow.1) == ours) {
+            let pushed = of_it.last.iter().filter(|last| matches!(last.slot, Slot::Push(_)));
+            if let Some(last) = pushed.max_by_key(|last| last.at) {
+                latest.insert(of_it.workflow.2.clone(), (Hlc::default(), last.value.clone()));
+            }
+        }
         for (_, folded) in self.ledger.all() {
             let workload = &folded.workload;
             let same = (&workload.repository.host, &workload.repository.id) == (&repository.host, &repository.id);

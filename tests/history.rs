@@ -1,0 +1,223 @@
+//! Bounded history: months of steady load in virtual time, members that stay away, liars, restarts, newcomers.
+
+mod history {
+    pub(crate) mod mesh;
+}
+
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use runmesh::kernel::entry::{Acknowledge, Body, Checkpoint, Declare, Entry, Event, FORMAT, Hlc};
+use runmesh::kernel::id::Digest;
+use runmesh::kernel::io::Input;
+use runmesh::kernel::node::{Entrance, Node};
+use runmesh::kernel::rules::RULES;
+use runmesh::kernel::task::Workload;
+
+use history::mesh::{self, DAY, HOUR, Mesh, firmware};
+
+/// What a node holds at the end of a day.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    entries: usize,
+    facts: usize,
+    tasks: usize,
+    bytes: usize,
+}
+
+fn size(mesh: &Mesh, number: usize) -> Size {
+    let (status, disk) = (mesh.node(number).status(), &mesh.hosts[number].disk);
+    let bytes: usize = disk.entries.iter().map(|entry| entry.bytes().len()).sum();
+    assert_eq!(status.entries, disk.entries.len() + usize::from(status.cut.is_some()), "memory and disk");
+    Size {
+        entries: status.entries,
+        facts: status.facts,
+        tasks: status.tasks.values().sum(),
+        bytes: bytes + disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
+    }
+}
+
+fn introductions(mesh: &Mesh, workload: &Workload) -> usize {
+    let introduces = |event: &&Event| matches!(event, Event::Introduce(one) if one.workload.id() == workload.id());
+    mesh.written.values().flat_map(|entry| &entry.body().events).filter(introduces).count()
+}
+
+#[test]
+fn a_steady_load_takes_steady_room() {
+    let mut mesh = Mesh::of(4);
+    let mut sizes = Vec::new();
+    mesh.days(45, 24, |mesh| sizes.push(size(mesh, 2)));
+    mesh.run(HOUR);
+    mesh.agrees();
+    let most = |days: &[Size], of: fn(&Size) -> usize| days.iter().map(of).max().expect("days");
+    let measures: [fn(&Size) -> usize; 4] = [|s| s.entries, |s| s.facts, |s| s.tasks, |s| s.bytes];
+    for of in measures {
+        // The same number of tasks a day; a few entries more or less by who was admitted or raced when.
+        assert!(most(&sizes[34..], of) * 100 <= most(&sizes[9..20], of) * 105, "{sizes:#?}");
+    }
+    assert!(sizes[44].tasks < 10 * 24, "tasks are forgotten: {sizes:#?}");
+    assert!(mesh.node(0).is_done());
+    assert_eq!(introductions(&mesh, &firmware(7)), 1, "a revision is submitted once, though it was found every day");
+    for number in 0..4 {
+        assert_eq!(mesh.warnings(number), Vec::<&String>::new());
+    }
+}
+
+/// How many entries a node holds at most, at so many tasks a day, once the retention time is over: a task takes an
+/// introduction, a claim and a result; a checkpoint takes an entry of each member.
+const fn steady(tasks_a_day: usize) -> usize {
+    9 * (3 * tasks_a_day + 8)
+}
+
+#[test]
+fn while_a_member_is_cut_off_nothing_is_dropped_and_when_it_is_back_all_agree() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(10, 12, |_| {});
+    mesh.cut_off(3);
+    // It works on, alone, for three weeks: its entries and those of the others know nothing of each other.
+    mesh.days(21, 12, |_| {});
+    let apart = mesh.node(0).status();
+    assert!(apart.entries > 2 * steady(12), "{apart:?}");
+    mesh.connect(3);
+    mesh.run(DAY);
+    mesh.agrees();
+    assert!(mesh.node(3).is_done());
+    // Six tasks of every day's twelve or so were submitted at each side; none is lost.
+    let completed = mesh.node(3).status().tasks["completed"];
+    assert!(completed >= 21 * 12 && completed > apart.tasks["completed"], "{completed}");
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(3).status().entries < steady(12), "{:?}", mesh.node(3).status());
+}
+
+#[test]
+fn a_node_that_is_down_for_weeks_holds_up_dropping_and_catches_up() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(10, 12, |_| {});
+    mesh.stop(2);
+    mesh.days(20, 12, |_| {});
+    assert!(mesh.node(0).status().entries > 2 * steady(12), "{:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.run(DAY);
+    mesh.agrees();
+    mesh.days(3, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(2).status().entries < steady(12), "{:?}", mesh.node(2).status());
+    assert_eq!(mesh.warnings(2), Vec::<&String>::new(), "it goes on under its incarnation");
+}
+
+#[test]
+fn a_restart_after_a_drop_goes_on_from_the_snapshot() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(12, 12, |_| {});
+    for number in 0..3 {
+        let (hash, heads) = (mesh.node(number).state_hash(), mesh.node(number).heads().copied().collect::<Vec<_>>());
+        let author = mesh.node(number).status().author;
+        mesh.stop(number);
+        mesh.start(number);
+        assert_eq!(mesh.node(number).state_hash(), hash);
+        assert_eq!(mesh.node(number).heads().copied().collect::<Vec<_>>(), heads);
+        mesh.run(HOUR);
+        assert_eq!(mesh.node(number).status().author, author);
+    }
+    // The snapshot got to disk and the entries were not forgotten: they are next time.
+    let stale: Vec<_> = mesh.written.values().cloned().collect();
+    mesh.stop(1);
+    let kept = mesh.hosts[1].disk.entries.len();
+    mesh.hosts[1].disk.entries.splice(0..0, stale.into_iter().filter(|entry| entry.sequence() == 1));
+    mesh.start(1);
+    assert_eq!(mesh.hosts[1].disk.entries.len(), kept);
+    mesh.days(3, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(1).status().entries < steady(12));
+}
+
+/// An entry that a member whose node is down signs, on all that another knows.
+fn forge(mesh: &Mesh, liar: usize, seen_by: usize, event: Event) -> Arc<Entry> {
+    let author = mesh.node(liar).status().author;
+    let seen = mesh.node(seen_by);
+    let sequence = seen.vector()[&author] + 1;
+    let parents = seen.heads().copied().collect();
+    let time = Hlc { ms: mesh.now_of().wall, count: 0 };
+    let body = Body { format: FORMAT, mesh: mesh.id, author, sequence, parents, time, events: vec![event] };
+    Arc::new(Entry::seal(body, &mesh.hosts[liar].key))
+}
+
+#[test]
+fn who_lies_about_the_state_moves_nobody_and_everybody_is_told() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(9, 12, |_| {});
+    let before = mesh.node(0).status();
+    // Any entry that divides the history will do, and any hash but the right one.
+    let cut = *mesh.node(0).heads().next().expect("a head");
+    assert_eq!(mesh.node(0).heads().count(), 1);
+    let lie = Checkpoint { cut, hash: Digest::of(&[b"a lie"]), void: Vec::new() };
+    let entry = forge(&mesh, 3, 0, Event::Checkpoint(lie));
+    mesh.stop(3);
+    let from = mesh.hosts[3].peer;
+    for number in 0..3 {
+        mesh.feed(number, Input::Entries { from, entries: vec![entry.clone()] });
+    }
+    // It says that it agrees with itself, too.
+    mesh.run(2 * HOUR);
+    let acknowledge = Event::Acknowledge(Acknowledge { checkpoint: entry.cid() });
+    let acknowledged = mesh.written.values().filter(|entry| entry.body().events.contains(&acknowledge)).count();
+    assert_eq!(acknowledged, 0);
+    for number in 0..3 {
+        let status = mesh.node(number).status();
+        assert_eq!(status.cut, before.cut, "nothing was dropped");
+        assert!(status.alarm.is_some_and(|alarm| alarm.contains("names another state")));
+        assert_eq!(mesh.warnings(number).len(), 1);
+    }
+}
+
+#[test]
+fn a_later_rule_stops_who_does_not_know_it() {
+    let mut mesh = Mesh::of(3);
+    let entry = forge(&mesh, 2, 0, Event::Declare(Declare { rules: RULES + 1 }));
+    mesh.stop(2);
+    let from = mesh.hosts[2].peer;
+    for number in 0..2 {
+        mesh.feed(number, Input::Entries { from, entries: vec![entry.clone()] });
+        assert_eq!(mesh.node(number).status().behind_rules, Some(RULES + 1));
+    }
+    mesh.submit(0);
+    mesh.run(DAY);
+    let status = mesh.node(1).status();
+    assert_eq!((status.tasks["pending"], status.tasks["completed"]), (1, 1), "{status:?}");
+}
+
+#[test]
+fn any_order_of_arrival_gives_the_same_state_checkpoints_included() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(16, 6, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    let wanted = mesh.node(0);
+    let all: Vec<Arc<Entry>> = mesh.written.values().cloned().collect();
+    let stranger = SigningKey::from_bytes(&[77; 32]);
+    for order in 0..12_u64 {
+        let draw =
+            |entry: &Arc<Entry>, n: u64| Digest::of(&[entry.cid().digest(), &order.to_be_bytes(), &n.to_be_bytes()]);
+        let mut mixed = all.clone();
+        mixed.sort_by_key(|entry| draw(entry, 0));
+        if order % 2 == 0 {
+            // Nearly in the order in which they were written, so that checkpoints come to stand on the way.
+            mixed.sort_by_key(|entry| entry.body().time.ms / DAY + u64::from(draw(entry, 1).0[0] % 3));
+        }
+        let settings = mesh::settings(stranger.clone(), mesh.id, Entrance::None, order);
+        let (mut node, _) = Node::new(mesh.now_of(), settings, Vec::new());
+        for (at, entry) in mixed.iter().enumerate() {
+            // Each bringer may leave only so much in quarantine.
+            let from = mesh.hosts[at % 3].peer;
+            node.handle(mesh.now_of(), Input::Entries { from, entries: vec![entry.clone()] });
+        }
+        assert_eq!(node.status().cut, wanted.status().cut, "order {order}: {:?}", node.status());
+        assert_eq!(node.state_hash(), wanted.state_hash(), "order {order}");
+        assert_eq!(node.heads().collect::<Vec<_>>(), wanted.heads().collect::<Vec<_>>());
+        assert_eq!(node.vector(), wanted.vector());
+    }
+}
