@@ -56,7 +56,7 @@ fn a_steady_load_takes_steady_room() {
         assert!(most(&sizes[34..], of) * 100 <= most(&sizes[9..20], of) * 105, "{sizes:#?}");
     }
     assert!(sizes[44].tasks < 10 * 24, "tasks are forgotten: {sizes:#?}");
-    assert!(mesh.node(0).is_done());
+    assert!(mesh.is_done(0));
     assert_eq!(introductions(&mesh, &firmware(7)), 1, "a revision is submitted once, though it was found every day");
     for number in 0..4 {
         assert_eq!(mesh.warnings(number), Vec::<&String>::new());
@@ -81,7 +81,7 @@ fn while_a_member_is_cut_off_nothing_is_dropped_and_when_it_is_back_all_agree() 
     mesh.connect(3);
     mesh.run(DAY);
     mesh.agrees();
-    assert!(mesh.node(3).is_done());
+    assert!(mesh.is_done(3));
     // Six tasks of every day's twelve or so were submitted at each side; none is lost.
     let completed = mesh.node(3).status().tasks["completed"];
     assert!(completed >= 21 * 12 && completed > apart.tasks["completed"], "{completed}");

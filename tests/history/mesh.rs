@@ -304,6 +304,11 @@ impl Mesh {
         }
     }
 
+    /// Whether a node knows of no task that is still open.
+    pub(crate) fn is_done(&self, number: usize) -> bool {
+        self.node(number).tasks().all(|(_, folded)| !folded.state.is_open())
+    }
+
     pub(crate) fn warnings(&self, number: usize) -> Vec<&String> {
         let texts = self.hosts[number].notices.iter().filter_map(|notice| match notice {
             Notice::Warning { text } => Some(text),
