@@ -163,7 +163,7 @@ fn who_lies_about_the_state_moves_nobody_and_everybody_is_told() {
     }
     // It says that it agrees with itself, too.
     mesh.run(2 * HOUR);
-    let acknowledge = Event::Acknowledge(Acknowledge { checkpoint: entry.cid() });
+    let acknowledge = Event::Acknowledge(Acknowledge { proposal: entry.cid() });
     let acknowledged = mesh.written.values().filter(|entry| entry.body().events.contains(&acknowledge)).count();
     assert_eq!(acknowledged, 0);
     for number in 0..3 {

@@ -8,6 +8,7 @@ mod base;
 mod cut;
 mod members;
 mod reach;
+mod retire;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -116,6 +117,10 @@ enum Said {
     Admit(Admit, u64),
     /// The author's version knows the rules up to this number.
     Declare(u32),
+    /// The peer is to be waited for no longer.
+    Retire(PeerId),
+    /// The author agrees to what that entry proposes.
+    Acknowledge(Cid),
 }
 
 impl Said {
@@ -124,6 +129,8 @@ impl Said {
         let said = body.events.iter().filter_map(|event| match event {
             Event::Admit(admit) => Some(Self::Admit(admit.clone(), body.time.ms)),
             Event::Declare(declare) => Some(Self::Declare(declare.rules)),
+            Event::Retire(retire) => Some(Self::Retire(retire.peer)),
+            Event::Acknowledge(acknowledge) => Some(Self::Acknowledge(acknowledge.proposal)),
             _ => None,
         });
         said.collect()
@@ -143,7 +150,9 @@ struct Chain {
     base_counting: u64,
     /// The first entry seen of each sequence number after those.
     entries: Vec<Cid>,
-    /// Entries with this number or a later one do not count.
+    /// Entries with this number or a later one do not count, by the checkpoint.
+    void: Option<u64>,
+    /// Entries with this number or a later one do not count: by the checkpoint, a fork or a retirement.
     cut: Option<u64>,
     fork: Option<Fork>,
     /// How many of the chain's entries count; they are its beginning.
@@ -152,7 +161,7 @@ struct Chain {
 
 impl Chain {
     const fn new(author: Author) -> Self {
-        Self { author, base: 0, base_counting: 0, entries: Vec::new(), cut: None, fork: None, counting: 0 }
+        Self { author, base: 0, base_counting: 0, entries: Vec::new(), void: None, cut: None, fork: None, counting: 0 }
     }
 
     /// The number of its latest entry.
@@ -177,6 +186,10 @@ pub struct Clock {
     numbers: BTreeMap<Author, u32>,
     heads: BTreeSet<Cid>,
     members: Members,
+    /// Entries that propose retirements, and those that agree to them.
+    endorsed: BTreeMap<Cid, BTreeSet<Cid>>,
+    /// The retirements that hold, those of the checkpoint first.
+    retired: Vec<retire::Retired>,
     next_ordinal: u64,
     latest: Hlc,
 }
@@ -192,6 +205,8 @@ impl Clock {
             numbers: BTreeMap::new(),
             heads: BTreeSet::new(),
             members: Members::default(),
+            endorsed: BTreeMap::new(),
+            retired: Vec::new(),
             next_ordinal: 0,
             latest: Hlc::default(),
         }
@@ -228,8 +243,10 @@ impl Clock {
             return (Placing::Refused(Refusal::NotMember), nothing);
         }
         let fork = self.conflict(entry);
-        let cut = self.numbers.get(&body.author).and_then(|number| self.chains[*number as usize].cut);
-        let void = cut.is_some_and(|cut| body.sequence >= cut);
+        let number = self.numbers.get(&body.author);
+        let cut = number.and_then(|number| self.chains[*number as usize].cut);
+        let unaware = body.sequence == 1 && self.is_unaware(&body.author.peer, number.copied(), &standing);
+        let void = unaware || cut.is_some_and(|cut| body.sequence >= cut);
         if void && !wanted && fork.is_none() {
             return (Placing::Refused(Refusal::Void), nothing);
         }
@@ -252,6 +269,7 @@ impl Clock {
         if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.cid);
         }
+        let votes = self.note_retirement(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.by_ordinal.insert(self.next_ordinal, mark.cid);
         let parents = body.parents.clone().into_boxed_slice();
@@ -259,16 +277,14 @@ impl Clock {
         self.next_ordinal += 1;
         let mut effects = Effects { fork, recounted: false };
         if let Some(fork) = fork {
-            let chain = &mut self.chains[author as usize];
-            chain.fork = Some(fork);
-            chain.cut = Some(chain.cut.map_or(fork.sequence, |cut| cut.min(fork.sequence)));
+            self.chains[author as usize].fork = Some(fork);
             self.placed.insert(mark.cid, placed);
             self.recount();
             effects.recounted = true;
         } else if counts {
             let said = placed.said.clone();
             self.placed.insert(mark.cid, placed);
-            if self.count(&mark, body.author.peer, &said).is_err() {
+            if self.count(&mark, body.author.peer, &said).is_err() || votes {
                 self.recount();
                 effects.recounted = true;
             } else {
@@ -277,6 +293,7 @@ impl Clock {
             }
         } else {
             self.placed.insert(mark.cid, placed);
+            self.cut_unaware(author);
         }
         (Placing::Placed { counts: self.counts(&mark.cid) }, effects)
     }
@@ -317,8 +334,7 @@ impl Clock {
 
     /// Decides anew which entries count, in the one order that all nodes share.
     fn recount(&mut self) {
-        let void = self.chains.iter().map(|chain| chain.cut).collect::<Vec<_>>();
-        let tally = self.tally(None, |author| void[author as usize]);
+        let tally = self.decide_retirements();
         for (cid, placed) in &mut self.placed {
             placed.counts = tally.counting.contains(cid);
         }
@@ -410,6 +426,11 @@ impl Clock {
     /// The known fork of this author.
     pub fn fork_of(&self, author: &Author) -> Option<Fork> {
         self.chains[*self.numbers.get(author)? as usize].fork
+    }
+
+    /// Whether the author's later entries do not count, for a fork or because it was retired.
+    pub fn is_cut(&self, author: &Author) -> bool {
+        self.numbers.get(author).is_some_and(|number| self.chains[*number as usize].cut.is_some())
     }
 
     /// The author of an entry that is here.

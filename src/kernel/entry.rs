@@ -273,11 +273,20 @@ pub struct Checkpoint {
     pub void: Vec<(Author, u64)>,
 }
 
-/// The author has folded the state at a checkpoint's cut for itself and found the same.
+/// The author agrees to what an entry proposes. To a [`Checkpoint`]: it has folded the state at the cut for itself and
+/// found the same. To a [`Retire`]: it has not heard of that member for as long either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledge {
-    /// The entry that proposes the checkpoint.
-    pub checkpoint: Cid,
+    /// The entry that proposes it.
+    pub proposal: Cid,
+}
+
+/// The author proposes that a member that has stayed away be waited for no longer. Once more than half of the members
+/// agree, of that member's entries those that this entry knows count, and what new incarnations of it write in knowledge
+/// of this entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retire {
+    pub peer: PeerId,
 }
 
 macro_rules! events {
@@ -354,6 +363,7 @@ events! {
     Declare "declare",
     Checkpoint "checkpoint",
     Acknowledge "acknowledge",
+    Retire "retire",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.

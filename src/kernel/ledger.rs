@@ -211,8 +211,11 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Cancel(cancel) => Some(cancel.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
-        Event::Admit(_) | Event::Declare(_) | Event::Checkpoint(_) | Event::Acknowledge(_) | Event::Unknown { .. } => {
-            None
-        }
+        Event::Admit(_)
+        | Event::Declare(_)
+        | Event::Checkpoint(_)
+        | Event::Acknowledge(_)
+        | Event::Retire(_)
+        | Event::Unknown { .. } => None,
     }
 }

@@ -320,6 +320,8 @@ impl Node {
     fn take_stage(&mut self) {
         if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
+        } else if self.clock.is_cut(&self.author) {
+            self.renew_incarnation("the others have retired it, having heard nothing of it for long");
         }
         match self.stage {
             Stage::Joining if self.clock.members().contains(&self.me.peer()) => {

@@ -7,5 +7,5 @@
 /// The greatest number that this version knows.
 pub const RULES: u32 = 1;
 
-/// Checkpoints and acknowledgements count from this number on.
+/// Checkpoints, acknowledgements and retirements count from this number on.
 pub const HISTORY: u32 = 1;

@@ -15,6 +15,13 @@ use super::ledger::{Kept, Submitted};
 /// The format of snapshots that this version makes and reads.
 pub const FORMAT: u8 = 1;
 
+/// The most bytes of a snapshot. Own choice: some 50,000 open tasks; a state beyond it is not condensed.
+pub const MAX_BYTES: usize = 64 << 20;
+/// The most bytes of a part of one, as peers send it to each other: a page of entries.
+pub const PART: usize = 1 << 20;
+/// Heights and sequence numbers beyond this are nobody's, and would overflow soon.
+const MAX_NUMBER: u64 = 1 << 48;
+
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
@@ -24,6 +31,8 @@ pub enum SnapshotError {
     Format(u8),
     #[error("the snapshot is of another mesh")]
     Mesh,
+    #[error("the snapshot is not in canonical form")]
+    NotCanonical,
     #[error("the snapshot names {0}, whom no right of this mesh's key admits")]
     Right(super::id::PeerId),
 }
@@ -70,6 +79,23 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Whether lists are in order and without repeats, and no number is out of all bounds.
+    fn is_sound(&self) -> bool {
+        let numbers = self.chains.iter().flat_map(|chain| [chain.entries, chain.void.unwrap_or(1)]);
+        self.height < MAX_NUMBER
+            && self.time.ms < MAX_NUMBER
+            && numbers.into_iter().all(|number| number < MAX_NUMBER)
+            && self.chains.is_sorted_by(|a, b| a.author < b.author)
+            && self.chains.iter().any(|chain| chain.author == self.author && chain.entries > 0)
+            && self.members.is_sorted_by(|a, b| a.peer < b.peer)
+            && self.open.is_sorted_by(|a, b| a.0 < b.0)
+            && self.closed.is_sorted_by(|a, b| a.0 < b.0)
+            && self.submitted.is_sorted_by(|a, b| a.workflow < b.workflow)
+            && self.open.iter().all(|(task, kept)| kept.is_of(task))
+    }
+}
+
 /// The name of a snapshot of these bytes.
 pub fn hash(bytes: &[u8]) -> Digest {
     Digest::of(&[b"runmesh snapshot 1", bytes])
@@ -93,6 +119,9 @@ impl Sealed {
         let admitted = |member: &&MemberBase| member.rights.iter().any(|right| right.admits(mesh, &member.peer));
         if let Some(stranger) = snapshot.members.iter().find(|member| !admitted(member)) {
             return Err(SnapshotError::Right(stranger.peer));
+        }
+        if !snapshot.is_sound() || serde_cbor::to_vec(&snapshot).ok().as_deref() != Some(&bytes[..]) {
+            return Err(SnapshotError::NotCanonical);
         }
         Ok(Self { hash: hash(&bytes), snapshot: Arc::new(snapshot), bytes })
     }

@@ -79,7 +79,8 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         | Event::Lose(_)
         | Event::Declare(_)
         | Event::Checkpoint(_)
-        | Event::Acknowledge(_) => Ok(()),
+        | Event::Acknowledge(_)
+        | Event::Retire(_) => Ok(()),
     }
 }
 

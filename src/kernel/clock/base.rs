@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::retire::Retired;
 use super::{Chain, Clock, Division, Mark, Members, Placed, Reach};
-use crate::kernel::entry::Body;
+use crate::kernel::entry::{Body, Hlc};
 use crate::kernel::id::{Author, Cid, Digest};
 use crate::kernel::io::Vector;
 use crate::kernel::snapshot::{self, Snapshot};
@@ -35,6 +36,10 @@ pub(super) struct Base {
     pub(super) hash: Digest,
     /// The members at the cut.
     pub(super) members: Members,
+    /// Those of them that had been retired.
+    pub(super) retired: Vec<Retired>,
+    /// The label of time of the cut.
+    pub(super) time: Hlc,
 }
 
 impl Clock {
@@ -51,6 +56,7 @@ impl Clock {
                 base: base.entries,
                 base_counting: counting,
                 counting,
+                void: base.void,
                 cut: base.void,
                 ..Chain::new(base.author)
             };
@@ -85,7 +91,7 @@ impl Clock {
             // A fork is proven by what is here, or agreed on in the checkpoint; any other proof is gone everywhere.
             let proven = |fork: &super::Fork| [fork.first, fork.second].iter().all(|cid| self.placed.contains_key(cid));
             chain.fork = chain.fork.filter(|fork| void == Some(fork.sequence) || proven(fork));
-            chain.cut = [void, chain.fork.map(|fork| fork.sequence)].into_iter().flatten().min();
+            chain.void = void;
         }
         for cid in self.by_ordinal.values() {
             let Some(placed) = self.placed.get(cid) else { continue };
@@ -94,6 +100,7 @@ impl Clock {
                 chain.entries.push(*cid);
             }
         }
+        self.endorsed.retain(|cid, _| self.placed.contains_key(cid));
         self.stand_on(snapshot, hash, cut);
         self.recount();
         // The former cut was not on disk any more, this one is.
@@ -103,7 +110,10 @@ impl Clock {
     fn stand_on(&mut self, snapshot: &Snapshot, hash: Digest, cut: Mark) {
         let members = Members::restored(&snapshot.members, &cut);
         self.members = members.clone();
-        self.base = Some(Base { cut: cut.cid, hash, members });
+        let away = snapshot.members.iter().filter(|member| member.retired);
+        let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();
+        self.retired.clone_from(&retired);
+        self.base = Some(Base { cut: cut.cid, hash, members, retired, time: snapshot.time });
         self.latest = self.latest.max(snapshot.time);
         let (ordinal, cid) = (self.next_ordinal, cut.cid);
         self.next_ordinal += 1;
@@ -125,6 +135,7 @@ impl Clock {
         if !tally.counting.contains(cut) {
             return None;
         }
+        let retired = self.judge(Some(&division.beneath), &tally);
         let mut chains: BTreeMap<Author, ChainBase> = BTreeMap::new();
         for (chain, number) in self.chains.iter().zip(0..) {
             let entries = placed.mark.reach.get(number);
@@ -143,7 +154,7 @@ impl Clock {
             height: placed.mark.height,
             time: placed.time,
             chains: chains.into_values().collect(),
-            members: tally.members.condensed(),
+            members: tally.members.condensed(|peer| self.is_away(peer, &placed.mark, &retired, &tally.lengths)),
             open: Vec::new(),
             closed: Vec::new(),
             submitted: Vec::new(),

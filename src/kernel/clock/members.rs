@@ -41,6 +41,8 @@ pub struct MemberBase {
     pub rights: Vec<Right>,
     /// The greatest number of rules that it had declared.
     pub rules: u32,
+    /// It stayed away, and nobody waits for it before it is back.
+    pub retired: bool,
 }
 
 /// All admissions that were given a right by the mesh key, and which of them hold.
@@ -52,7 +54,10 @@ pub struct MemberBase {
 pub struct Members {
     admissions: BTreeMap<PeerId, Vec<Admission>>,
     tickets: BTreeMap<u64, (Order, PeerId)>,
-    declared: BTreeMap<PeerId, u32>,
+    /// Which rules each has declared to know, and by which entries.
+    declared: BTreeMap<PeerId, Vec<(u32, Mark)>>,
+    /// The greatest number that anybody has declared.
+    highest_rules: u32,
 }
 
 impl Members {
@@ -73,13 +78,13 @@ impl Members {
                 wall_ms: member.since_ms,
             };
             restored.admissions.insert(member.peer, member.rights.iter().map(admission).collect());
-            restored.declare(member.peer, member.rules);
+            restored.declare(member.peer, member.rules, cut);
         }
         restored
     }
 
     /// The members as a checkpoint keeps them, by peer id.
-    pub fn condensed(&self) -> Vec<MemberBase> {
+    pub(super) fn condensed(&self, is_away: impl Fn(&PeerId) -> bool) -> Vec<MemberBase> {
         let kept = self.all().map(|member| {
             let mut admissions: Vec<&Admission> = self.admissions[&member.peer].iter().collect();
             admissions.retain(|admission| self.holds(admission));
@@ -92,7 +97,7 @@ impl Members {
                 }
             }
             let Member { peer, by, since_ms, .. } = member;
-            MemberBase { peer, by, since_ms, rights, rules: self.declared(&peer) }
+            MemberBase { peer, by, since_ms, rights, rules: self.declared(&peer), retired: is_away(&peer) }
         });
         kept.collect()
     }
@@ -119,7 +124,8 @@ impl Members {
         for said in said {
             match said {
                 Said::Admit(admit, wall_ms) => again = again.and(self.add(mesh, mark, by, admit, *wall_ms)),
-                Said::Declare(rules) => self.declare(by, *rules),
+                Said::Declare(rules) => self.declare(by, *rules, mark),
+                Said::Retire(_) | Said::Acknowledge(_) => {}
             }
         }
         again
@@ -153,24 +159,31 @@ impl Members {
     }
 
     /// Takes note that a peer's version knows the rules up to this number.
-    fn declare(&mut self, peer: PeerId, rules: u32) {
-        let declared = self.declared.entry(peer).or_default();
-        *declared = rules.max(*declared);
+    fn declare(&mut self, peer: PeerId, rules: u32, mark: &Mark) {
+        self.highest_rules = self.highest_rules.max(rules);
+        self.declared.entry(peer).or_default().push((rules, mark.clone()));
     }
 
     /// The greatest number of rules that the peer has declared; 0 before it has.
     pub fn declared(&self, peer: &PeerId) -> u32 {
-        self.declared.get(peer).copied().unwrap_or(0)
+        self.declared.get(peer).into_iter().flatten().map(|(rules, _)| *rules).max().unwrap_or(0)
     }
 
-    /// The number of rules that every member has declared.
-    pub fn rules(&self) -> u32 {
-        self.all().map(|member| self.declared(&member.peer)).min().unwrap_or(0)
+    /// The same, as far as an entry knows.
+    pub(super) fn declared_below(&self, peer: &PeerId, mark: &Mark) -> u32 {
+        let all = self.declared.get(peer).into_iter().flatten();
+        all.filter(|(_, by)| mark.reaches(by)).map(|(rules, _)| *rules).max().unwrap_or(0)
     }
 
     /// The greatest number of rules that any member has declared.
-    pub fn highest_rules(&self) -> u32 {
-        self.all().map(|member| self.declared(&member.peer)).max().unwrap_or(0)
+    pub const fn highest_rules(&self) -> u32 {
+        self.highest_rules
+    }
+
+    /// Whoever is a member as far as an entry knows.
+    pub(super) fn known_to(&self, mark: &Mark) -> BTreeSet<PeerId> {
+        let all = self.admissions.values().flatten();
+        all.filter(|admission| self.holds(admission) && mark.reaches(&admission.mark)).map(|held| held.peer).collect()
     }
 
     /// Whether a founder's own admission stands in this event of its entry.

@@ -93,6 +93,14 @@ struct KeptIntroduction {
     workload: Arc<Workload>,
 }
 
+impl Kept {
+    /// Whether it is of this task, and introduces it.
+    pub fn is_of(&self, task: &TaskId) -> bool {
+        let of_it = |introduction: &KeptIntroduction| introduction.workload.id() == *task;
+        !self.introductions.is_empty() && self.introductions.iter().all(of_it)
+    }
+}
+
 /// What the entries say of a task, and what a checkpoint has to keep of it.
 pub(super) struct Outcome {
     pub(super) folded: Folded,

@@ -72,8 +72,7 @@ impl Node {
         };
         self.claims.look = true;
         if !claimable {
-            self.claims.waiting.remove(task);
-            self.queue.remove(task);
+            self.dequeue(task);
             return;
         }
         let version = (folded.attempt, folded.claims.iter().filter(|claim| claim.released.is_some()).count());
@@ -95,6 +94,12 @@ impl Node {
         } else {
             self.queue.remove(task);
         }
+    }
+
+    /// Takes a task out of all that waits to be claimed.
+    pub(super) fn dequeue(&mut self, task: &TaskId) {
+        self.claims.waiting.remove(task);
+        self.queue.remove(task);
     }
 
     /// Claims what it is this node's turn to claim, and ends what nobody will run.

@@ -5,6 +5,8 @@
 //! its cut: whether it does is read from entries, so that all nodes drop the same. Who acknowledges has folded the state
 //! at the cut for itself and found the same snapshot.
 
+mod retire;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Node, Timings};
@@ -13,7 +15,7 @@ use crate::kernel::entry::{Acknowledge, Checkpoint, Declare, Entry, Event};
 use crate::kernel::id::{Author, Cid, Digest, PeerId};
 use crate::kernel::io::{Notice, Output};
 use crate::kernel::rules::{HISTORY, RULES};
-use crate::kernel::snapshot::Sealed;
+use crate::kernel::snapshot::{MAX_BYTES, Sealed};
 
 /// The fewest entries that are worth a checkpoint: this many, and two for each member, since each writes one for it.
 const LEAST: usize = 32;
@@ -32,8 +34,14 @@ pub(super) struct History {
     next_look: u64,
     /// Since when a checkpoint is due and whose turn it is is waited for.
     turn: Option<u64>,
+    /// Since when somebody is away for so long that it may be retired.
+    away_since: Option<u64>,
     /// When there were how many entries: what is old whatever its label says.
     samples: VecDeque<(u64, u64)>,
+    /// When this node began to listen.
+    started: u64,
+    /// When the last checkpoint came to stand here: by the clock that goes forward.
+    condensed: Option<u64>,
     alarm: Option<String>,
     dirty: bool,
 }
@@ -47,13 +55,17 @@ struct Proposal {
     /// When it came here.
     since: u64,
     verdict: Option<Verdict>,
+    /// Somebody who has to acknowledge it cannot any more, as far as one can tell: another may be proposed.
+    hopeless: bool,
+    /// This node has acknowledged it in this life.
+    agreed: bool,
 }
 
 #[derive(Debug)]
 enum Verdict {
     /// This node makes the same snapshot of the same entries.
     Same { sealed: Sealed, division: Division, asked: BTreeSet<PeerId> },
-    /// It can never come to stand, as far as this node knows.
+    /// This node makes another snapshot of them, or there is none to be made: it drops nothing for it.
     Void,
 }
 
@@ -65,7 +77,10 @@ impl History {
             // A node that is often started again looks too.
             next_look: now + timings.checkpoint / 8,
             turn: None,
+            away_since: None,
             samples: VecDeque::new(),
+            started: now,
+            condensed: None,
             alarm: None,
             dirty: false,
         }
@@ -75,6 +90,11 @@ impl History {
         self.next_look
     }
 
+    /// The snapshot that stands for what was dropped.
+    pub(super) const fn sealed(&self) -> Option<&Sealed> {
+        self.sealed.as_ref()
+    }
+
     pub(super) fn alarm(&self) -> Option<&str> {
         self.alarm.as_deref()
     }
@@ -82,7 +102,8 @@ impl History {
     /// Whether this node has promised not to build on this entry: it has acknowledged a checkpoint, and the entry, or
     /// one below it, would have a parent missing if that came to stand.
     pub(super) fn avoids(&self, me: &PeerId, head: &Cid) -> bool {
-        self.proposals.values().filter(|proposal| proposal.acknowledged.contains_key(me)).any(|proposal| {
+        let promised = |proposal: &&Proposal| proposal.acknowledged.contains_key(me) && !proposal.hopeless;
+        self.proposals.values().filter(promised).any(|proposal| {
             matches!(&proposal.verdict, Some(Verdict::Same { division, .. }) if division.astray.contains(head))
         })
     }
@@ -123,15 +144,17 @@ impl Node {
                         acknowledged: BTreeMap::from([(by, BTreeSet::from([cid]))]),
                         since: self.now.mono,
                         verdict: None,
+                        hopeless: false,
+                        agreed: false,
                     };
                     // Of several in one entry the first is meant.
                     self.history.proposals.entry(cid).or_insert(proposal);
                     self.history.dirty = true;
                 }
                 Event::Acknowledge(acknowledge) => {
-                    let above = self.clock.mark(&cid).zip(self.clock.mark(&acknowledge.checkpoint));
+                    let above = self.clock.mark(&cid).zip(self.clock.mark(&acknowledge.proposal));
                     if above.is_some_and(|(mine, proposed)| mine.knows(proposed))
-                        && let Some(proposal) = self.history.proposals.get_mut(&acknowledge.checkpoint)
+                        && let Some(proposal) = self.history.proposals.get_mut(&acknowledge.proposal)
                     {
                         proposal.acknowledged.entry(by).or_default().insert(cid);
                         self.history.dirty = true;
@@ -145,18 +168,8 @@ impl Node {
     /// Compares what is new, drops what may be dropped, and acknowledges or proposes what is this node's turn.
     pub(super) fn take_history(&mut self) {
         self.sample();
-        while std::mem::take(&mut self.history.dirty) {
-            let unseen: Vec<Cid> =
-                self.history.proposals.iter().filter(|(_, p)| p.verdict.is_none()).map(|(cid, _)| *cid).collect();
-            for proposed in unseen {
-                self.examine(&proposed);
-            }
-            self.give_up_the_dead();
-            // The lowest first: what stands above one may rest on its standing.
-            let standing: Vec<&Cid> = self.history.proposals.keys().filter(|cid| self.stands(cid)).collect();
-            let height = |cid: &&&Cid| self.clock.mark(&self.history.proposals[**cid].checkpoint.cut).map(|m| m.height);
-            let Some(lowest) = standing.iter().min_by_key(height).map(|cid| **cid) else { break };
-            self.condense(&lowest);
+        if std::mem::take(&mut self.history.dirty) {
+            self.examine_all();
         }
         if !self.may_write() {
             return;
@@ -166,7 +179,29 @@ impl Node {
             return;
         }
         self.acknowledge();
-        self.propose();
+        if self.now.mono >= self.history.next_look {
+            self.consider_retirements();
+            self.propose();
+        }
+    }
+
+    /// Compares proposals, the lowest first, and drops as soon as one stands: what is proposed above may rest on that.
+    fn examine_all(&mut self) {
+        loop {
+            let order = |cid: &Cid| self.clock.mark(cid).map(crate::kernel::clock::Mark::order);
+            let unseen = self.history.proposals.iter().filter(|(_, proposal)| proposal.verdict.is_none());
+            let unseen = unseen.map(|(proposed, _)| *proposed).min_by_key(order);
+            let standing = self.history.proposals.keys().copied().filter(|cid| self.stands(cid));
+            let height = |cid: &Cid| self.clock.mark(&self.history.proposals[cid].checkpoint.cut).map(|mark| mark.height);
+            if let Some(lowest) = standing.min_by_key(height) {
+                self.condense(&lowest);
+            } else if let Some(unseen) = unseen {
+                self.examine(&unseen);
+            } else {
+                break;
+            }
+        }
+        self.give_up_the_dead();
     }
 
     fn sample(&mut self) {
@@ -213,11 +248,8 @@ impl Node {
         if division.beneath.contains(proposed) || division.astray.contains(proposed) {
             return None;
         }
-        let known = self.clock.tally_with(&self.clock.with_ancestors([*proposed])?, &checkpoint.void).members;
-        if known.rules() < HISTORY {
-            return None;
-        }
-        let asked = known.all().map(|member| member.peer).collect();
+        let known = self.clock.with_ancestors([*proposed])?;
+        let asked = self.clock.asked_by(proposed, &known, &self.clock.tally_with(&known, &checkpoint.void))?;
         let sealed = self.snapshot_at(&checkpoint.cut, &division, &checkpoint.void)?;
         Some((sealed, division, asked))
     }
@@ -232,30 +264,28 @@ impl Node {
     fn stands(&self, proposed: &Cid) -> bool {
         let Some(proposal) = self.history.proposals.get(proposed) else { return false };
         let Some(Verdict::Same { division, asked, .. }) = &proposal.verdict else { return false };
-        let valid = |by: &PeerId| {
-            let all = proposal.acknowledged.get(by).into_iter().flatten();
-            all.copied().filter(|cid| !division.astray.contains(cid)).collect::<Vec<Cid>>()
-        };
-        if asked.iter().any(|peer| valid(peer).is_empty()) {
-            return false;
+        let mut all = asked.clone();
+        let mut open: Vec<PeerId> = all.iter().copied().collect();
+        while let Some(peer) = open.pop() {
+            let valid = proposal.acknowledged.get(&peer).into_iter().flatten();
+            let valid = valid.filter(|cid| !division.astray.contains(*cid)).filter_map(|cid| self.clock.mark(cid));
+            let Some(first) = valid.min_by_key(|mark| mark.order()) else { return false };
+            // Who was admitted meanwhile by somebody who had not acknowledged it yet has to do so too.
+            let meanwhile = self.clock.admitted_between(proposed, &[first.cid]);
+            open.extend(meanwhile.into_iter().filter(|peer| all.insert(*peer)));
         }
-        let above: Vec<Cid> = proposal.acknowledged.keys().flat_map(valid).collect();
-        // Who was admitted meanwhile by somebody who had not acknowledged it yet has to do so too.
-        self.clock.admitted_between(proposed, &above).iter().all(|peer| !valid(peer).is_empty())
+        true
     }
 
-    /// Proposals that somebody who has to acknowledge them never can: its own latest chain stands astray.
+    /// Marks proposals that somebody who has to acknowledge them cannot: its own latest chain stands astray.
     fn give_up_the_dead(&mut self) {
         for proposal in self.history.proposals.values_mut() {
             let Some(Verdict::Same { division, asked, .. }) = &proposal.verdict else { continue };
-            let dead = division.astray.iter().filter_map(|cid| self.clock.author_of(cid)).any(|author| {
+            proposal.hopeless = division.astray.iter().filter_map(|cid| self.clock.author_of(cid)).any(|author| {
                 asked.contains(&author.peer)
                     && !proposal.acknowledged.contains_key(&author.peer)
                     && self.clock.last_incarnation(&author.peer) == Some(author)
             });
-            if dead {
-                proposal.verdict = Some(Verdict::Void);
-            }
         }
     }
 
@@ -265,35 +295,35 @@ impl Node {
         let mine = self.history.proposals.iter().filter(|(proposed, proposal)| {
             let Some(Verdict::Same { division, .. }) = &proposal.verdict else { return false };
             !proposal.acknowledged.contains_key(&me)
+                && !proposal.hopeless
+                && !proposal.agreed
+                && !self.history.avoids(&me, proposed)
                 && self.clock.heads().is_disjoint(&division.astray)
                 && self.clock.void_below(proposed) == proposal.checkpoint.void
         });
         let mine: Vec<Cid> = mine.map(|(proposed, _)| *proposed).collect();
-        for checkpoint in mine {
-            self.events.push(Event::Acknowledge(Acknowledge { checkpoint }));
+        for proposal in mine {
+            if let Some(agreed) = self.history.proposals.get_mut(&proposal) {
+                agreed.agreed = true;
+            }
+            self.events.push(Event::Acknowledge(Acknowledge { proposal }));
         }
     }
 
     /// Proposes a checkpoint when it is time and this node's turn.
     fn propose(&mut self) {
         let (now, timings) = (self.now.mono, self.settings.timings);
-        if now < self.history.next_look {
-            return;
-        }
         let pending = self.history.proposals.values().any(|proposal| {
-            matches!(proposal.verdict, Some(Verdict::Same { .. })) && now < proposal.since + timings.retention
+            matches!(proposal.verdict, Some(Verdict::Same { .. }))
+                && !proposal.hopeless
+                && now < proposal.since + timings.retention
         });
-        if pending || self.clock.members().rules() < HISTORY {
+        if pending || self.clock.rules() < HISTORY {
             self.history.next_look = now + timings.checkpoint / RANK_PARTS;
             self.history.turn = None;
             return;
         }
-        // The nearest proposes at once; who stands behind only if nobody ahead has.
-        let name =
-            Digest::of(&[b"runmesh checkpoint", self.clock.base_hash().map_or([0; 32], |hash| hash.0).as_slice()]);
-        let mine = (name.hamming(&self.me.peer().place()), self.me.peer());
-        let ahead = self.peers.heard().map(|peer| (name.hamming(&peer.place.peer().place()), peer.place.peer()));
-        let rank = ahead.filter(|other| *other < mine).count() as u64;
+        let rank = self.rank_among_heard(b"runmesh checkpoint");
         let due = *self.history.turn.get_or_insert(now) + rank * (timings.checkpoint / RANK_PARTS);
         if now < due {
             self.history.next_look = due;
@@ -307,9 +337,18 @@ impl Node {
         let least = LEAST + 2 * self.clock.members().all().count();
         let Some((cut, division)) = self.clock.find_cut(least, is_old) else { return };
         let void = self.clock.void_here();
-        if let Some(sealed) = self.snapshot_at(&cut, &division, &void) {
+        if let Some(sealed) = self.snapshot_at(&cut, &division, &void).filter(|sealed| sealed.bytes.len() <= MAX_BYTES) {
             self.events.push(Event::Checkpoint(Checkpoint { cut, hash: sealed.hash, void }));
         }
+    }
+
+    /// The nearest to a thing and to the checkpoint does it at once; who stands behind only if nobody ahead has.
+    fn rank_among_heard(&self, what: &[u8]) -> u64 {
+        let base = self.clock.base_hash().map_or([0; 32], |hash| hash.0);
+        let name = Digest::of(&[what, base.as_slice()]);
+        let mine = (name.hamming(&self.me.peer().place()), self.me.peer());
+        let ahead = self.peers.heard().map(|peer| (name.hamming(&peer.place.peer().place()), peer.place.peer()));
+        ahead.filter(|other| *other < mine).count() as u64
     }
 
     /// Drops what lies beneath a checkpoint that stands.
@@ -319,11 +358,12 @@ impl Node {
         else {
             return;
         };
+        let lost = division.astray.iter().any(|cid| self.clock.author_of(cid) == Some(self.author));
         let dropped = self.clock.drop_beneath(&sealed.snapshot, sealed.hash, &division);
-        let (bytes, count) = (sealed.bytes.clone(), dropped.len());
-        self.take_over(sealed);
-        self.outbox.push(Output::Condense { snapshot: bytes, dropped });
-        self.notice(Notice::Condensed { dropped: count, kept: self.clock.len() });
+        self.change_ground(sealed, dropped);
+        if lost {
+            self.renew_incarnation("a checkpoint has come to stand that its last entries stood beside");
+        }
         self.history.next_look = self.now.mono + self.settings.timings.checkpoint;
     }
 
@@ -333,18 +373,31 @@ impl Node {
         self.take_over(sealed);
     }
 
+    /// Puts another snapshot beneath everything, the clock having done so already.
+    pub(super) fn change_ground(&mut self, sealed: Sealed, dropped: Vec<Cid>) {
+        let (snapshot, count) = (sealed.bytes.clone(), dropped.len());
+        self.take_over(sealed);
+        self.history.condensed = Some(self.now.mono);
+        self.outbox.push(Output::Condense { snapshot, dropped });
+        self.notice(Notice::Condensed { dropped: count, kept: self.clock.len() });
+        self.peers.heads_changed(self.now.mono, &self.settings.timings);
+    }
+
     /// Brings everything else into line with a clock that stands on this snapshot.
     fn take_over(&mut self, sealed: Sealed) {
         let mut tasks = self.ledger.stand_on(&sealed.snapshot, sealed.hash, |cid| self.clock.holds(cid));
         tasks.extend(self.ledger.named());
         for task in tasks {
-            if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {
+            let changed = self.ledger.fold(&task, |cid| self.clock.counts(cid));
+            // One of which nothing is known any more may still stand in a queue here.
+            if changed || self.ledger.get(&task).is_none() {
                 self.touched.insert(task);
             }
         }
         let clock = &self.clock;
         self.history.proposals.retain(|proposed, proposal| {
             proposal.verdict = None;
+            proposal.hopeless = false;
             clock.holds(proposed) && clock.holds(&proposal.checkpoint.cut)
         });
         self.history.sealed = Some(sealed);
