@@ -221,3 +221,94 @@ fn any_order_of_arrival_gives_the_same_state_checkpoints_included() {
         assert_eq!(node.vector(), wanted.vector());
     }
 }
+
+#[test]
+fn a_newcomer_after_several_drops_begins_from_the_snapshot() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(20, 12, |_| {});
+    assert!(mesh.node(0).status().cut.is_some());
+    let newcomer = mesh.add();
+    mesh.run(HOUR);
+    mesh.agrees();
+    let disk = &mesh.hosts[newcomer].disk;
+    assert_eq!(disk.snapshot, mesh.hosts[0].disk.snapshot);
+    assert!(disk.entries.len() < steady(12), "{}", disk.entries.len());
+    assert_eq!(introductions(&mesh, &firmware(7)), 1, "it submits nothing again");
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(newcomer).status().entries < steady(12), "it acknowledges like the others");
+    // One that lost its disk is the same.
+    mesh.stop(1);
+    mesh.lose_disk(1);
+    mesh.start(1);
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(1).status().entries < steady(12));
+}
+
+#[test]
+fn a_member_that_is_away_for_long_is_retired_and_comes_back_as_a_new_incarnation() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(10, 12, |_| {});
+    let before = mesh.node(3).status().author;
+    mesh.cut_off(3);
+    // It works on alone; what it writes meanwhile will count for nothing.
+    mesh.days(45, 12, |_| {});
+    mesh.run(HOUR);
+    for number in 0..3 {
+        let status = mesh.node(number).status();
+        assert!(status.entries < 2 * steady(12), "they drop again: {status:?}");
+    }
+    assert!(mesh.node(3).status().entries > 45 * 3 * 3, "alone it retires nobody and drops nothing");
+    mesh.connect(3);
+    mesh.run(DAY);
+    mesh.agrees();
+    assert_ne!(mesh.node(3).status().author, before, "{:?}", mesh.warnings(3));
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.is_done(3));
+    assert!(mesh.node(3).status().entries < steady(12), "it acknowledges again");
+    let written = mesh.written.values().filter(|entry| entry.author() == mesh.node(3).status().author).count();
+    assert!(written > 10, "it takes part: {written}");
+}
+
+#[test]
+fn a_retired_member_that_was_down_comes_back() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(10, 12, |_| {});
+    mesh.stop(2);
+    mesh.days(50, 12, |_| {});
+    assert!(mesh.node(0).status().entries < 2 * steady(12), "{:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.run(DAY);
+    mesh.agrees();
+    mesh.days(12, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(2).status().entries < steady(12));
+    for number in 0..3 {
+        mesh.stop(number);
+        mesh.start(number);
+        mesh.run(HOUR);
+    }
+    mesh.agrees();
+}
+
+#[test]
+fn half_of_the_members_retire_nobody() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(10, 12, |_| {});
+    mesh.stop(2);
+    mesh.stop(3);
+    mesh.days(40, 12, |_| {});
+    assert!(mesh.node(0).status().entries > 3 * steady(12), "{:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.start(3);
+    mesh.days(3, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(3).status().entries < steady(12), "{:?}", mesh.node(3).status());
+}

@@ -149,6 +149,7 @@ fn a_snapshot_takes_the_place_of_entries() {
     assert_eq!(cids(&store), all[6..].iter().map(|entry| entry.cid()).collect::<Vec<_>>());
 }
 
+#[test]
 fn a_directory_is_made_private_and_one_that_others_write_to_is_refused() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("a/b");

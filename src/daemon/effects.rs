@@ -155,6 +155,8 @@ impl Daemon {
             },
             Reply::Turn { mine } => response::seal_turn(&mine),
             Reply::Admitted => response::seal_admitted(),
+            Reply::Beneath { hash, parts } => response::seal_beneath(&hash, parts),
+            Reply::Part { bytes, parts } => response::seal_part(bytes, parts),
             Reply::Refused { why } => response::seal_refused(&why),
         };
         if let Err(error) = self.net.respond(place, bytes).await {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
-use super::id::{Author, Cid, PeerId, TaskId};
+use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::task::{Conclusion, Fence, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -71,6 +71,8 @@ pub enum Request {
     Turn { tasks: BTreeSet<TaskId> },
     /// Admit me by this ticket.
     Join { ticket: Ticket },
+    /// Send this part of the snapshot of that hash, counted from 0.
+    Snapshot { hash: Digest, part: u32 },
 }
 
 /// The answer to a [`Request`].
@@ -82,6 +84,10 @@ pub enum Response {
     Turn { mine: BTreeSet<TaskId> },
     /// The asker is a member now.
     Admitted,
+    /// What the asker lacks was dropped; the snapshot of this hash stands for it, in so many parts.
+    Beneath { hash: Digest, parts: u32 },
+    /// A part of a snapshot, of so many.
+    Part { bytes: Vec<u8>, parts: u32 },
     /// No, and why.
     Refused { why: String },
 }
@@ -99,6 +105,14 @@ pub enum Reply {
         mine: BTreeSet<TaskId>,
     },
     Admitted,
+    Beneath {
+        hash: Digest,
+        parts: u32,
+    },
+    Part {
+        bytes: Vec<u8>,
+        parts: u32,
+    },
     Refused {
         why: String,
     },

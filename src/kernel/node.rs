@@ -4,6 +4,7 @@
 //! with [`Input::Wake`] at the latest. There is no other way to drive it. Persist comes before publish, publish before
 //! start: every entry that a call has added stands in one [`Output::Persist`] ahead of all else it asks for.
 
+mod catchup;
 mod claims;
 mod commands;
 mod custody;
@@ -91,6 +92,7 @@ pub struct Node {
     claims: claims::Claims,
     duty: duty::Duty,
     history: history::History,
+    catchup: catchup::CatchUp,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -133,6 +135,7 @@ impl Node {
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
             history: history::History::new(now.mono, &settings.timings),
+            catchup: catchup::CatchUp::default(),
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),

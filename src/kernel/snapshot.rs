@@ -19,6 +19,8 @@ pub const FORMAT: u8 = 1;
 pub const MAX_BYTES: usize = 64 << 20;
 /// The most bytes of a part of one, as peers send it to each other: a page of entries.
 pub const PART: usize = 1 << 20;
+/// The most parts of one.
+pub const MAX_PARTS: u32 = (MAX_BYTES / PART) as u32;
 /// Heights and sequence numbers beyond this are nobody's, and would overflow soon.
 const MAX_NUMBER: u64 = 1 << 48;
 

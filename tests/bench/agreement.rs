@@ -250,6 +250,8 @@ impl World {
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
+            Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
+            Reply::Part { bytes, parts } => Response::Part { bytes, parts },
             Reply::Refused { why } => Response::Refused { why },
         }
     }

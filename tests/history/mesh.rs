@@ -106,6 +106,11 @@ impl Mesh {
         Now { mono: self.now + 1, wall: EPOCH + self.now }
     }
 
+    /// A host whose disk was lost: it starts as if it were new, under its old key and ticket.
+    pub(crate) fn lose_disk(&mut self, number: usize) {
+        self.hosts[number].disk = Disk::default();
+    }
+
     pub(crate) fn start(&mut self, number: usize) {
         let now = self.now_of();
         let host = &mut self.hosts[number];
@@ -258,6 +263,8 @@ impl Mesh {
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
+            Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
+            Reply::Part { bytes, parts } => Response::Part { bytes, parts },
             Reply::Refused { why } => Response::Refused { why },
         };
         let from = self.hosts[number].peer;

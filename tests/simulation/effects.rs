@@ -127,6 +127,8 @@ impl World<'_> {
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
+            Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
+            Reply::Part { bytes, parts } => Response::Part { bytes, parts },
             Reply::Refused { why } => {
                 self.tell(host, || format!("refuses host {}: {why}", asker.0));
                 Response::Refused { why }

@@ -178,6 +178,16 @@ impl Clock {
         self.base.as_ref().map(|base| base.cut)
     }
 
+    /// The height of that entry; `None` before the first checkpoint.
+    pub fn height_of_base(&self) -> Option<u64> {
+        Some(self.mark(&self.base.as_ref()?.cut)?.height)
+    }
+
+    /// All entries whose bytes are on this node's disk.
+    pub fn held(&self) -> Vec<Cid> {
+        self.placed.keys().copied().filter(|cid| self.holds(cid)).collect()
+    }
+
     /// The hash of the snapshot that stands for what was dropped.
     pub fn base_hash(&self) -> Option<Digest> {
         self.base.as_ref().map(|base| base.hash)

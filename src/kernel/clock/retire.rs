@@ -108,9 +108,8 @@ impl Clock {
             }
             let tally = self.tally(None, |author| self.chains[author as usize].cut);
             let judged = if self.endorsed.is_empty() { Vec::new() } else { self.judge(None, &tally) };
-            let is_new = |one: &Retired| {
-                !self.retired.iter().any(|held| held.peer == one.peer && held.mark.cid == one.mark.cid)
-            };
+            let is_new =
+                |one: &Retired| !self.retired.iter().any(|held| held.peer == one.peer && held.mark.cid == one.mark.cid);
             match judged.into_iter().find(is_new) {
                 Some(one) => self.retired.push(one),
                 None => return tally,

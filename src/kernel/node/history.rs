@@ -95,6 +95,12 @@ impl History {
         self.sealed.as_ref()
     }
 
+    /// Everything is fetched again from others: nothing of what was here has an age any more.
+    pub(super) fn begin_anew(&mut self) {
+        self.proposals.clear();
+        self.samples.clear();
+    }
+
     pub(super) fn alarm(&self) -> Option<&str> {
         self.alarm.as_deref()
     }
@@ -192,7 +198,8 @@ impl Node {
             let unseen = self.history.proposals.iter().filter(|(_, proposal)| proposal.verdict.is_none());
             let unseen = unseen.map(|(proposed, _)| *proposed).min_by_key(order);
             let standing = self.history.proposals.keys().copied().filter(|cid| self.stands(cid));
-            let height = |cid: &Cid| self.clock.mark(&self.history.proposals[cid].checkpoint.cut).map(|mark| mark.height);
+            let height =
+                |cid: &Cid| self.clock.mark(&self.history.proposals[cid].checkpoint.cut).map(|mark| mark.height);
             if let Some(lowest) = standing.min_by_key(height) {
                 self.condense(&lowest);
             } else if let Some(unseen) = unseen {
@@ -337,7 +344,8 @@ impl Node {
         let least = LEAST + 2 * self.clock.members().all().count();
         let Some((cut, division)) = self.clock.find_cut(least, is_old) else { return };
         let void = self.clock.void_here();
-        if let Some(sealed) = self.snapshot_at(&cut, &division, &void).filter(|sealed| sealed.bytes.len() <= MAX_BYTES) {
+        if let Some(sealed) = self.snapshot_at(&cut, &division, &void).filter(|sealed| sealed.bytes.len() <= MAX_BYTES)
+        {
             self.events.push(Event::Checkpoint(Checkpoint { cut, hash: sealed.hash, void }));
         }
     }
