@@ -2,7 +2,8 @@
 //!
 //! A seed decides everything that happens, so a failure is found again by its seed:
 //! `RUNMESH_SIM_SEED=17 cargo nextest run --test simulation NAME --no-capture`, with `RUNMESH_SIM_TRACE=1` for
-//! everything that each node does. `RUNMESH_SIM_SEEDS=5000` runs more seeds than usual.
+//! everything that each node does. `RUNMESH_SIM_SEEDS=5000` runs more seeds than usual, and
+//! `RUNMESH_SIM_NODES=300 RUNMESH_SIM_TASKS=3000 cargo nextest run --release --test simulation at_large` larger meshes.
 
 mod simulation {
     pub(crate) mod adapter;
@@ -20,16 +21,19 @@ mod simulation {
 use simulation::chance::Chance;
 use simulation::checks::{self, Outcome};
 use simulation::replay;
-use simulation::scenario::{Faults, Scenario, Work};
+use simulation::scenario::{Faults, Network, Scenario, Work};
 use simulation::world::Sabotage;
 
 /// Within so many virtual milliseconds a mesh of seven that start at once is formed.
 const FORMED: u64 = 4_000;
 
+/// A number that whoever runs this may give.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
 /// The seeds to run: one that is asked for, else so many.
 fn seeds(usual: u64) -> Vec<u64> {
-    let number =
-        |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number of a seed or of seeds"));
     match number("RUNMESH_SIM_SEED") {
         Some(seed) => vec![seed],
         None => (0..number("RUNMESH_SIM_SEEDS").unwrap_or(usual)).collect(),
@@ -80,9 +84,13 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
     for outcome in outcomes.iter().take(3) {
         eprintln!("{}: {outcome:?}", scenario.name);
     }
+    let longest = outcomes.iter().enumerate().max_by_key(|(_, outcome)| outcome.converged_after);
+    if let Some((number, outcome)) = longest {
+        eprintln!("{}: run {number} took longest to converge: {} ms", scenario.name, outcome.converged_after);
+    }
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
-        "{}: {} runs, {} starts, {} again, {} doubled, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms",
+        "{}: {} runs, {} starts, {} again, {} doubled, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
         scenario.name,
         outcomes.len(),
         sum(|outcome| outcome.starts),
@@ -92,6 +100,8 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
         sum(|outcome| outcome.cancelled),
         outcomes.iter().map(|outcome| outcome.formed_at).max().flatten(),
         outcomes.iter().map(|outcome| outcome.rested_after).max().unwrap_or(0),
+        // A hop is what a message takes on average from one host to the next.
+        outcomes.iter().map(|outcome| outcome.converged_after).max().unwrap_or(0) as f64 / scenario.network.hop(),
     );
 }
 
@@ -127,10 +137,29 @@ fn everything_goes_wrong() {
     tell(&scenario, &run_all(&scenario, &seeds(200)));
 }
 
+/// With as many nodes and tasks as `RUNMESH_SIM_NODES` and `RUNMESH_SIM_TASKS` say, at some fifty tasks a second.
 #[test]
 fn everything_goes_wrong_at_large() {
-    let scenario = Scenario::rough("everything_goes_wrong_at_large", 50, 500).within((3_000, 12_000), (200, 3_000));
+    let (nodes, tasks) = (number("RUNMESH_SIM_NODES").unwrap_or(50), number("RUNMESH_SIM_TASKS").unwrap_or(500));
+    let scenario = Scenario::rough("everything_goes_wrong_at_large", nodes as usize, tasks as usize);
+    let scenario = scenario.within((3_000, 3_000 + 18 * tasks), (200, 3_000));
     tell(&scenario, &run_all(&scenario, &seeds(1)));
+}
+
+/// Many small meshes, each of another shape: of few nodes, few slots and short work, so that everything meets everything.
+#[test]
+fn a_thousand_small_meshes() {
+    let (per_shape, mut all) = (250, Vec::new());
+    for (nodes, links, page) in [(2, 0, 64), (3, 0, 8), (4, 0, 8), (6, 3, 8)] {
+        let scenario = Scenario::rough("a_thousand_small_meshes", nodes, 8).within((2_000, 12_000), (100, 4_000));
+        let network = Network { page, ..scenario.network.clone() };
+        let faults = Faults { kills: nodes, vanishings: 1, leavings: 1, ..scenario.faults.clone() };
+        let scenario = Scenario { links, network, faults, slots: (1, 2), ..scenario };
+        let outcomes = run_all(&scenario, &seeds(per_shape));
+        tell(&scenario, &outcomes);
+        all.extend(outcomes);
+    }
+    assert!(all.iter().any(|outcome| outcome.again > 0) && all.iter().any(|outcome| outcome.cancelled > 0), "too tame");
 }
 
 /// More than anybody should have to bear: a fifth of all messages lost, each host down several times.

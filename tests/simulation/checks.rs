@@ -12,6 +12,8 @@ use super::world::{Counts, RunEnd, Sabotage, World};
 
 /// How often it is looked whether the mesh has come to rest.
 const LOOK: u64 = 1_000;
+/// How exactly it is measured when all disks have the same, in virtual milliseconds.
+const STEP: u64 = 10;
 /// How long it must stay at rest.
 const CALM: u64 = 5_000;
 
@@ -23,6 +25,8 @@ pub(crate) struct Outcome {
     /// When the mesh came to rest, after how long since the last trouble, in virtual milliseconds.
     pub(crate) rested_at: u64,
     pub(crate) rested_after: u64,
+    /// After how long since the last trouble every disk had every entry written before it, in virtual milliseconds.
+    pub(crate) converged_after: u64,
     pub(crate) entries: usize,
     pub(crate) starts: usize,
     /// Starts of tasks that had been started before.
@@ -60,6 +64,7 @@ pub(crate) fn run_with(
         world.formed_at = all_active.then_some(world.now);
     }
     world.run_until(world.last_trouble);
+    let converged_after = world.converge(deadline);
     let mut unrest = world.unrest();
     while unrest.is_some() && world.now < deadline && world.violations.is_empty() {
         world.run_until(world.now + LOOK);
@@ -87,7 +92,7 @@ pub(crate) fn run_with(
     world.check_fates()?;
     world.check_rankings()?;
     world.check_disks()?;
-    let outcome = world.outcome(rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    let outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
     Ok((outcome, world))
 }
 
@@ -96,6 +101,18 @@ impl World<'_> {
         let up = |(number, host): (usize, &'_ super::host::Host)| host.process.is_some().then_some(number);
         let up: Vec<usize> = self.hosts.iter().enumerate().filter_map(up).collect();
         up.into_iter().filter_map(|number| Some((number, &self.hosts[number].process.as_ref()?.kernel)))
+    }
+
+    /// Lets time go on until every host has all that was written by now, or until the deadline; returns how long it took.
+    fn converge(&mut self, deadline: u64) -> u64 {
+        let heads: BTreeSet<_> = self.kernels().flat_map(|(_, kernel)| kernel.heads()).collect();
+        let from = self.now;
+        let everywhere =
+            |world: &Self| world.hosts.iter().all(|host| heads.iter().all(|head| host.disk.get(head).is_some()));
+        while !everywhere(self) && self.now < deadline && self.violations.is_empty() {
+            self.run_until(self.now + STEP);
+        }
+        self.now - from
     }
 
     /// What still has to happen before the mesh is at rest.
@@ -240,7 +257,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn outcome(&self, rested_at: u64, calm_wakes: u64) -> Outcome {
+    fn outcome(&self, converged_after: u64, rested_at: u64, calm_wakes: u64) -> Outcome {
         let (mut again, mut doubled) = (0, 0);
         for (number, run) in self.runs.iter().enumerate() {
             let mut before = self.runs[..number].iter().filter(|other| other.task == run.task).peekable();
@@ -255,6 +272,7 @@ impl World<'_> {
             formed_at: self.formed_at,
             rested_at,
             rested_after: rested_at - self.last_trouble,
+            converged_after,
             entries: self.written.len(),
             starts: self.runs.len(),
             again,

@@ -129,6 +129,8 @@ pub(crate) struct Process {
     /// Until when the disk or other work keeps it from taking anything in.
     pub(crate) busy_until: u64,
     pub(crate) inbox: VecDeque<Input>,
+    /// Whether it is taking something in just now.
+    pub(crate) is_handling: bool,
     /// When it is to be woken: what it asked for by its own clock, and when that is.
     pub(crate) wake: Option<(u64, u64)>,
     /// A second of its forward clock, and how often it was woken in it.
@@ -190,6 +192,7 @@ impl Process {
             kernel,
             busy_until: now,
             inbox: VecDeque::new(),
+            is_handling: false,
             wake: None,
             wakes: (0, 0),
             seen: BTreeMap::new(),

@@ -75,6 +75,13 @@ pub(crate) struct Hosts {
     pub(crate) boot: u64,
 }
 
+impl Network {
+    /// What a message takes from one host to the next on average, in milliseconds.
+    pub(crate) fn hop(&self) -> f64 {
+        (self.delay.0 + self.delay.1) as f64 / 2.0
+    }
+}
+
 /// How many of each, spread at random over the time.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {

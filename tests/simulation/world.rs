@@ -337,7 +337,8 @@ impl<'a> World<'a> {
         let Some(input) = self.sabotaged(number, input) else { return };
         let Some(process) = self.process(number, boot) else { return };
         process.inbox.push_back(input);
-        if process.inbox.len() > 1 {
+        // What comes of an input that is being taken in queues behind it.
+        if process.is_handling || process.inbox.len() > 1 {
             return;
         }
         if process.busy_until > now {
@@ -375,15 +376,15 @@ impl<'a> World<'a> {
                 }
                 break;
             }
-            // It stays in the inbox while it is taken in, so that what comes of it queues behind.
-            let Some(input) = process.inbox.front().cloned() else { break };
+            let Some(input) = process.inbox.pop_front() else { break };
+            process.is_handling = true;
             let time = self.hosts[number].clocks.read(now);
             let Some(process) = self.process(number, boot) else { return };
             let outputs = process.kernel.handle(time, input);
             self.counts.inputs += 1;
             self.carry_out(number, outputs);
             let Some(process) = self.process(number, boot) else { return };
-            process.inbox.pop_front();
+            process.is_handling = false;
         }
         self.set_alarm(number);
     }
