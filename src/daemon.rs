@@ -77,6 +77,8 @@ pub struct Settings {
     pub drain: bool,
     /// Between two looks at a source.
     pub discovery_interval: Duration,
+    /// How long history is kept at least.
+    pub retention: Duration,
 }
 
 /// Why a node could not start, or had to end.
@@ -246,7 +248,8 @@ impl Daemon {
         let timings = Timings {
             discovery: u64::try_from(settings.discovery_interval.as_millis()).unwrap_or(u64::MAX),
             ..Timings::default()
-        };
+        }
+        .keeping(u64::try_from(settings.retention.as_millis()).unwrap_or(u64::MAX));
         let kernel_settings = KernelSettings {
             key: key.clone(),
             mesh,

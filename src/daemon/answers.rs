@@ -75,6 +75,7 @@ impl Daemon {
             ));
         }
         warnings.extend(status.alarm.clone().filter(|alarm| !warnings.contains(alarm)));
+        let checkpoint = checkpoint(&status);
         let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
         proto::Status {
             peer_id: self.node.peer().to_string(),
@@ -95,6 +96,7 @@ impl Daemon {
             members: u32::try_from(self.node.members().count()).unwrap_or(u32::MAX),
             quarantined: status.waiting_entries as u64,
             warnings,
+            checkpoint,
         }
     }
 
@@ -193,6 +195,7 @@ impl Daemon {
             vector: vector.collect(),
             quarantined: status.waiting_entries as u64,
             latest: latest.collect(),
+            root: checkpoint(&status),
         })
     }
 
@@ -257,4 +260,10 @@ impl Daemon {
         };
         Ok(LogFile { path, ended })
     }
+}
+
+/// What was dropped last.
+fn checkpoint(status: &crate::kernel::node::Status) -> Option<proto::Checkpoint> {
+    let (hash, time_ms) = status.checkpoint?;
+    Some(proto::Checkpoint { id: status.cut?.to_string(), hash: hash.to_string(), time_ms })
 }

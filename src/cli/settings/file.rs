@@ -5,12 +5,12 @@ use std::path::Path;
 use toml::Value;
 
 use super::super::failure::Failure;
-use super::{Layer, interval, label, multiaddr, runners, source, word};
+use super::{Layer, duration, interval, label, multiaddr, runners, source, word};
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "data_dir",
     "output",
     "listen",
@@ -22,6 +22,7 @@ const KEYS: [&str; 12] = [
     "labels",
     "act",
     "interval",
+    "retention",
     "drain",
 ];
 
@@ -77,6 +78,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "sources" => layer.sources = Some(list(value, source).map_err(wrong)?),
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
+            "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
             "executor" => layer.executor = Some(string(value, word).map_err(wrong)?),
             "isolation" => layer.isolation = Some(string(value, word).map_err(wrong)?),
             "labels" => layer.labels = Some(list(value, label).map_err(wrong)?),

@@ -183,6 +183,11 @@ impl Clock {
         Some(self.mark(&self.base.as_ref()?.cut)?.height)
     }
 
+    /// The label of time of that entry, milliseconds since 1970.
+    pub fn time_of_base(&self) -> Option<u64> {
+        self.base.as_ref().map(|base| base.time.ms)
+    }
+
     /// All entries whose bytes are on this node's disk.
     pub fn held(&self) -> Vec<Cid> {
         self.placed.keys().copied().filter(|cid| self.holds(cid)).collect()

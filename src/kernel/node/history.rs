@@ -40,8 +40,6 @@ pub(super) struct History {
     samples: VecDeque<(u64, u64)>,
     /// When this node began to listen.
     started: u64,
-    /// When the last checkpoint came to stand here: by the clock that goes forward.
-    condensed: Option<u64>,
     alarm: Option<String>,
     dirty: bool,
 }
@@ -80,7 +78,6 @@ impl History {
             away_since: None,
             samples: VecDeque::new(),
             started: now,
-            condensed: None,
             alarm: None,
             dirty: false,
         }
@@ -340,7 +337,7 @@ impl Node {
         self.history.turn = None;
         let old = self.history.samples.front().filter(|(at, _)| at + timings.retention <= now).map_or(0, |(_, n)| *n);
         let wall = self.now.wall;
-        let is_old = |placing: u64, label: u64| placing < old || label + timings.retention <= wall;
+        let is_old = |placing: u64, label: u64| placing < old || label.saturating_add(timings.retention) <= wall;
         let least = LEAST + 2 * self.clock.members().all().count();
         let Some((cut, division)) = self.clock.find_cut(least, is_old) else { return };
         let void = self.clock.void_here();
@@ -385,7 +382,6 @@ impl Node {
     pub(super) fn change_ground(&mut self, sealed: Sealed, dropped: Vec<Cid>) {
         let (snapshot, count) = (sealed.bytes.clone(), dropped.len());
         self.take_over(sealed);
-        self.history.condensed = Some(self.now.mono);
         self.outbox.push(Output::Condense { snapshot, dropped });
         self.notice(Notice::Condensed { dropped: count, kept: self.clock.len() });
         self.peers.heads_changed(self.now.mono, &self.settings.timings);

@@ -40,6 +40,8 @@ pub struct Status {
     pub behind_rules: Option<u32>,
     /// The entry beneath which everything was dropped.
     pub cut: Option<Cid>,
+    /// The hash of the snapshot that stands for that, and the entry's label of time in milliseconds since 1970.
+    pub checkpoint: Option<(Digest, u64)>,
     /// Events of tasks that are kept in memory.
     pub facts: usize,
     /// A checkpoint whose snapshot is not what this node makes of the same entries, in words.
@@ -71,6 +73,7 @@ impl Node {
             state_hash: self.state_hash(),
             behind_rules: Some(self.clock.members().highest_rules()).filter(|_| self.is_behind_rules()),
             cut: self.clock.cut(),
+            checkpoint: self.clock.base_hash().zip(self.clock.time_of_base()),
             facts: self.ledger.facts(),
             alarm: self.history.alarm().map(str::to_owned),
             tasks,
