@@ -194,7 +194,7 @@ impl Store {
     }
 
     /// Puts a snapshot in the place of the one before and forgets entries, all of it or nothing. Entries that are not
-    /// here are passed over.
+    /// here are passed over. Where more than half of the file is free then, it is shortened; that fails without harm.
     ///
     /// # Errors
     /// As [`Self::append`].
@@ -213,7 +213,16 @@ impl Store {
                 transaction.open_table(SNAPSHOT)?.insert((), snapshot)?;
             }
             Ok(transaction.commit()?)
-        })
+        })?;
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = database.as_mut()
+            && let Err(error) = database::contained(&self.path, || database::give_back(open, &self.path))
+        {
+            // What was to be done is done; the next use opens the file anew.
+            database::close(&self.path, database.take());
+            return Err(StoreError::database("shortening the database", &self.path, error));
+        }
+        Ok(())
     }
 
     /// The snapshot that stands for entries that were forgotten.

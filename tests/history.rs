@@ -1,6 +1,7 @@
 //! Bounded history: months of steady load in virtual time, members that stay away, liars, restarts, newcomers.
 
 mod history {
+    pub(crate) mod fold;
     pub(crate) mod mesh;
 }
 
@@ -14,7 +15,7 @@ use runmesh::kernel::node::{Entrance, Node};
 use runmesh::kernel::rules::RULES;
 use runmesh::kernel::task::Workload;
 
-use history::mesh::{self, DAY, HOUR, Mesh, firmware};
+use history::mesh::{self, DAY, HOUR, Lie, Mesh, firmware};
 
 /// What a node holds at the end of a day.
 #[derive(Debug, Clone, Copy)]
@@ -311,4 +312,61 @@ fn half_of_the_members_retire_nobody() {
     mesh.run(HOUR);
     mesh.agrees();
     assert!(mesh.node(3).status().entries < steady(12), "{:?}", mesh.node(3).status());
+}
+
+#[test]
+fn no_single_liar_gives_a_newcomer_its_snapshot() {
+    for lie in [Lie::Name, Lie::Bytes, Lie::Size] {
+        for liar in 0..3 {
+            let mut mesh = Mesh::of(3);
+            mesh.days(10, 8, |_| {});
+            mesh.hosts[liar].lie = Some(lie);
+            let newcomer = mesh.add();
+            mesh.run(HOUR);
+            mesh.agrees();
+            assert!(mesh.hosts[newcomer].disk.snapshot.is_some(), "{lie:?} by {liar}");
+            assert_eq!(mesh.hosts[newcomer].disk.snapshot, mesh.hosts[0].disk.snapshot, "{lie:?} by {liar}");
+        }
+    }
+}
+
+#[test]
+fn where_there_are_two_one_word_is_not_enough_and_where_there_is_one_it_is() {
+    let mut mesh = Mesh::of(2);
+    mesh.days(10, 8, |_| {});
+    mesh.hosts[1].lie = Some(Lie::Name);
+    let newcomer = mesh.add();
+    mesh.run(HOUR);
+    assert_eq!(mesh.hosts[newcomer].disk.snapshot, None);
+    assert_eq!(mesh.warnings(newcomer).len(), 1, "it says what it waits for");
+    mesh.hosts[1].lie = None;
+    mesh.run(HOUR);
+    mesh.agrees();
+    let mut mesh = Mesh::of(1);
+    mesh.days(20, 20, |_| {});
+    let newcomer = mesh.add();
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert_eq!(mesh.hosts[newcomer].disk.snapshot, mesh.hosts[0].disk.snapshot);
+    assert!(mesh.hosts[0].disk.snapshot.is_some());
+}
+
+#[test]
+fn a_node_that_is_killed_while_it_drops_begins_again_where_the_others_are() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(6, 12, |_| {});
+    mesh.hosts[1].dies_dropping = true;
+    mesh.days(3, 12, |_| {});
+    assert!(mesh.hosts[1].node.is_none(), "it was killed");
+    assert_eq!(mesh.hosts[1].disk.snapshot, None);
+    let kept = mesh.hosts[1].disk.entries.len();
+    let author = mesh.hosts[1].disk.entries.iter().map(|entry| entry.author()).find(|by| by.peer == mesh.hosts[1].peer);
+    mesh.start(1);
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.hosts[1].disk.entries.len() < kept);
+    assert_eq!(Some(mesh.node(1).status().author), author, "it goes on under its incarnation");
+    mesh.days(4, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
 }

@@ -87,6 +87,7 @@ impl Snapshot {
         let numbers = self.chains.iter().flat_map(|chain| [chain.entries, chain.void.unwrap_or(1)]);
         self.height < MAX_NUMBER
             && numbers.into_iter().all(|number| number < MAX_NUMBER)
+            && self.chains.iter().all(|chain| chain.counting <= chain.entries)
             && self.chains.is_sorted_by(|a, b| a.author < b.author)
             && self.chains.iter().any(|chain| chain.author == self.author && chain.entries > 0)
             && self.members.is_sorted_by(|a, b| a.peer < b.peer)

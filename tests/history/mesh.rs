@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
-use runmesh::kernel::id::{Cid, MeshId, PeerId};
+use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
 use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Response, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::Sealed;
@@ -46,7 +46,22 @@ pub(crate) struct Host {
     pub(crate) online: bool,
     pub(crate) disk: Disk,
     pub(crate) notices: Vec<Notice>,
+    /// What it answers about snapshots, where it lies.
+    pub(crate) lie: Option<Lie>,
+    /// It is killed before it forgets anything the next time.
+    pub(crate) dies_dropping: bool,
     boots: u64,
+}
+
+/// How a host lies about its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// It names another.
+    Name,
+    /// It names the true one and sends other bytes.
+    Bytes,
+    /// It says that there is more than anybody would fetch.
+    Size,
 }
 
 pub(crate) struct Mesh {
@@ -97,7 +112,7 @@ impl Mesh {
             Entrance::Ticket(Ticket::sign(&self.mesh_key, number as u64, u64::MAX))
         };
         let (disk, notices) = (Disk::default(), Vec::new());
-        self.hosts.push(Host { key, peer, entrance, node: None, online: false, disk, notices, boots: 0 });
+        self.hosts.push(Host { key, peer, entrance, node: None, online: false, disk, notices, lie: None, dies_dropping: false, boots: 0 });
         self.start(number);
         number
     }
@@ -200,6 +215,11 @@ impl Mesh {
                     self.written.extend(entries.iter().map(|entry| (entry.cid(), entry.clone())));
                     self.hosts[number].disk.entries.extend(entries);
                 }
+                Output::Condense { .. } if self.hosts[number].dies_dropping => {
+                    self.hosts[number].dies_dropping = false;
+                    self.stop(number);
+                    return;
+                }
                 Output::Condense { snapshot, dropped } => {
                     let disk = &mut self.hosts[number].disk;
                     let dropped: BTreeSet<Cid> = dropped.into_iter().collect();
@@ -263,8 +283,15 @@ impl Mesh {
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
-            Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
-            Reply::Part { bytes, parts } => Response::Part { bytes, parts },
+            Reply::Beneath { hash, parts } => match self.hosts[number].lie {
+                Some(Lie::Name) => Response::Beneath { hash: Digest::of(&[b"another"]), parts },
+                Some(Lie::Size) => Response::Beneath { hash, parts: u32::MAX },
+                _ => Response::Beneath { hash, parts },
+            },
+            Reply::Part { bytes, parts } => match self.hosts[number].lie {
+                Some(Lie::Bytes) => Response::Part { bytes: vec![7; bytes.len()], parts },
+                _ => Response::Part { bytes, parts },
+            },
             Reply::Refused { why } => Response::Refused { why },
         };
         let from = self.hosts[number].peer;

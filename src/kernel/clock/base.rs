@@ -18,14 +18,10 @@ pub struct ChainBase {
     pub author: Author,
     /// How many of its entries lie beneath.
     pub entries: u64,
+    /// How many of those count; they are its beginning.
+    pub counting: u64,
     /// Entries with this number or a later one do not count.
     pub void: Option<u64>,
-}
-
-impl ChainBase {
-    fn counting(&self) -> u64 {
-        self.void.map_or(self.entries, |void| self.entries.min(void.saturating_sub(1)))
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +46,7 @@ impl Clock {
         for base in &snapshot.chains {
             let number = clock.number(base.author);
             reach = reach.with(number, base.entries);
-            let counting = base.counting();
+            let counting = base.counting;
             let chain = &mut clock.chains[number as usize];
             *chain = Chain {
                 base: base.entries,
@@ -85,7 +81,7 @@ impl Clock {
         for chain in &mut self.chains {
             let base = bases.get(&chain.author);
             chain.base = base.map_or(0, |base| base.entries);
-            chain.base_counting = base.map_or(0, |base| base.counting());
+            chain.base_counting = base.map_or(0, |base| base.counting);
             chain.entries.clear();
             let void = base.and_then(|base| base.void);
             // A fork is proven by what is here, or agreed on in the checkpoint; any other proof is gone everywhere.
@@ -140,11 +136,13 @@ impl Clock {
         for (chain, number) in self.chains.iter().zip(0..) {
             let entries = placed.mark.reach.get(number);
             if entries > 0 {
-                chains.insert(chain.author, ChainBase { author: chain.author, entries, void: None });
+                let counting = tally.lengths.get(number as usize).copied().unwrap_or(0);
+                chains.insert(chain.author, ChainBase { author: chain.author, entries, counting, void: None });
             }
         }
         for (author, from) in void {
-            chains.entry(*author).or_insert(ChainBase { author: *author, entries: 0, void: None }).void = Some(*from);
+            let unknown = ChainBase { author: *author, entries: 0, counting: 0, void: None };
+            chains.entry(*author).or_insert(unknown).void = Some(*from);
         }
         let snapshot = Snapshot {
             format: snapshot::FORMAT,
