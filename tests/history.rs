@@ -13,9 +13,11 @@ use runmesh::kernel::id::Digest;
 use runmesh::kernel::io::Input;
 use runmesh::kernel::node::{Entrance, Node};
 use runmesh::kernel::rules::RULES;
+use runmesh::kernel::snapshot::Sealed;
 use runmesh::kernel::task::Workload;
+use runmesh::store::{DataDir, Owner, Store};
 
-use history::mesh::{self, DAY, HOUR, Lie, Mesh, firmware};
+use history::mesh::{self, DAY, HOUR, Kept, Lie, Mesh, firmware};
 
 /// What a node holds at the end of a day.
 #[derive(Debug, Clone, Copy)]
@@ -369,4 +371,41 @@ fn a_node_that_is_killed_while_it_drops_begins_again_where_the_others_are() {
     mesh.days(4, 12, |_| {});
     mesh.run(HOUR);
     mesh.agrees();
+}
+
+#[test]
+fn a_real_database_stops_growing_and_gives_back_the_same_node() {
+    let mut mesh = Mesh::of(3);
+    let dir = tempfile::tempdir().expect("directory");
+    let owner = Owner { mesh: mesh.id, peer: mesh.hosts[1].peer };
+    let open = || Store::open(DataDir::create(dir.path()).expect("made").hold().expect("held"), owner).expect("opens");
+    let store = open();
+    store.append(&mesh.hosts[1].disk.entries).expect("kept");
+    mesh.hosts[1].journal = Some(Vec::new());
+    let mut sizes = Vec::new();
+    for _ in 0..24 {
+        mesh.days(1, 60, |_| {});
+        for kept in mesh.hosts[1].journal.replace(Vec::new()).expect("asked for") {
+            match kept {
+                Kept::Persist(entries) => drop(store.append(&entries).expect("kept")),
+                Kept::Condense { snapshot, dropped } => store.condense(&snapshot, &dropped).expect("condensed"),
+            }
+        }
+        sizes.push(std::fs::metadata(dir.path().join("runmesh.redb")).expect("there").len());
+    }
+    let most = |sizes: &[u64]| sizes.iter().copied().max().expect("days");
+    assert!(most(&sizes[17..]) <= most(&sizes[10..17]), "{sizes:?}");
+    drop(store);
+    let store = open();
+    let snapshot = store.snapshot().expect("read").expect("something was dropped");
+    let entries: Vec<_> =
+        store.entries().expect("read").map(|bytes| Entry::open(&bytes.expect("read")).expect("an entry")).collect();
+    assert_eq!(snapshot[..], mesh.hosts[1].disk.snapshot.as_ref().expect("the same")[..]);
+    let kept: Vec<_> = mesh.hosts[1].disk.entries.iter().map(|entry| entry.cid()).collect();
+    assert_eq!(entries.iter().map(Entry::cid).collect::<Vec<_>>(), kept);
+    let settings = mesh::settings(mesh.hosts[1].key.clone(), mesh.id, Entrance::None, 1);
+    let sealed = Sealed::open(snapshot.into(), &mesh.id).expect("a snapshot");
+    let entries = entries.into_iter().map(Arc::new).collect();
+    let (again, _) = Node::restore(mesh.now_of(), settings, Some(sealed), entries);
+    assert_eq!(again.state_hash(), mesh.node(1).state_hash());
 }

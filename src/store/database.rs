@@ -9,7 +9,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, CompactionError, Database, ReadTransaction, ReadableDatabase as _, RepairSession, TableDefinition, TableHandle as _,
+    Builder, CompactionError, Database, ReadTransaction, ReadableDatabase as _, RepairSession, TableDefinition,
+    TableHandle as _,
 };
 
 use crate::kernel::id::{MeshId, PeerId};

@@ -15,8 +15,12 @@ mod history;
 mod idle;
 mod kernel;
 mod measure;
+#[path = "../history/mesh.rs"]
+#[expect(dead_code, reason = "the tests of bounded history use the rest")]
+mod mesh;
 mod processes;
 mod report;
+mod room;
 mod sync;
 mod tags;
 
@@ -44,6 +48,7 @@ const THEMES: &[Theme] = &[
     Theme { names: &["sync_entries_per_s"], measure: sync::cold },
     Theme { names: &["dispatch_"], measure: dispatch::latency },
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
+    Theme { names: &["history_"], measure: room::steady },
     Theme { names: &["idle_"], measure: idle::cost },
 ];
 

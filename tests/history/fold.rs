@@ -218,14 +218,14 @@ impl Made {
             6 => Event::Decline(Decline { task, why: note }),
             7 => Event::Leave(Leave { task }),
             // Rarely, so that tasks stay open for long.
-            _ if self.all.len() % 3 == 0 => Event::Lose(Lose { task, attempt: folded.attempt }),
+            _ if self.all.len().is_multiple_of(3) => Event::Lose(Lose { task, attempt: folded.attempt }),
             _ => Event::Claim(Claim { task, attempt: folded.attempt + 1, anchor: folded.anchor }),
         })
     }
 }
 
 fn workload(number: u64) -> Workload {
-    let tags = if number % 2 == 0 { [Tag::P2pOnly] } else { [Tag::P2pEligible] };
+    let tags = if number.is_multiple_of(2) { [Tag::P2pOnly] } else { [Tag::P2pEligible] };
     Workload { tags: tags.into(), trigger: Trigger::Revision { blob: format!("{number:040x}") }, ..firmware(0) }
 }
 

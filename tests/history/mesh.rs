@@ -50,7 +50,15 @@ pub(crate) struct Host {
     pub(crate) lie: Option<Lie>,
     /// It is killed before it forgets anything the next time.
     pub(crate) dies_dropping: bool,
+    /// What was done to its disk since somebody has begun to ask.
+    pub(crate) journal: Option<Vec<Kept>>,
     boots: u64,
+}
+
+/// What was done to a disk.
+pub(crate) enum Kept {
+    Persist(Vec<Arc<Entry>>),
+    Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
 }
 
 /// How a host lies about its snapshot.
@@ -112,7 +120,19 @@ impl Mesh {
             Entrance::Ticket(Ticket::sign(&self.mesh_key, number as u64, u64::MAX))
         };
         let (disk, notices) = (Disk::default(), Vec::new());
-        self.hosts.push(Host { key, peer, entrance, node: None, online: false, disk, notices, lie: None, dies_dropping: false, boots: 0 });
+        self.hosts.push(Host {
+            key,
+            peer,
+            entrance,
+            node: None,
+            online: false,
+            disk,
+            notices,
+            lie: None,
+            dies_dropping: false,
+            journal: None,
+            boots: 0,
+        });
         self.start(number);
         number
     }
@@ -213,6 +233,9 @@ impl Mesh {
             match output {
                 Output::Persist(entries) => {
                     self.written.extend(entries.iter().map(|entry| (entry.cid(), entry.clone())));
+                    if let Some(journal) = &mut self.hosts[number].journal {
+                        journal.push(Kept::Persist(entries.clone()));
+                    }
                     self.hosts[number].disk.entries.extend(entries);
                 }
                 Output::Condense { .. } if self.hosts[number].dies_dropping => {
@@ -221,6 +244,9 @@ impl Mesh {
                     return;
                 }
                 Output::Condense { snapshot, dropped } => {
+                    if let Some(journal) = &mut self.hosts[number].journal {
+                        journal.push(Kept::Condense { snapshot: snapshot.clone(), dropped: dropped.clone() });
+                    }
                     let disk = &mut self.hosts[number].disk;
                     let dropped: BTreeSet<Cid> = dropped.into_iter().collect();
                     let before = disk.entries.len();

@@ -95,7 +95,10 @@ pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
             ("heads", clock.heads.join("\n")),
             ("entries", clock.entries.to_string()),
             ("state", clock.state_hash.clone()),
-            ("root", clock.root.as_ref().map(|root| format!("{}\n{}", root.id, dropped(root, now))).unwrap_or_default()),
+            (
+                "root",
+                clock.root.as_ref().map(|root| format!("{}\n{}", root.id, dropped(root, now))).unwrap_or_default(),
+            ),
             (
                 "waiting",
                 if clock.quarantined == 0 { String::new() } else { format!("{} for their parents", clock.quarantined) },
