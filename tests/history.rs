@@ -8,8 +8,11 @@ mod history {
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use runmesh::kernel::entry::{Acknowledge, Body, Checkpoint, Declare, Entry, Event, FORMAT, Hlc};
-use runmesh::kernel::id::Digest;
+use runmesh::kernel::clock::{Clock, Placing};
+use runmesh::kernel::entry::{
+    Acknowledge, Admit, Body, Cancel, Checkpoint, Declare, Entry, Event, FORMAT, Hlc, Retire, Right, Ticket,
+};
+use runmesh::kernel::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::io::Input;
 use runmesh::kernel::node::{Entrance, Node};
 use runmesh::kernel::rules::RULES;
@@ -354,6 +357,32 @@ fn where_there_are_two_one_word_is_not_enough_and_where_there_is_one_it_is() {
 }
 
 #[test]
+fn who_alone_names_a_snapshot_is_not_believed_where_there_are_others() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(9, 8, |_| {});
+    let old = mesh.hosts[2].disk.snapshot.clone();
+    assert!(old.is_some());
+    mesh.days(4, 8, |_| {});
+    assert_ne!(mesh.hosts[2].disk.snapshot, old);
+    // Two newcomers meet nobody but each other and one that has kept an old snapshot to deceive them with.
+    mesh.stop(0);
+    mesh.stop(1);
+    mesh.hosts[2].lie = Some(Lie::Old);
+    mesh.hosts[2].old = old;
+    let newcomers = [mesh.add(), mesh.add()];
+    mesh.run(HOUR);
+    for newcomer in newcomers {
+        assert!(mesh.hosts[newcomer].disk.snapshot.is_none());
+    }
+    mesh.start(0);
+    mesh.start(1);
+    mesh.run(HOUR);
+    for newcomer in newcomers {
+        assert!(mesh.hosts[newcomer].disk.snapshot == mesh.hosts[0].disk.snapshot);
+    }
+}
+
+#[test]
 fn a_node_that_is_killed_while_it_drops_begins_again_where_the_others_are() {
     let mut mesh = Mesh::of(3);
     mesh.days(6, 12, |_| {});
@@ -408,4 +437,64 @@ fn a_real_database_stops_growing_and_gives_back_the_same_node() {
     let entries = entries.into_iter().map(Arc::new).collect();
     let (again, _) = Node::restore(mesh.now_of(), settings, Some(sealed), entries);
     assert_eq!(again.state_hash(), mesh.node(1).state_hash());
+}
+
+/// An entry of one of some members, on what it knows.
+fn sign(clock: &Clock, key: &SigningKey, incarnation: u64, events: Vec<Event>) -> Arc<Entry> {
+    let peer = PeerId::from_public_key(key.verifying_key().to_bytes());
+    let author = Author { peer, incarnation: Incarnation(incarnation) };
+    Arc::new(Entry::seal(clock.next_body(author, 1, events, |_| false), key))
+}
+
+#[test]
+fn what_a_retired_member_writes_unaware_counts_for_nothing_in_whatever_order() {
+    let mesh_key = SigningKey::from_bytes(&[99; 32]);
+    let id = MeshId(mesh_key.verifying_key().to_bytes());
+    let keys: Vec<SigningKey> = (1..=3).map(|n| SigningKey::from_bytes(&[n; 32])).collect();
+    let peers: Vec<PeerId> = keys.iter().map(|key| PeerId::from_public_key(key.verifying_key().to_bytes())).collect();
+    let mut all: Vec<Arc<Entry>> = Vec::new();
+    let clock_of = |entries: &[Arc<Entry>]| {
+        let mut clock = Clock::new(id);
+        for entry in entries {
+            assert!(matches!(clock.place(entry, true).0, Placing::Placed { .. }), "{entry:?}");
+        }
+        clock
+    };
+    let declare = Event::Declare(Declare { rules: RULES });
+    let founder = Event::Admit(Admit { peer: peers[0], right: Right::founder(&mesh_key, &peers[0]) });
+    all.push(sign(&clock_of(&all), &keys[0], 1, vec![founder, declare.clone()]));
+    for n in 1..3 {
+        let right = Right::Ticket { ticket: Ticket::sign(&mesh_key, n as u64, u64::MAX) };
+        all.push(sign(&clock_of(&all), &keys[0], 1, vec![Event::Admit(Admit { peer: peers[n], right })]));
+        all.push(sign(&clock_of(&all), &keys[n], 1, vec![declare.clone()]));
+    }
+    let known = all.len();
+    // The third writes on while the others retire it, under its old name and under a new one.
+    let cancel = |n: u8| Event::Cancel(Cancel { task: TaskId([n; 32]), why: String::new() });
+    let late = sign(&clock_of(&all), &keys[2], 1, vec![cancel(1)]);
+    let unaware = sign(&clock_of(&all), &keys[2], 2, vec![cancel(2)]);
+    let retire = sign(&clock_of(&all), &keys[0], 1, vec![Event::Retire(Retire { peer: peers[2] })]);
+    all.push(retire.clone());
+    let alone = clock_of(&all);
+    assert!(!alone.is_retired(&peers[2]), "one of three is not more than half");
+    let agree = Event::Acknowledge(Acknowledge { proposal: retire.cid() });
+    let agreed = sign(&alone, &keys[1], 1, vec![agree]);
+    all.push(agreed.clone());
+    assert!(clock_of(&all).is_retired(&peers[2]));
+    let aware = sign(&clock_of(&all), &keys[2], 3, vec![cancel(3)]);
+    let rest = [retire, agreed, aware.clone(), late.clone(), unaware.clone()];
+    // Every order that puts no entry before its parents: the last two go anywhere.
+    for at in 0..=3 {
+        for other in 0..=4 {
+            let mut order: Vec<Arc<Entry>> = rest[..3].to_vec();
+            order.insert(at, late.clone());
+            order.insert(other, unaware.clone());
+            let clock = clock_of(&[&all[..known], &order].concat());
+            let counts: Vec<bool> = rest.iter().map(|entry| clock.counts(&entry.cid())).collect();
+            assert_eq!(counts, [true, true, true, false, false], "late at {at}, unaware at {other}");
+            assert!(!clock.is_retired(&peers[2]), "it has come back");
+            assert_eq!(clock.heads().iter().collect::<Vec<_>>(), [&aware.cid()]);
+            assert!(clock.is_cut(&late.author()) && clock.is_cut(&unaware.author()) && !clock.is_cut(&aware.author()));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
 use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Response, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
-use runmesh::kernel::snapshot::Sealed;
+use runmesh::kernel::snapshot::{self, Sealed};
 use runmesh::kernel::task::{Conclusion, Priority, Repository, RunEvent, Tag, Trigger, Workload};
 
 pub(crate) const MINUTE: u64 = 60_000;
@@ -48,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) notices: Vec<Notice>,
     /// What it answers about snapshots, where it lies.
     pub(crate) lie: Option<Lie>,
+    /// A snapshot of long ago, to lie with.
+    pub(crate) old: Option<Arc<[u8]>>,
     /// It is killed before it forgets anything the next time.
     pub(crate) dies_dropping: bool,
     /// What was done to its disk since somebody has begun to ask.
@@ -70,6 +72,8 @@ pub(crate) enum Lie {
     Bytes,
     /// It says that there is more than anybody would fetch.
     Size,
+    /// It names and sends one of long ago.
+    Old,
 }
 
 pub(crate) struct Mesh {
@@ -311,6 +315,10 @@ impl Mesh {
             Reply::Admitted => Response::Admitted,
             Reply::Beneath { hash, parts } => match self.hosts[number].lie {
                 Some(Lie::Name) => Response::Beneath { hash: Digest::of(&[b"another"]), parts },
+                Some(Lie::Old) => {
+                    let hash = snapshot::hash(self.hosts[number].old.as_deref().unwrap_or_default());
+                    Response::Beneath { hash, parts }
+                }
                 Some(Lie::Size) => Response::Beneath { hash, parts: u32::MAX },
                 _ => Response::Beneath { hash, parts },
             },
@@ -318,7 +326,10 @@ impl Mesh {
                 Some(Lie::Bytes) => Response::Part { bytes: vec![7; bytes.len()], parts },
                 _ => Response::Part { bytes, parts },
             },
-            Reply::Refused { why } => Response::Refused { why },
+            Reply::Refused { why } => match &self.hosts[number].old {
+                Some(old) => Response::Part { bytes: old.to_vec(), parts: 1 },
+                None => Response::Refused { why },
+            },
         };
         let from = self.hosts[number].peer;
         if self.hosts[number].online && self.hosts[asker].online {
