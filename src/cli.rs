@@ -18,11 +18,12 @@ mod inspect;
 mod link;
 mod mesh;
 mod node;
+mod p2p_workflow;
 mod screen;
 mod settings;
 mod tasks;
 
-use self::args::{Arguments, Command, NodeCommand};
+use self::args::{Arguments, Command, Form, InspectArguments, NodeCommand, RunArguments, View};
 use self::failure::Failure;
 use self::screen::Screen;
 use self::settings::World;
@@ -56,10 +57,17 @@ pub fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<(), Failure> {
     let world = World::real()?;
     let place = || settings::place(&arguments.global, &world);
+    let dot = arguments.global.output == Some(Form::Dot);
+    if dot && !matches!(&arguments.command, Command::Inspect(InspectArguments { view: View::Clock { .. }, .. })) {
+        return Err(Failure::usage("only `inspect clock` prints --output dot").hint("say --output json"));
+    }
     log_to_stderr(matches!(arguments.command, Command::Node(_)))?;
     match &arguments.command {
         Command::Completions { shell } => completions(*shell),
-        Command::Doctor => block_on(doctor::run(&place()?)),
+        Command::Doctor => {
+            let (place, settings) = settings::node(&arguments.global, &RunArguments::default(), &world)?;
+            block_on(doctor::run(&place, &settings))
+        }
         Command::Node(NodeCommand::Run(run)) => {
             let (place, settings) = settings::node(&arguments.global, run, &world)?;
             if run.stop_with_parent {
@@ -68,8 +76,9 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             block_on(node::run(&place, settings))
         }
         Command::Mesh(command) => block_on(mesh::run(&place()?, command)),
-        Command::Inspect(inspect) => block_on(inspect::run(&place()?, inspect)),
+        Command::Inspect(inspect) => block_on(inspect::run(&place()?, inspect, dot)),
         Command::Tasks(command) => block_on(tasks::run(&place()?, command)),
+        Command::P2pWorkflow(command) => block_on(p2p_workflow::run(&place()?, command)),
         Command::Demo(demo) => block_on(demo::run(demo)),
     }
 }

@@ -19,7 +19,9 @@ mod words;
 
 pub use client::Client;
 pub use error::ControlError;
-pub use query::{Answer, EventFeed, LogFile, Query, Refusal, SubmitQuery, TaskFilter, TaskName};
+pub use query::{
+    Answer, CompleteQuery, EventFeed, LogFile, NextQuery, Query, Refusal, SubmitQuery, TaskFilter, TaskName,
+};
 pub use server::{Server, serve};
 pub use words::{STATES, counts_by_state, event, task};
 

@@ -11,6 +11,7 @@ mod effects;
 mod home;
 mod intake;
 mod work;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -20,12 +21,15 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
 
 use self::chronicle::{Chronicle, wall_ms};
+use self::intake::Intake;
 use self::work::{Found, Sources};
+use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query};
 use crate::forge::GitSource;
 use crate::kernel::entry::Entry;
@@ -36,7 +40,7 @@ use crate::kernel::snapshot::Sealed;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Owner, Store, StoreError};
-use crate::wire;
+use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
 
 /// Questions of the control API that wait.
 const QUERIES: usize = 64;
@@ -66,6 +70,8 @@ pub struct Settings {
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
     pub sources: Vec<GitSource>,
+    /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
+    pub stop_when_cut_off: Vec<GitSource>,
     /// The most tasks at once; 0 for a node that only takes part.
     pub max_runners: u32,
     pub isolation: Isolation,
@@ -136,6 +142,7 @@ pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(
     let (mut daemon, mut doors) = Daemon::open(settings, home).await?;
     started(&daemon.started().await);
     daemon.work(&mut doors).await;
+    daemon.write_what_waits();
     daemon.close(doors).await;
     Ok(())
 }
@@ -144,7 +151,7 @@ pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(
 struct Doors {
     signals: Signals,
     queries: mpsc::Receiver<Query>,
-    events: net::Events,
+    events: Intake,
     reports: mpsc::Receiver<runner::Ran>,
     found: mpsc::Receiver<Found>,
     server: control::Server,
@@ -185,6 +192,8 @@ struct Unwritten {
     entries: Vec<Arc<Entry>>,
     outputs: Vec<Output>,
     retry: Instant,
+    /// What the disk said, once it has refused.
+    why: Option<String>,
 }
 
 struct Daemon {
@@ -195,17 +204,21 @@ struct Daemon {
     start: Instant,
     started_ms: u64,
     node: Node,
-    store: Store,
+    store: Arc<Store>,
+    /// Pages on their way to peers.
+    serving: JoinSet<()>,
     membership: crate::store::Membership,
     net: net::Client,
     runner: runner::Handle,
     chronicle: Chronicle,
     sources: Sources,
+    workers: Workers,
     find: mpsc::Sender<Found>,
     /// Inputs that followed from outputs.
     inputs: VecDeque<Input>,
     outputs: Vec<Output>,
     unwritten: Option<Unwritten>,
+    postponed: effects::Postponed,
     leaving: Leaving,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
@@ -241,6 +254,7 @@ impl Daemon {
         net_settings.bootstrap = bootstrap;
         net_settings.known = remembered(&store);
         let (net, events) = net::start(net_settings)?;
+        let events = Intake::start(events, mesh);
         let (ask, queries) = mpsc::channel(QUERIES);
         let server = control::serve(&settings.data_dir, ask).await?;
         let (find, found) = mpsc::channel(FOUND);
@@ -270,16 +284,19 @@ impl Daemon {
             start,
             started_ms: wall_ms(),
             node,
-            store,
+            store: Arc::new(store),
+            serving: JoinSet::new(),
             membership,
             net,
             runner: supervisor.handle(),
             chronicle: Chronicle::new(),
             sources,
+            workers: Workers::default(),
             find,
             inputs: VecDeque::new(),
             outputs,
             unwritten: None,
+            postponed: effects::Postponed::default(),
             leaving: Leaving::No,
             next_token: 0,
             asking: BTreeMap::new(),
@@ -316,6 +333,7 @@ impl Daemon {
     /// What this host offers the mesh.
     fn offer(&self) -> Offer {
         let slots = if self.impediments().is_empty() { self.settings.max_runners } else { 0 };
+        let slots = slots + self.workers.slots();
         Offer { slots, labels: self.settings.labels.clone(), sources: self.sources.keys() }
     }
 
@@ -342,21 +360,26 @@ impl Daemon {
             };
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
+            let workers = self.workers.next_look();
+            // What is due is carried out at the loop's top.
+            let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
                 biased;
                 () = doors.signals.next() => self.on_signal(),
                 Some(query) = doors.queries.recv() => self.on_query(query).await,
-                Some(event) = doors.events.recv() => self.on_event(event).await,
+                Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
                 Some((task, fence, report)) = doors.reports.recv() => self.on_report(task, fence, report),
                 Some(found) = doors.found.recv() => self.on_found(found),
                 () = sleep_until(resolve) => self.resolve_sources(),
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
+                () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
+                () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leaving = Leaving::Now,
             }
             for _ in 0..ROUND {
-                let Some(event) = doors.events.try_recv() else { break };
-                self.on_event(event).await;
+                let Some(arrived) = doors.events.try_recv() else { break };
+                self.on_arrived(arrived).await;
             }
         }
     }
@@ -382,6 +405,7 @@ impl Daemon {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
+            Some(found) = doors.found.recv() => self.on_found(found),
             () = sleep_until(retry) => {}
         }
     }
@@ -466,10 +490,16 @@ fn kept_snapshot(store: &Store, mesh: &MeshId) -> Result<Option<Sealed>, DaemonE
 /// The database's entries, opened and checked, in their order.
 fn kept_entries(store: &Store, mesh: &MeshId) -> Result<Vec<Arc<Entry>>, DaemonError> {
     let mut kept = Vec::new();
-    for (at, bytes) in store.entries()?.enumerate() {
-        let damaged = |why: String| DaemonError::Damaged { at: at as u64, why };
-        let entry = wire::entry::open(&bytes?, mesh).map_err(|error| damaged(error.to_string()))?;
-        kept.push(entry);
+    let mut entries = store.entries()?;
+    loop {
+        let some: Vec<Vec<u8>> = entries.by_ref().take(MAX_PAGE_ENTRIES).collect::<Result<_, _>>()?;
+        if some.is_empty() {
+            return Ok(kept);
+        }
+        for opened in wire::entry::open_many(&some, mesh) {
+            let damaged =
+                |error: wire::WireError| DaemonError::Damaged { at: kept.len() as u64, why: error.to_string() };
+            kept.push(opened.map_err(damaged)?);
+        }
     }
-    Ok(kept)
 }

@@ -187,7 +187,7 @@ impl Draft<'_> {
         if self.workflow.jobs.is_empty() {
             return Err("it has no jobs".to_owned());
         }
-        let labels = self.workflow.labels().labels;
+        let labels = self.workflow.needs();
         if labels.len() > MAX_LABELS || labels.iter().any(|label| label.chars().count() > MAX_LABEL) {
             return Err(format!(
                 "it asks for more than {MAX_LABELS} labels, or for one of more than {MAX_LABEL} characters"

@@ -10,6 +10,7 @@ pub mod entry;
 pub mod id;
 pub mod io;
 pub mod ledger;
+pub mod merkle;
 pub mod node;
 pub mod quarantine;
 pub mod queue;

@@ -18,7 +18,7 @@
 //!   itself is a copy of the checkout. A step needs its shell (`bash`, else `sh`), a JavaScript action needs `node`, and
 //!   a remote action the network. All are looked for in [`Settings::path`].
 //! - `runs-on` is honoured by the labels of [`Settings::labels`]: by default `self-hosted`, the system (`linux`), the
-//!   architecture (`x64`, `arm64`), and on Linux also `ubuntu-latest`, because that is what nearly every workflow says and
+//!   architecture (`x64`, `arm64`), `gpu` with `cuda` or `rocm` where such devices are, and on Linux also `ubuntu-latest`, because that is what nearly every workflow says and
 //!   almost none depends on. Whoever wants other words (`ubuntu-24.04`, `gpu`), or not that one, says so in the settings.
 //! - The network is the host's ([`Network::Host`]), loopback included: most workflows fetch something. What listens on
 //!   this host's loopback without authentication can be reached by jobs; [`Network::None`] shuts them in.
@@ -32,6 +32,7 @@ pub mod reaper;
 mod act;
 mod backend;
 mod capabilities;
+mod devices;
 mod lines;
 mod log;
 mod payload;
@@ -45,7 +46,7 @@ mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 pub use self::capabilities::{Act, Capabilities};
+pub use self::devices::Devices;
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
 pub use self::supervisor::{Closed, Handle, OpenError, Ran, Running, Supervisor};
@@ -79,6 +81,8 @@ pub struct Settings {
     pub env: BTreeMap<String, String>,
     /// More paths that jobs in a sandbox see, read-only, under their own names. `/usr` and `/opt` are always seen.
     pub binds: Vec<PathBuf>,
+    /// Device files that a job in a sandbox sees, if its `runs-on` asks for `gpu`, `cuda` or `rocm`.
+    pub devices: Vec<PathBuf>,
     /// Paths that must stay invisible in a sandbox although they lie below one that is seen: the node's data directory.
     pub hidden: Vec<PathBuf>,
     /// The most bytes of one task's log.
@@ -97,13 +101,14 @@ impl Settings {
             path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
             env: BTreeMap::new(),
             binds: Vec::new(),
+            devices: Devices::find(Path::new("/")).files,
             hidden: Vec::new(),
             log_cap: 64 * 1024 * 1024,
         }
     }
 }
 
-/// The labels that a host offers when its operator names none.
+/// The labels that a host offers when its operator names none: what it is, and what devices it has.
 pub fn default_labels() -> BTreeSet<String> {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "x64",
@@ -111,7 +116,8 @@ pub fn default_labels() -> BTreeSet<String> {
         other => other,
     };
     let ubuntu = cfg!(target_os = "linux").then_some("ubuntu-latest");
-    ["self-hosted", std::env::consts::OS, arch].into_iter().chain(ubuntu).map(str::to_owned).collect()
+    let own = ["self-hosted", std::env::consts::OS, arch].into_iter().chain(ubuntu).map(str::to_owned);
+    own.chain(Devices::find(Path::new("/")).labels).collect()
 }
 
 /// What stands between a job and the host.

@@ -14,7 +14,7 @@ mod yaml;
 
 use std::collections::BTreeSet;
 
-use crate::kernel::task::Tag;
+use crate::kernel::task::{CONTAINER_ENGINE, Tag};
 
 pub use glob::Patterns;
 pub use job::{DEFAULT_JOB_TIMEOUT_S, Job, Labels, MAX_TIME_LIMIT_S, RunsOn};
@@ -56,6 +56,16 @@ impl Workflow {
         let mut labels = Labels::default();
         self.jobs.iter().for_each(|job| labels.extend(job.labels()));
         labels
+    }
+
+    /// What a host must offer to run it: the labels of all jobs, and [`CONTAINER_ENGINE`] where a job asks for
+    /// `container:` or `services:`.
+    pub fn needs(&self) -> BTreeSet<String> {
+        let mut needs = self.labels().labels;
+        if self.jobs.iter().any(|job| job.container || job.services) {
+            needs.insert(CONTAINER_ENGINE.to_owned());
+        }
+        needs
     }
 
     /// How long it may run, in seconds, 1 to [`MAX_TIME_LIMIT_S`]: the largest sum of the timeouts of jobs that wait

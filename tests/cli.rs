@@ -70,10 +70,10 @@ $ runmesh mesh invite --ttl soon
 fn help_shows_only_what_works() {
     let help = Terminal::new().run(&["--help"]);
     assert_eq!(help.status, 0);
-    for word in ["node", "mesh", "inspect", "tasks", "demo", "doctor", "completions"] {
+    for word in ["node", "mesh", "inspect", "tasks", "p2p-workflow", "demo", "doctor", "completions"] {
         assert!(help.stdout.contains(&format!("\n  {word} ")), "{word}: {}", help.stdout);
     }
-    for word in ["github", "p2p-workflow", "reap", "revoke"] {
+    for word in ["github", "reap", "revoke"] {
         assert!(!help.stdout.contains(word), "{word}: {}", help.stdout);
     }
 }

@@ -14,7 +14,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use runmesh::control::{
     Answer, Client, ControlError, EventFeed, LogFile, Query, Refusal, Server, counts_by_state, proto, serve,
 };
-use runmesh::kernel::id::TaskId;
+use runmesh::kernel::id::{Cid, TaskId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -129,6 +129,21 @@ async fn daemon(
                 assert_eq!(why, "enough");
                 answer.send(task.find(&known()));
             }
+            Query::Next { next, answer } => answer.send(match next.lease {
+                None => Err(Refusal::TooLate(format!("nothing within {} s", next.wait.as_secs()))),
+                Some(lease) => Ok(proto::Assignment {
+                    claim: "c".to_owned(),
+                    lease_for_ms: u64::try_from(lease.as_millis()).expect("short"),
+                    ..Default::default()
+                }),
+            }),
+            Query::Keep { task, claim, answer } => answer.send(
+                task.find(&known()).map(|id| proto::Lease { id: id.to_string(), until_ms: u64::from(claim.is_some()) }),
+            ),
+            Query::Complete { complete, answer } => {
+                assert_eq!((complete.conclusion.word(), complete.note.as_str()), ("timed_out", "slow"));
+                answer.send(complete.task.find(&known()));
+            }
             Query::Log { task, attempt, answer } => answer.send(task.find(&known()).map(|_| LogFile {
                 path: if attempt == Some(9) { log.with_extension("none") } else { log.clone() },
                 ended: ended.clone(),
@@ -173,10 +188,24 @@ async fn every_question_reaches_the_daemon_and_its_answer_comes_back() {
     assert_eq!(client.members().await.expect("answered")[0].right, "founder");
     assert_eq!(client.submit(submission("a/b")).await.expect("answered"), known()[0].to_string());
     assert_eq!(client.cancel("2222", "enough").await.expect("answered"), known()[2].to_string());
+    let lease = Some(Duration::from_millis(1500));
+    assert_eq!(client.next_task(Duration::ZERO, lease).await.expect("answered").lease_for_ms, 1500);
+    let claim = Cid::of(b"claim").to_string();
+    assert_eq!(client.keep("2222", &claim).await.expect("answered").until_ms, 1);
+    assert_eq!(client.complete(completion("timed_out")).await.expect("answered"), known()[2].to_string());
     assert_eq!(client.invite().await.expect("answered").addresses.len(), 1);
     assert_eq!(client.drain(false).await.expect("answered"), 2);
     assert_eq!(client.shutdown(true).await.expect("answered"), std::process::id());
     node.stop().await;
+}
+
+fn completion(conclusion: &str) -> proto::CompleteRequest {
+    proto::CompleteRequest {
+        id: "22".repeat(32),
+        conclusion: conclusion.to_owned(),
+        note: "slow".to_owned(),
+        ..Default::default()
+    }
 }
 
 fn submission(repository: &str) -> proto::SubmitRequest {

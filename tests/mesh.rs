@@ -3,8 +3,13 @@
 //!
 //! Needs git, act (on PATH, or named by RUNMESH_ACT) and bubblewrap; `scripts/test` installs them.
 
+#[path = "mesh/durability.rs"]
+mod durability;
 #[path = "mesh/rig.rs"]
 mod rig;
+
+#[path = "mesh/workers.rs"]
+mod workers;
 
 use std::time::Duration;
 
@@ -131,6 +136,26 @@ fn a_node_alone_says_once_that_its_bootstrap_peer_is_silent_and_works() {
     let node = mesh.nodes().next().expect("one");
     node.wait_for("a second try", |node| node.uptime() > Duration::from_secs(3));
     assert_eq!(node.log().matches("does not answer").count(), 1, "{}", node.log());
+    mesh.stop();
+}
+
+#[test]
+fn what_no_host_can_run_waits_and_says_why() {
+    let services = "# P2P: p2p-only\non: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    services: {db: {image: x}}\n    steps:\n      - run: echo\n";
+    let repositories = [Repository::with(&[("services.yml", services)])];
+    let mesh = Mesh::of(2, &repositories);
+    let waits = |task: &Value, why: &str| {
+        task["state"] == "pending" && task["waits_for"].as_str().is_some_and(|text| text.contains(why))
+    };
+    let tasks = mesh.wait_for_tasks(1, |task| waits(task, "offers `container-engine`"));
+    assert_eq!(tasks[0]["attempt"], 0, "{tasks:#?}");
+    mesh.stop();
+    // Hosts that promise what they cannot keep find out, say so, and do not try again.
+    let mesh = Mesh::with(2, &repositories, &["--label", "container-engine"]);
+    let tasks = mesh.wait_for_tasks(1, |task| waits(task, "have declined it"));
+    assert_eq!(tasks[0]["attempt"], 2, "{tasks:#?}");
+    let text = mesh.nodes().next().expect("two").run(&["inspect", "tasks", tasks[0]["id"].as_str().expect("an id")]);
+    assert!(text.stdout.contains("no container engine to run them"), "{text:?}");
     mesh.stop();
 }
 

@@ -21,8 +21,8 @@ mod simulation {
 use simulation::chance::Chance;
 use simulation::checks::{self, Outcome};
 use simulation::replay;
-use simulation::scenario::{Faults, Network, Scenario, Work};
-use simulation::world::Sabotage;
+use simulation::scenario::{Faults, Hosts, Network, Scenario, Work};
+use simulation::world::{Sabotage, World};
 
 /// Within so many virtual milliseconds a mesh of seven that start at once is formed.
 const FORMED: u64 = 4_000;
@@ -90,12 +90,13 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
     }
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
-        "{}: {} runs, {} starts, {} again, {} doubled, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
+        "{}: {} runs, {} starts, {} again, {} doubled, {} kept alone, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
         scenario.name,
         outcomes.len(),
         sum(|outcome| outcome.starts),
         sum(|outcome| outcome.again),
         sum(|outcome| outcome.doubled),
+        sum(|outcome| outcome.kept_alone),
         sum(|outcome| outcome.lost),
         sum(|outcome| outcome.cancelled),
         outcomes.iter().map(|outcome| outcome.formed_at).max().flatten(),
@@ -214,6 +215,104 @@ fn doubled_runs_stay_rare() {
         let starts: usize = outcomes.iter().map(|outcome| outcome.starts).sum();
         let doubled: usize = outcomes.iter().map(|outcome| outcome.doubled).sum();
         assert!(doubled * 1000 <= starts * permille, "{}: {doubled} of {starts} starts are doubled", scenario.name);
+    }
+}
+
+/// A host that cannot run what its labels promise says so: the attempt does not count, the others get their turn, and
+/// only when all have said so does the task end.
+#[test]
+fn who_cannot_run_a_task_declines_and_another_runs_it() {
+    let calm = Scenario::calm("who_cannot_run_a_task_declines_and_another_runs_it", 7, 40);
+    let scenario = Scenario { work: Work { unable: 700, ..calm.work.clone() }, ..calm };
+    let outcomes = run_all(&scenario, &seeds(20));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().any(|outcome| outcome.again > 20), "hardly anybody declines: {outcomes:?}");
+    let rough = Scenario::rough("who_cannot_run_a_task_declines_while_everything_goes_wrong", 7, 40);
+    let scenario = Scenario { work: Work { unable: 300, ..rough.work.clone() }, ..rough };
+    tell(&scenario, &run_all(&scenario, &seeds(20)));
+}
+
+/// A holder that says for ever that it runs a task does not keep it for ever: past its time limit and a grace another
+/// takes it over.
+#[test]
+fn a_task_held_past_its_time_limit_is_taken_over() {
+    let calm = Scenario::calm("a_task_held_past_its_time_limit_is_taken_over", 7, 20);
+    let work = Work { hangs: Some((300, 10)), ..calm.work.clone() };
+    let scenario = Scenario { slots: (20, 20), work, ..calm };
+    let outcomes = run_all(&scenario, &seeds(10));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().any(|outcome| outcome.again > 0), "no task hangs: {outcomes:?}");
+}
+
+/// Where the sources say `stop`, a holder that is cut off from most of the members stops before the others take over.
+#[test]
+fn a_holder_that_is_cut_off_stops_where_the_source_says_so() {
+    let calm = Scenario::calm("keep", 7, 40);
+    let faults = Faults { between: (5_000, 40_000), partitions: 3, apart: (4_000, 15_000), ..calm.faults.clone() };
+    let work = Work { takes: (2_000, 20_000), ..calm.work.clone() };
+    let keep = Scenario { faults, work, ..calm };
+    let stop = Scenario { name: "stop", hosts: Hosts { careful: true, ..keep.hosts.clone() }, ..keep.clone() };
+    let [kept, stopped] = [&keep, &stop].map(|scenario| {
+        let outcomes = run_all(scenario, &seeds(20));
+        tell(scenario, &outcomes);
+        outcomes
+    });
+    let sum = |outcomes: &[Outcome], of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
+    assert!(sum(&kept, |outcome| outcome.kept_alone) > 0, "nobody is cut off while it works");
+    assert_eq!(sum(&stopped, |outcome| outcome.kept_alone), 0);
+    let doubled = [&kept, &stopped].map(|outcomes| sum(outcomes, |outcome| outcome.doubled));
+    assert!(doubled[1] * 10 <= doubled[0], "`stop` does not narrow double execution: {doubled:?}");
+}
+
+/// Half of a mesh whose idle nodes beat every few seconds is cut off: what it runs is taken over as fast as in a small
+/// mesh, since those who hear a doubted holder say so, and those who say nothing are not waited for.
+#[test]
+fn idle_nodes_that_are_cut_off_hold_up_no_takeover() {
+    const CUT: u64 = 40_000;
+    const TAKEN: u64 = 4_500;
+    let roomy = Scenario::roomy("idle_nodes_that_are_cut_off_hold_up_no_takeover", 20, 6);
+    let work =
+        Work { between: (20_000, 25_000), takes: (90_000, 90_000), labelled: 0, impossible: false, ..roomy.work };
+    let scenario = Scenario { work, ..roomy };
+    for seed in seeds(5) {
+        let _seed = Seed(scenario.name, seed);
+        let mut world = World::new(&scenario, seed);
+        world.run_until(CUT);
+        assert_eq!(world.runs.len(), 6, "each task runs once before the cut");
+        world.repart(|host| (host % 2) as u8);
+        world.run_until(CUT + TAKEN);
+        assert_eq!(world.violations, Vec::<String>::new());
+        for run in &world.runs[..6] {
+            let again = world.runs[6..].iter().filter(|other| other.task == run.task).collect::<Vec<_>>();
+            assert_eq!(again.len(), 1, "{run:?} has {again:?}");
+            assert_ne!(again[0].host % 2, run.host % 2, "{run:?} has {again:?}");
+        }
+    }
+}
+
+/// Gossip is a hint, and questions are the truth: a node that never hears any has each entry all the same, at most a round
+/// and a few messages after the others.
+#[test]
+fn a_node_that_misses_all_gossip_is_seconds_behind() {
+    const BEHIND: u64 = 5_000 + 500;
+    let scenario = Scenario::roomy("a_node_that_misses_all_gossip_is_seconds_behind", 7, 40);
+    for seed in seeds(5) {
+        let _seed = Seed(scenario.name, seed);
+        let mut world = World::new(&scenario, seed);
+        world.sabotage = Some(Sabotage::MissGossip);
+        let mut there: std::collections::VecDeque<(u64, usize)> = std::collections::VecDeque::new();
+        while world.now < world.last_trouble + 20_000 {
+            world.run_until(world.now + 100);
+            assert_eq!(world.violations, Vec::<String>::new());
+            there.push_back((world.now, world.hosts[0].disk.kept.len()));
+            while there.front().is_some_and(|(at, _)| at + BEHIND <= world.now) {
+                let (at, count) = there.pop_front().expect("looked at above");
+                let here: std::collections::BTreeSet<_> =
+                    world.hosts[1].disk.kept.iter().map(|entry| entry.cid()).collect();
+                let lacks = world.hosts[0].disk.kept[..count].iter().filter(|entry| !here.contains(&entry.cid()));
+                assert_eq!(lacks.count(), 0, "at {} ms host 1 lacks entries that host 0 had at {at} ms", world.now);
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::settings::{self, Executor, Isolation};
 use crate::forge::GitSource;
+use crate::kernel::task::Conclusion;
 
 const AFTER_HELP: &str = "\
 Settings come from flags, then RUNMESH_* environment variables, then a TOML file, then defaults.
@@ -36,9 +37,29 @@ pub(super) struct Global {
     /// Settings file [env: RUNMESH_CONFIG] [default: ~/.config/runmesh/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// For people (table) or for programs (json) [env: RUNMESH_OUTPUT] [default: table]
+    /// For people (table) or for programs (json); of `inspect clock` also for Graphviz (dot) [env: RUNMESH_OUTPUT]
+    /// [default: table]
     #[arg(long, global = true, value_name = "FORM", hide_possible_values = true)]
-    pub(super) output: Option<Output>,
+    pub(super) output: Option<Form>,
+}
+
+/// What `--output` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    Table,
+    Json,
+    /// Of `inspect clock` alone.
+    Dot,
+}
+
+impl Form {
+    pub(super) const fn output(self) -> Option<Output> {
+        match self {
+            Self::Table => Some(Output::Table),
+            Self::Json => Some(Output::Json),
+            Self::Dot => None,
+        }
+    }
 }
 
 /// In what form results are printed.
@@ -62,6 +83,9 @@ pub(super) enum Command {
     /// Submit and cancel tasks, read their logs
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Have a program of your own execute tasks, for a node with `--executor none`; check tags
+    #[command(subcommand)]
+    P2pWorkflow(P2pCommand),
     /// Watch three nodes on this machine discover, agree, run and survive
     Demo(DemoArguments),
     /// Check what this host needs to run a node
@@ -92,6 +116,10 @@ pub(super) struct RunArguments {
     /// all hosts; may be repeated [env: RUNMESH_SOURCES]
     #[arg(long = "source", value_name = "SPEC", value_parser = settings::source)]
     pub(super) sources: Vec<GitSource>,
+    /// One of the sources whose tasks must not run twice: they are claimed and kept here only while more than half of
+    /// the members are heard; may be repeated [env: RUNMESH_STOP_WHEN_CUT_OFF]
+    #[arg(long, value_name = "SPEC", value_parser = settings::source)]
+    pub(super) stop_when_cut_off: Vec<GitSource>,
     /// Most tasks at once, 0 to 1024; 0 takes part without running any [env: RUNMESH_MAX_RUNNERS] [default: half of
     /// the processors]
     #[arg(long, value_name = "N", value_parser = settings::runners)]
@@ -167,10 +195,10 @@ pub(super) enum View {
     },
     /// What waits to be run, the next first
     Queue,
-    /// The Merkle clock: heads, chains, latest entries
+    /// The Merkle clock: heads, chains, the latest entries as a graph
     Clock {
         /// How many of the latest entries to show
-        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=1000))]
         last: u32,
     },
     /// What this host executes now
@@ -188,18 +216,7 @@ pub(super) enum View {
 #[derive(Debug, Subcommand)]
 pub(super) enum TasksCommand {
     /// Have the mesh run a workflow now
-    Submit {
-        /// The repository's name as `inspect tasks` shows it, or a local one's path
-        repository: String,
-        /// The workflow file in it, such as .github/workflows/ci.yml
-        path: String,
-        /// A `workflow_dispatch` input; may be repeated
-        #[arg(long = "input", value_name = "K=V", value_parser = settings::input)]
-        inputs: Vec<(String, String)>,
-        /// 1 (least) to 10 (most urgent); by the workflow's tags when absent
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
-        priority: Option<u32>,
-    },
+    Submit(SubmitArguments),
     /// End a task
     Cancel {
         /// The task's id, or the beginning of one
@@ -213,6 +230,68 @@ pub(super) enum TasksCommand {
         #[arg(long, short)]
         follow: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SubmitArguments {
+    /// The repository's name as `inspect tasks` shows it, or a local one's path
+    pub(super) repository: String,
+    /// The workflow file in it, such as .github/workflows/ci.yml
+    pub(super) path: String,
+    /// A `workflow_dispatch` input; may be repeated
+    #[arg(long = "input", value_name = "K=V", value_parser = settings::input)]
+    pub(super) inputs: Vec<(String, String)>,
+    /// 1 (least) to 10 (most urgent); by the workflow's tags when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub(super) priority: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum P2pCommand {
+    /// How many tasks wait, are held and are done, and the clock
+    Status,
+    /// Have the mesh run a workflow now, as `tasks submit` does
+    Submit(SubmitArguments),
+    /// Claim the next task that this host may run and print it; exit status 1 when none comes in time
+    Next {
+        /// How long to wait for a task
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = settings::duration)]
+        wait: std::time::Duration,
+        /// How long you may then be silent before the task goes to somebody else; `keep` begins it anew [default: the
+        /// task's own time limit]
+        #[arg(long, value_name = "TIME", value_parser = settings::duration)]
+        lease: Option<std::time::Duration>,
+    },
+    /// Say that you still work at a task; exit status 1 when it is yours no more
+    Keep {
+        /// The task's id, or the beginning of one
+        id: String,
+        /// The claim that `next` printed: of that one alone
+        #[arg(long, value_name = "CID")]
+        claim: Option<String>,
+    },
+    /// Say what came of a task; exit status 1 when it is yours no more
+    Complete {
+        /// The task's id, or the beginning of one
+        id: String,
+        /// success, failure, cancelled, timed_out or skipped
+        #[arg(long, value_name = "WORD", default_value = "success", value_parser = settings::conclusion)]
+        conclusion: Conclusion,
+        /// What a person needs to know of it
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+        /// The claim that `next` printed: of that one alone
+        #[arg(long, value_name = "CID")]
+        claim: Option<String>,
+    },
+    /// What the tags of workflow files mean, which words are no tags, and how each file would run; needs no node
+    CheckTags {
+        /// Workflow files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// The clock in short: entries of each peer, and the root of a Merkle tree over them
+    Clock,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `runmesh doctor`: whether this host has what a node needs, found out by trying, and what to do where it has not.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::process::Command;
 use super::args::Output;
 use super::failure::Failure;
 use super::screen::{Cell, Paint, Screen, count, say, say_json};
-use super::settings::Place;
+use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::control::{Client, ControlError};
 use crate::runner::{Capabilities, Settings};
 use crate::store::{DataDir, StoreError};
@@ -36,16 +37,26 @@ impl Check {
 }
 
 /// Checks this host. Exit status 1 when something is missing.
-pub(super) async fn run(place: &Place) -> Result<(), Failure> {
-    let runner = Capabilities::probe(&Settings::new(std::env::temp_dir())).await;
+pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Failure> {
+    let mut asked = Settings::new(std::env::temp_dir());
+    asked.act.clone_from(&settings.act);
+    asked.labels = settings.offered(asked.labels);
+    let runner = Capabilities::probe(&asked).await;
+    let runs = settings.executor == Executor::Act && settings.max_runners > 0;
+    let unless = |found: Result<String, String>, needed: bool| match found {
+        Err(_) if !needed => Ok("not found, and not needed by these settings".to_owned()),
+        found => found,
+    };
+    let act = runner.act.map(|act| format!("{}, {}", act.version, act.path.display()));
     let checks = [
         Check::new("git", "reading repositories", git().await),
+        Check::new("act", "running workflows", unless(act, runs)),
         Check::new(
-            "act",
-            "running workflows",
-            runner.act.map(|act| format!("{}, {}", act.version, act.path.display())),
+            "bubblewrap",
+            "keeping tasks away from this host",
+            unless(runner.bwrap, runs && settings.isolation == Isolation::Bwrap),
         ),
-        Check::new("bubblewrap", "keeping tasks away from this host", runner.bwrap),
+        Check::new("labels", "what runs-on may ask of it", Ok(labels(&runner.labels))),
         Check::new("data directory", "identity, database, logs", data_dir(place)),
         Check::new("node", "everything else", node(place).await),
     ];
@@ -56,7 +67,7 @@ pub(super) async fn run(place: &Place) -> Result<(), Failure> {
     match checks.iter().filter(|check| !check.ok).count() {
         0 => Ok(()),
         missing => Err(Failure::failed(format!("{} of {} not in order", missing, count(checks.len(), "check")))
-            .hint("the table says what to do; what runs no tasks itself needs neither act nor bubblewrap")),
+            .hint("the table says what to do; with `executor = \"none\"` neither act nor bubblewrap is needed")),
     }
 }
 
@@ -66,6 +77,11 @@ fn table(screen: Screen, checks: &[Check]) -> String {
         [Cell::painted(paint, word), check.what.into(), check.purpose.into(), check.found.as_str().into()]
     };
     screen.table(["", "what", "for", "found"], checks.iter().map(row).collect(), &["", "what"])
+}
+
+fn labels(own: &BTreeSet<String>) -> String {
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    format!("{}; more with --label", own.join(", "))
 }
 
 async fn git() -> Result<String, String> {

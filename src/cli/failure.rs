@@ -80,12 +80,13 @@ impl Failure {
 
     /// The lines that go to standard error.
     pub(super) fn text(&self, screen: Screen) -> String {
-        let mut text = format!("{} {}\n", screen.paint(Paint::Bad, "error:"), self.message);
+        let fold = |said: &str, beside: usize| screen.folded(said, beside).join("\n  ");
+        let mut text = format!("{} {}\n", screen.paint(Paint::Bad, "error:"), fold(&self.message, 7));
         for cause in &self.causes {
-            let _ = writeln!(text, "  because: {cause}");
+            let _ = writeln!(text, "  because: {}", fold(cause, 11));
         }
         if let Some(hint) = &self.hint {
-            let _ = writeln!(text, "  {} {hint}", screen.paint(Paint::Strong, "hint:"));
+            let _ = writeln!(text, "  {} {}", screen.paint(Paint::Strong, "hint:"), fold(hint, 8));
         }
         text
     }

@@ -14,6 +14,7 @@ use crate::control::Client;
 use crate::control::proto::Task;
 
 mod event;
+mod graph;
 mod host;
 mod task;
 
@@ -23,8 +24,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// Shows the view.
-pub(super) async fn run(place: &Place, inspect: &InspectArguments) -> Result<(), Failure> {
+pub(super) async fn run(place: &Place, inspect: &InspectArguments, dot: bool) -> Result<(), Failure> {
     let node = connect(place).await?;
+    if let (View::Clock { last }, true) = (&inspect.view, dot) {
+        return say(&graph::dot(&node.clock(*last).await?));
+    }
     if let View::Events { last } = inspect.view {
         return events(place, &node, last, inspect.watch).await;
     }
@@ -61,7 +65,11 @@ impl Sight<'_> {
             View::Peers => self.show(&node.peers().await?, |peers| host::peers(screen, peers)),
             View::Tasks { id: None } => self.show(&node.tasks("", &[]).await?, |tasks| task::list(screen, tasks)),
             View::Tasks { id: Some(id) } => self.show(&one(node, id).await?, |task| task::whole(screen, task, now)),
-            View::Queue => self.show(&node.queue().await?, |queue| task::queue(screen, queue)),
+            View::Queue => {
+                let status = node.status().await?;
+                let pending = status.tasks.get("pending").copied().and_then(|number| usize::try_from(number).ok());
+                self.show(&node.queue().await?, |queue| task::queue(screen, queue, pending.unwrap_or_default()))
+            }
             View::Clock { last } => self.show(&node.clock(*last).await?, |clock| host::clock(screen, clock, now)),
             View::Runners => self.show(&node.runners().await?, |runners| host::runners(screen, runners, now)),
             View::Sources => self.show(&node.sources().await?, |sources| host::sources(screen, sources)),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::{MeshCommand, Output};
 use super::failure::Failure;
 use super::link::connect;
-use super::screen::{Cell, Paint, Screen, ago, now_ms, say, say_json, span};
+use super::screen::{Cell, Paint, Screen, ago, now_ms, say, say_json, short_peer, span};
 use super::settings::Place;
 use crate::control::proto::Member;
 use crate::daemon::{Home, HomeError};
@@ -134,10 +134,15 @@ fn member_table(screen: Screen, members: &[Member], now: u64) -> String {
             (false, true) => Cell::painted(Paint::Good, "heard"),
             (false, false) => Cell::painted(Paint::Faint, "not heard"),
         };
-        let by = if member.admitted_by == member.peer_id { "itself, as founder" } else { &member.admitted_by };
+        let by =
+            if member.admitted_by == member.peer_id { "itself, as founder" } else { short_peer(&member.admitted_by) };
         [Cell::from(&member.peer_id), state, ago(now.saturating_sub(member.admitted_ms)).into(), by.into()]
     };
-    screen.table(["member", "state", "admitted", "by"], members.iter().map(row).collect(), &["member", "state"])
+    screen.table(
+        ["member", "state", "admitted", "by"],
+        members.iter().map(row).collect(),
+        &["member", "state", "admitted"],
+    )
 }
 
 fn unusable(error: HomeError) -> Failure {

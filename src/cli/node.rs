@@ -61,6 +61,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         },
         data_dir: settings.data_dir,
         sources: settings.sources,
+        stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         drain: settings.drain,
         discovery_interval: settings.interval,
@@ -72,7 +73,9 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
 fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &Started) -> String {
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("\n");
     let tasks = match (settings.executor, settings.max_runners, started.impediments.is_empty()) {
-        (Executor::None, ..) | (_, 0, _) => "no tasks, as it was told".to_owned(),
+        (Executor::None, ..) | (_, 0, _) => {
+            format!("no tasks itself, as it was told; workers ask with `runmesh p2p-workflow next{}`", place.flag())
+        }
         (_, _, false) => screen.paint(Paint::Warn, &format!("no tasks: {}", started.impediments.join("; "))),
         (_, most, true) => {
             let labels: Vec<String> = settings.offered(runner::default_labels()).into_iter().collect();
@@ -85,7 +88,11 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
     };
     let sources = match settings.sources.is_empty() {
         true => "none of its own; name some with --source git:PATH".to_owned(),
-        false => list(&mut settings.sources.iter().map(|source| Spec::Git(source.clone()).to_string())),
+        false => list(&mut settings.sources.iter().map(|source| {
+            let careful = settings.stop_when_cut_off.contains(source);
+            let stops = if careful { "  stopped when this node is cut off" } else { "" };
+            format!("{}{stops}", Spec::Git(source.clone()))
+        })),
     };
     let mesh = match (started.founded, started.joining) {
         (true, _) => format!("{}  made just now, this node is its first member", started.mesh),

@@ -50,6 +50,11 @@ impl Screen {
         Self { colour, width: Table::new().width().filter(|width| *width > 0) }
     }
 
+    /// In columns; none in a pipe.
+    pub(super) fn width(self) -> Option<usize> {
+        self.width.map(usize::from)
+    }
+
     /// Whether a person looks at it.
     pub(super) const fn is_terminal(self) -> bool {
         self.width.is_some()
@@ -74,6 +79,26 @@ impl Screen {
             Paint::Actor(number) => ["1;36", "1;35", "1;34", "1;33"][number % 4],
         };
         format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// The text in lines that fit beside so many columns: broken between words, and not at all where no screen is. A
+    /// word that is longer than a line stays whole, so that it can be copied.
+    pub(super) fn folded(self, text: &str, beside: usize) -> Vec<String> {
+        let room = self.width.map_or(usize::MAX, usize::from).saturating_sub(beside).max(20);
+        let mut lines = vec![String::new()];
+        let mut used = 0;
+        for word in text.split_inclusive(' ') {
+            let width = seen_width(word.trim_end());
+            if used > 0 && used + width > room {
+                lines.push(String::new());
+                used = 0;
+            }
+            if let Some(line) = lines.last_mut() {
+                line.push_str(word);
+            }
+            used += seen_width(word);
+        }
+        lines
     }
 
     /// A table of these columns, without lines, fit to this screen. The columns named in `keep` never fold.
@@ -101,6 +126,13 @@ impl Screen {
         }
         table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
     }
+}
+
+/// How many columns a text takes: its characters without those that only colour it.
+fn seen_width(text: &str) -> usize {
+    let mut parts = text.split('\x1b');
+    let first = parts.next().map_or(0, |part| part.chars().count());
+    first + parts.map(|part| part.split_once('m').map_or(0, |(_, rest)| rest.chars().count())).sum::<usize>()
 }
 
 /// Writes to standard output.
@@ -135,9 +167,11 @@ pub(super) fn facts(screen: Screen, facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
-        for (number, line) in value.lines().enumerate() {
-            let name = if number == 0 { *name } else { "" };
-            let name = screen.paint(Paint::Faint, &format!("{name:<width$}"));
+        for (number, line) in value.lines().flat_map(|line| screen.folded(line, width + 2)).enumerate() {
+            let name = match number {
+                0 => screen.paint(Paint::Faint, &format!("{name:<width$}")),
+                _ => " ".repeat(width),
+            };
             text.push_str(format!("{name}  {line}").trim_end());
             text.push('\n');
         }
@@ -295,6 +329,17 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
         assert!(text.contains("0123456789abcdef"), "{text}");
         assert!(text.lines().count() > 3, "{text}");
+    }
+
+    #[test]
+    fn facts_fold_between_words_and_leave_long_words_whole() {
+        let screen = Screen { colour: true, width: Some(30) };
+        let address = "/ip4/127.0.0.1/tcp/4477/p2p/12D3KooW";
+        let warning = screen.paint(Paint::Warn, "a word that is not short at all");
+        let text = facts(screen, &[("at", address.to_owned()), ("note", warning)]);
+        let seen: Vec<usize> = text.lines().map(seen_width).collect();
+        assert_eq!(seen, [6 + address.len(), 30, 12], "{text}");
+        assert_eq!(facts(Screen::PLAIN, &[("a", "b ".repeat(99))]).lines().count(), 1);
     }
 
     #[test]

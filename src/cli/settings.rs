@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::args::{Global, Output, RunArguments};
+use super::args::{Form, Global, Output, RunArguments};
 use super::failure::Failure;
 use crate::forge::{GitSource, Spec, SpecError};
+use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
 
 mod file;
@@ -55,6 +56,8 @@ pub(super) struct NodeSettings {
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
     pub(super) sources: Vec<GitSource>,
+    /// Those of them whose tasks are stopped here when most members are not heard.
+    pub(super) stop_when_cut_off: Vec<GitSource>,
     /// 0 to 1024.
     pub(super) max_runners: u32,
     pub(super) executor: Executor,
@@ -113,6 +116,7 @@ struct Layer {
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
     sources: Option<Vec<GitSource>>,
+    stop_when_cut_off: Option<Vec<GitSource>>,
     max_runners: Option<u32>,
     executor: Option<Executor>,
     isolation: Option<Isolation>,
@@ -132,6 +136,7 @@ impl Layer {
             listen: self.listen.or(lower.listen),
             bootstrap: self.bootstrap.or(lower.bootstrap),
             sources: self.sources.or(lower.sources),
+            stop_when_cut_off: self.stop_when_cut_off.or(lower.stop_when_cut_off),
             max_runners: self.max_runners.or(lower.max_runners),
             executor: self.executor.or(lower.executor),
             isolation: self.isolation.or(lower.isolation),
@@ -147,7 +152,7 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
-        for source in self.sources.iter_mut().flatten() {
+        for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
             source.path = folder.join(&source.path);
         }
         self
@@ -205,6 +210,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         listen: taken.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(str::to_owned).to_vec()),
         bootstrap: taken.bootstrap.unwrap_or_default(),
         sources: taken.sources.unwrap_or_default(),
+        stop_when_cut_off: taken.stop_when_cut_off.unwrap_or_default(),
         max_runners: taken.max_runners.unwrap_or(half),
         executor: taken.executor.unwrap_or_default(),
         isolation: taken.isolation.unwrap_or_default(),
@@ -214,6 +220,11 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         drain: taken.drain.unwrap_or_default(),
     };
+    if let Some(stray) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
+        let spec = Spec::Git(stray.clone());
+        return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
+            .hint(format!("list it as a source too, written alike: --source {spec}")));
+    }
     let place = settle(Layer { data_dir: taken.data_dir, output: taken.output, ..Layer::default() }, global, world)?;
     Ok((place.clone(), NodeSettings { data_dir: place.data_dir, ..settings }))
 }
@@ -244,12 +255,14 @@ fn layers(global: &Global, run: Option<&RunArguments>, world: &World) -> Result<
 
 fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-    let place = Layer { data_dir: global.data_dir.clone(), output: global.output, ..Layer::default() };
+    let place =
+        Layer { data_dir: global.data_dir.clone(), output: global.output.and_then(Form::output), ..Layer::default() };
     let Some(run) = run else { return place };
     Layer {
         listen: list(&run.listen),
         bootstrap: list(&run.bootstrap),
         sources: (!run.sources.is_empty()).then(|| run.sources.clone()),
+        stop_when_cut_off: (!run.stop_when_cut_off.is_empty()).then(|| run.stop_when_cut_off.clone()),
         max_runners: run.max_runners,
         executor: run.executor,
         isolation: run.isolation,
@@ -270,6 +283,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
         bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
+        stop_when_cut_off: values(one, "RUNMESH_STOP_WHEN_CUT_OFF", source)?,
         max_runners: value(one, "RUNMESH_MAX_RUNNERS", runners)?,
         executor: value(one, "RUNMESH_EXECUTOR", word)?,
         isolation: value(one, "RUNMESH_ISOLATION", word)?,
@@ -371,6 +385,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let fits = |time: &Duration| !time.is_zero() && *time <= LONGEST;
     read().filter(fits).ok_or_else(|| "is not a time from 1s to 365d, such as 30m, 1h or 2d".to_owned())
+}
+
+/// Reads how a run ended.
+pub(super) fn conclusion(text: &str) -> Result<Conclusion, String> {
+    let words = || Conclusion::ALL.map(Conclusion::word).join(", ");
+    text.parse().map_err(|()| format!("is not one of: {}", words()))
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {

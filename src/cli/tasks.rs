@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures::StreamExt as _;
 
-use super::args::{Output, TasksCommand};
+use super::args::{Output, SubmitArguments, TasksCommand};
 use super::failure::Failure;
 use super::link::connect;
 use super::screen::{say, say_bytes, say_json, short_task};
@@ -13,35 +13,34 @@ use crate::control::proto::SubmitRequest;
 
 /// Does what the command says.
 pub(super) async fn run(place: &Place, command: &TasksCommand) -> Result<(), Failure> {
-    let node = connect(place).await?;
     match command {
-        TasksCommand::Submit { repository, path, inputs, priority } => {
-            let request = SubmitRequest {
-                repository: named(repository),
-                path: path.clone(),
-                inputs: inputs.iter().cloned().collect(),
-                priority: *priority,
-                request: String::new(),
-            };
-            let id = node.submit(request).await?;
-            answer(
-                place,
-                &id,
-                &format!("submitted task {id}\nnext: runmesh inspect tasks {}{}\n", short_task(&id), place.flag()),
-            )
-        }
+        TasksCommand::Submit(arguments) => submit(place, arguments).await,
         TasksCommand::Cancel { id } => {
-            let id = node.cancel(id, "cancelled by hand").await?;
+            let id = connect(place).await?.cancel(id, "cancelled by hand").await?;
             answer(place, &id, &format!("cancelled task {id}\n"))
         }
         TasksCommand::Logs { id, follow } => {
-            let mut log = node.log(id, 0, *follow).await?;
+            let mut log = connect(place).await?.log(id, 0, *follow).await?;
             while let Some(chunk) = log.next().await {
                 say_bytes(&chunk?)?;
             }
             Ok(())
         }
     }
+}
+
+/// Introduces a task.
+pub(super) async fn submit(place: &Place, arguments: &SubmitArguments) -> Result<(), Failure> {
+    let request = SubmitRequest {
+        repository: named(&arguments.repository),
+        path: arguments.path.clone(),
+        inputs: arguments.inputs.iter().cloned().collect(),
+        priority: arguments.priority,
+        request: String::new(),
+    };
+    let id = connect(place).await?.submit(request).await?;
+    let next = format!("runmesh inspect tasks {}{}", short_task(&id), place.flag());
+    answer(place, &id, &format!("submitted task {id}\nnext: {next}\n"))
 }
 
 fn answer(place: &Place, id: &str, text: &str) -> Result<(), Failure> {

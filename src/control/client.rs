@@ -134,6 +134,24 @@ impl Client {
         Ok(self.answer(ANSWER, self.rpc.clone().cancel(request)).await?.id)
     }
 
+    /// The next task for a worker, waiting at most so long for one; the lease is the task's time limit when `None`.
+    pub async fn next_task(&self, wait: Duration, lease: Option<Duration>) -> Result<Assignment, ControlError> {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let request = NextRequest { wait_ms: ms(wait), lease_ms: lease.map_or(0, ms) };
+        self.answer(wait.saturating_add(ANSWER), self.rpc.clone().next(request)).await
+    }
+
+    /// Renews the lease of a worker's task.
+    pub async fn keep(&self, id: &str, claim: &str) -> Result<Lease, ControlError> {
+        let request = KeepRequest { id: id.to_owned(), claim: claim.to_owned() };
+        self.answer(ANSWER, self.rpc.clone().keep(request)).await
+    }
+
+    /// Ends a worker's task; answers its whole id.
+    pub async fn complete(&self, request: CompleteRequest) -> Result<String, ControlError> {
+        Ok(self.answer(ANSWER, self.rpc.clone().complete(request)).await?.id)
+    }
+
     /// What the task whose id begins so printed on the node's host and, with `follow`, what it prints until it ends.
     /// `attempt` 0 is the latest that ran there.
     pub async fn log(

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
-use crate::kernel::id::TaskId;
-use crate::kernel::task::Priority;
+use crate::kernel::id::{Cid, TaskId};
+use crate::kernel::task::{Conclusion, Priority};
 
 use super::proto;
 use super::words::STATES;
@@ -19,6 +20,8 @@ const MAX_SENTENCE: usize = 2000;
 const FEWEST_DIGITS: usize = 4;
 /// The most bytes of any word a caller sends: a path, a repository, an input, a reason.
 const MAX_WORD: usize = 16 * 1024;
+/// The longest that a worker may wait for a task.
+const MOST_WAIT: Duration = Duration::from_secs(86_400);
 /// The most inputs of a task; GitHub allows 25 of `workflow_dispatch`.
 const MAX_INPUTS: usize = 100;
 
@@ -33,6 +36,8 @@ pub enum Refusal {
     NotNow(String),
     /// The node is going away or overloaded.
     Unavailable(String),
+    /// What was waited for has not come about in the time that was given.
+    TooLate(String),
     /// It was tried and failed.
     Failed(String),
 }
@@ -45,6 +50,7 @@ impl From<Refusal> for Status {
             Refusal::Invalid(sentence) => Self::invalid_argument(cut(sentence)),
             Refusal::NotNow(sentence) => Self::failed_precondition(cut(sentence)),
             Refusal::Unavailable(sentence) => Self::unavailable(cut(sentence)),
+            Refusal::TooLate(sentence) => Self::deadline_exceeded(cut(sentence)),
             Refusal::Failed(sentence) => Self::internal(cut(sentence)),
         }
     }
@@ -121,6 +127,22 @@ pub enum Query {
     Cancel {
         task: TaskName,
         why: String,
+        answer: Answer<TaskId>,
+    },
+    /// The next task for a worker that executes it itself.
+    Next {
+        next: NextQuery,
+        answer: Answer<proto::Assignment>,
+    },
+    /// The worker of a task lives. Answered with when its lease ends, in milliseconds since 1970.
+    Keep {
+        task: TaskName,
+        claim: Option<Cid>,
+        answer: Answer<proto::Lease>,
+    },
+    /// The worker of a task is done with it.
+    Complete {
+        complete: Box<CompleteQuery>,
         answer: Answer<TaskId>,
     },
     /// The log of an attempt (the latest that ran here when `None`).
@@ -210,6 +232,53 @@ impl fmt::Display for TaskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A worker that wants something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextQuery {
+    /// How long it waits for a task.
+    pub wait: Duration,
+    /// How long it may be silent while it has one; the task's time limit when `None`.
+    pub lease: Option<Duration>,
+}
+
+impl NextQuery {
+    pub(super) fn read(request: proto::NextRequest) -> Self {
+        let lease = Duration::from_millis(request.lease_ms);
+        Self { wait: Duration::from_millis(request.wait_ms).min(MOST_WAIT), lease: (!lease.is_zero()).then_some(lease) }
+    }
+}
+
+/// What a worker has made of its task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompleteQuery {
+    pub task: TaskName,
+    /// The claim that the worker was given, if it says.
+    pub claim: Option<Cid>,
+    pub conclusion: Conclusion,
+    pub note: String,
+}
+
+impl CompleteQuery {
+    pub(super) fn read(request: proto::CompleteRequest) -> Result<Self, Refusal> {
+        let proto::CompleteRequest { id, claim, conclusion, note } = request;
+        let conclusion = conclusion.parse().map_err(|()| {
+            let words: Vec<&str> = Conclusion::ALL.iter().map(|conclusion| conclusion.word()).collect();
+            let conclusion: String = conclusion.chars().take(40).collect();
+            Refusal::Invalid(format!("`{conclusion}` is not a conclusion: choose from {}", words.join(", ")))
+        })?;
+        Ok(Self { task: TaskName::read(&id)?, claim: claimed(&claim)?, conclusion, note: reason(note)? })
+    }
+}
+
+/// The claim that a worker names, if it names one.
+pub(super) fn claimed(claim: &str) -> Result<Option<Cid>, Refusal> {
+    if claim.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || Refusal::Invalid("the claim is not the id of an entry: give it as `next` answered it".to_owned());
+    claim.parse().map(Some).map_err(|_| wrong())
 }
 
 /// A task that somebody wants run.

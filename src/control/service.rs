@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::proto::control_server::Control;
 use super::proto::{self, *};
-use super::query::{Answer, Query, SubmitQuery, TaskFilter, TaskName, reason};
+use super::query::{Answer, CompleteQuery, NextQuery, Query, SubmitQuery, TaskFilter, TaskName, claimed, reason};
 use super::{Refusal, feed};
 
 /// How long the daemon may take to answer what it knows. Its queue is answered in milliseconds; a minute's silence
@@ -114,6 +114,23 @@ impl Control for Service {
         let CancelRequest { id, why } = request.into_inner();
         let (task, why) = (TaskName::read(&id)?, reason(why)?);
         let id = self.ask(ANSWER, |answer| Query::Cancel { task, why, answer }).await?;
+        Ok(Response::new(TaskRef { id: id.to_string() }))
+    }
+
+    async fn next(&self, request: Request<NextRequest>) -> Answered<Assignment> {
+        let next = NextQuery::read(request.into_inner());
+        self.ask(next.wait + ANSWER, |answer| Query::Next { next, answer }).await.map(Response::new)
+    }
+
+    async fn keep(&self, request: Request<KeepRequest>) -> Answered<Lease> {
+        let KeepRequest { id, claim } = request.into_inner();
+        let (task, claim) = (TaskName::read(&id)?, claimed(&claim)?);
+        self.ask(ANSWER, |answer| Query::Keep { task, claim, answer }).await.map(Response::new)
+    }
+
+    async fn complete(&self, request: Request<CompleteRequest>) -> Answered<TaskRef> {
+        let complete = Box::new(CompleteQuery::read(request.into_inner())?);
+        let id = self.ask(ANSWER, |answer| Query::Complete { complete, answer }).await?;
         Ok(Response::new(TaskRef { id: id.to_string() }))
     }
 

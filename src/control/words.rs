@@ -54,6 +54,7 @@ pub fn task(workload: &Workload, state: &State) -> proto::Task {
         started_ms: None,
         duration_ms,
         note: String::new(),
+        waits_for: String::new(),
     }
 }
 

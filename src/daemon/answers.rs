@@ -25,19 +25,34 @@ impl Daemon {
                 answer.send(Ok(tasks.into_iter().map(|(id, folded)| self.task(id, folded)).collect()));
             }
             Query::Queue { answer } => answer.send(Ok(self.queue())),
-            Query::Clock { last, answer } => answer.send(self.clock(last)),
+            Query::Clock { last, answer } => {
+                self.write_what_waits();
+                answer.send(self.clock(last));
+            }
             Query::Runners { answer } => answer.send(Ok(self.runners().await)),
             Query::Sources { answer } => answer.send(Ok(self.source_list())),
             Query::Members { answer } => answer.send(Ok(self.members())),
             Query::Events { last, answer } => answer.send(Ok(self.chronicle.feed(last))),
-            Query::Submit { submit, answer } => self.submit(*submit, answer),
-            Query::Cancel { task, why, answer } => match self.find(&task) {
+            Query::Submit { submit, answer } => match self.disk_refuses() {
+                None => self.submit(*submit, answer),
+                Some(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Cancel { task, why, answer } => match self.disk_refuses().map_or_else(|| self.find(&task), Err) {
                 Ok(task) => {
                     let token = self.token();
                     self.commands.insert(token, answer);
                     self.feed(Input::Cancel { token, task, why });
                 }
                 Err(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Next { next, answer } => match self.disk_refuses() {
+                None => self.on_next(next, answer),
+                Some(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Keep { task, claim, answer } => self.on_keep(&task, claim, answer),
+            Query::Complete { complete, answer } => match self.disk_refuses() {
+                None => self.on_complete(*complete, answer),
+                Some(refusal) => answer.send(Err(refusal)),
             },
             Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
             Query::Invite { answer } => {
@@ -136,7 +151,7 @@ impl Daemon {
             .collect()
     }
 
-    fn task(&self, id: &TaskId, folded: &Folded) -> proto::Task {
+    pub(super) fn task(&self, id: &TaskId, folded: &Folded) -> proto::Task {
         let ranking = self.node.ranking(id).into_iter().map(|(peer, distance)| proto::Rank {
             peer_id: peer.to_string(),
             distance,
@@ -149,6 +164,7 @@ impl Daemon {
             anchor: folded.anchor.to_string(),
             ranking: if open { ranking.collect() } else { Vec::new() },
             note: folded.note.clone(),
+            waits_for: self.node.waits_for(id).unwrap_or_default(),
             ..task(&folded.workload, &folded.state)
         }
     }
@@ -189,6 +205,8 @@ impl Daemon {
             sequence,
         });
         Ok(proto::Clock {
+            node_id: self.node.peer().to_string(),
+            merkle_root: crate::kernel::merkle::vector_root(&self.node.vector()).to_string(),
             heads: status.heads.iter().map(ToString::to_string).collect(),
             entries: status.entries as u64,
             state_hash: status.state_hash.to_string(),
@@ -214,7 +232,7 @@ impl Daemon {
             started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
         });
-        runners.collect()
+        runners.chain(self.workers_list()).collect()
     }
 
     fn members(&self) -> Vec<proto::Member> {
@@ -232,7 +250,7 @@ impl Daemon {
         members.collect()
     }
 
-    fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
+    pub(super) fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
         let ids: Vec<TaskId> = self.node.tasks().map(|(id, _)| *id).collect();
         name.find(&ids)
     }

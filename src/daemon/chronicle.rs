@@ -55,6 +55,11 @@ impl Chronicle {
         self.warnings.iter().cloned().collect()
     }
 
+    /// What was warned of holds no longer.
+    pub(super) fn is_over(&mut self, text: &str) {
+        self.warnings.retain(|kept| kept != text);
+    }
+
     fn remember(&mut self, text: &str) {
         self.warnings.retain(|kept| kept != text);
         self.warnings.push_back(text.to_owned());

@@ -1,17 +1,62 @@
 //! Doing what the kernel asks for: first the disk, then everything else in its order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{DISK_RETRY, Daemon, Unwritten};
 use crate::control::Refusal;
-use crate::kernel::id::PeerId;
+use crate::kernel::entry::Entry;
+use crate::kernel::id::{Cid, PeerId};
 use crate::kernel::io::{Input, Output, Reply, Report, Request, Token};
 use crate::kernel::node::Standing;
-use crate::net::{RequestId, Topic};
+use crate::net::{ReplyToken, RequestId, Topic};
+use crate::store::{Store, StoreError};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
 use crate::wire::{gossip, presence, request, response};
+
+/// Pages that are read and sent at once; each takes a few megabytes.
+const SERVING: usize = 8;
+/// How long entries of others may wait to be written, and how many of them, so that they share a sync of the disk. Own
+/// choice: a tenth of what a lost gossip message costs, and no more than a page.
+const POSTPONE: Duration = Duration::from_millis(100);
+const MAX_POSTPONED: usize = 512;
+
+/// Entries of others that wait for the next sync of the disk.
+///
+/// They are on their authors' disks already, or they would not have come, so losing them in a crash costs a question
+/// to a peer. What this node does because of them is an entry of its own or a start, and comes after them on the disk;
+/// nor does it serve them to others before.
+#[derive(Default)]
+pub(super) struct Postponed {
+    entries: Vec<Arc<Entry>>,
+    by: Option<Instant>,
+}
+
+impl Postponed {
+    /// When they are written at the latest.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.by
+    }
+
+    fn is_due(&self) -> bool {
+        self.by.is_some_and(|by| by <= Instant::now())
+    }
+}
+
+/// Whether it may be done before the entries of others that came before it are on disk.
+const fn may_precede(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Notice(_)
+            | Output::Announce(_)
+            | Output::Request { .. }
+            | Output::Discover { .. }
+            | Output::Stop { .. }
+            | Output::Reply { reply: Reply::Turn { .. } | Reply::Refused { .. }, .. }
+    )
+}
 
 impl Daemon {
     /// Carries out all outputs and the inputs that follow from them, until nothing is left or the disk refuses.
@@ -21,7 +66,7 @@ impl Daemon {
                 self.feed(input);
             }
             let outputs = std::mem::take(&mut self.outputs);
-            if outputs.is_empty() && self.unwritten.is_none() {
+            if outputs.is_empty() && self.unwritten.is_none() && !self.postponed.is_due() {
                 break;
             }
             if !self.write(outputs) {
@@ -40,9 +85,10 @@ impl Daemon {
     /// Puts the entries among the outputs on disk. The rest waits in `unwritten`; `false` while the disk refuses.
     fn write(&mut self, outputs: Vec<Output>) -> bool {
         let mut unwritten = self.unwritten.take().unwrap_or_else(|| Unwritten {
-            entries: Vec::new(),
+            entries: std::mem::take(&mut self.postponed.entries),
             outputs: Vec::new(),
             retry: Instant::now(),
+            why: None,
         });
         for output in outputs {
             match output {
@@ -54,6 +100,20 @@ impl Daemon {
             self.unwritten = Some(unwritten);
             return false;
         }
+        let me = self.node.peer();
+        if !self.postponed.is_due()
+            && unwritten.entries.len() <= MAX_POSTPONED
+            && unwritten.entries.iter().all(|entry| entry.author().peer != me)
+            && unwritten.outputs.iter().all(may_precede)
+        {
+            self.postponed.entries = std::mem::take(&mut unwritten.entries);
+            if !self.postponed.entries.is_empty() {
+                self.postponed.by.get_or_insert_with(|| Instant::now() + POSTPONE);
+            }
+            self.unwritten = Some(unwritten);
+            return true;
+        }
+        self.postponed.by = None;
         let written = if unwritten.entries.is_empty() {
             Ok(0)
         } else {
@@ -71,6 +131,10 @@ impl Daemon {
         match written {
             Ok(_) => {
                 unwritten.entries.clear();
+                if let Some(why) = unwritten.why.take() {
+                    tracing::info!("the disk takes entries again");
+                    self.chronicle.is_over(&why);
+                }
                 self.unwritten = Some(unwritten);
                 true
             }
@@ -79,13 +143,37 @@ impl Daemon {
                     "{error}; nothing is published or started until it can be written, which is tried again every second"
                 );
                 if !self.chronicle.warnings().contains(&text) {
-                    self.chronicle.warn(text);
+                    self.chronicle.warn(text.clone());
                 }
+                for output in &unwritten.outputs {
+                    if let Output::Answer { token, answer: Ok(task) } = output
+                        && let Some(place) = self.commands.remove(token)
+                    {
+                        let task = task.short();
+                        place.send(Err(Refusal::Unavailable(format!(
+                            "task {task}: {error}; this is tried again every second, so it may still come about"
+                        ))));
+                    }
+                }
+                unwritten.why = Some(text);
                 unwritten.retry = Instant::now() + DISK_RETRY;
                 self.unwritten = Some(unwritten);
                 false
             }
         }
+    }
+
+    /// Why nothing new can be kept now, if so: what is asked to be written is refused while the disk refuses.
+    pub(super) fn disk_refuses(&self) -> Option<Refusal> {
+        let why = self.unwritten.as_ref()?.why.clone()?;
+        Some(Refusal::Unavailable(format!("nothing new is taken: {why}")))
+    }
+
+    /// Writes what waits to be written.
+    pub(super) fn write_what_waits(&mut self) {
+        self.postponed.by = Some(Instant::now());
+        // What the disk refuses is tried again by the loop, as always.
+        self.write(Vec::new());
     }
 
     async fn perform(&mut self, output: Output) {
@@ -102,13 +190,16 @@ impl Daemon {
             }
             Output::Request { to, token, request } => self.ask(to, token, &request).await,
             Output::Reply { to, token, reply } => self.reply(to, token, reply).await,
+            Output::Start { task, fence, workload } if self.settings.max_runners == 0 => {
+                self.give_to_worker(task, fence, workload);
+            }
             Output::Start { task, fence, workload } => {
                 if let Err(why) = self.start_work(task, fence, workload).await {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::NotStarted { why } });
                 }
             }
             Output::Stop { task, fence, .. } => {
-                if self.runner.stop(task, fence).await.is_err() {
+                if !self.take_from_worker(task, fence) && self.runner.stop(task, fence).await.is_err() {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::Stopped });
                 }
             }
@@ -147,11 +238,14 @@ impl Daemon {
     }
 
     async fn reply(&mut self, to: PeerId, token: Token, reply: Reply) {
-        let Some(place) = self.asking.remove(&token) else { return };
+        let Some(mut place) = self.asking.remove(&token) else { return };
         let bytes = match reply {
-            Reply::Page { cids, more } => match self.page(&cids, more) {
-                Ok(bytes) => bytes,
-                Err(why) => response::seal_refused(&why),
+            Reply::Page { cids, more } => match self.serve(to, cids, more, place) {
+                Ok(()) => return,
+                Err((again, why)) => {
+                    place = again;
+                    response::seal_refused(why)
+                }
             },
             Reply::Turn { mine } => response::seal_turn(&mine),
             Reply::Admitted => response::seal_admitted(),
@@ -164,14 +258,35 @@ impl Daemon {
         }
     }
 
-    fn page(&self, cids: &[crate::kernel::id::Cid], more: bool) -> Result<Vec<u8>, String> {
-        let listed = cids.len().min(MAX_PAGE_ENTRIES);
-        let entries = self.store.page(&cids[..listed], MAX_PAGE).map_err(|error| {
-            tracing::warn!("{error}");
-            "this node cannot read its database now".to_owned()
-        })?;
-        let more = more || entries.len() < cids.len();
-        Ok(response::seal_page(entries, more).bytes)
+    /// Reads a page and sends it, beside the loop: a megabyte takes tens of milliseconds, and who asks for many may not
+    /// hold up this node.
+    fn serve(
+        &mut self,
+        to: PeerId,
+        cids: Vec<Cid>,
+        more: bool,
+        place: ReplyToken,
+    ) -> Result<(), (ReplyToken, &'static str)> {
+        while self.serving.try_join_next().is_some() {}
+        if self.serving.len() >= SERVING {
+            return Err((place, "too many others are being answered; ask again"));
+        }
+        let (store, net) = (Arc::clone(&self.store), self.net.clone());
+        self.serving.spawn(async move {
+            let page = tokio::task::spawn_blocking(move || page(&store, &cids, more)).await;
+            let bytes = match page {
+                Ok(Ok(bytes)) => bytes,
+                Ok(Err(error)) => {
+                    tracing::warn!("{error}");
+                    response::seal_refused("this node cannot read its database now")
+                }
+                Err(error) => response::seal_refused(&error.to_string()),
+            };
+            if let Err(error) = net.respond(place, bytes).await {
+                tracing::debug!("answering {}: {error}", to.short());
+            }
+        });
+        Ok(())
     }
 
     fn use_up_ticket(&mut self) {
@@ -180,4 +295,12 @@ impl Daemon {
             tracing::warn!("forgetting the used ticket: {error}");
         }
     }
+}
+
+/// The entries of a page as they are on disk, as many as it holds.
+fn page(store: &Store, cids: &[Cid], more: bool) -> Result<Vec<u8>, StoreError> {
+    let listed = cids.len().min(MAX_PAGE_ENTRIES);
+    let entries = store.page(&cids[..listed], MAX_PAGE)?;
+    let more = more || entries.len() < cids.len();
+    Ok(response::seal_page(entries, more).bytes)
 }

@@ -1,15 +1,167 @@
-//! What the network brings, opened and handed to the kernel.
+//! What the network brings: read and checked beside the loop, then handed to the kernel.
+//!
+//! Owns the task between net and the loop. Promises that no signature is checked on the loop, that what one peer says
+//! comes in its order but for answers, which overtake nothing they depend on, and that everything between is bounded:
+//! so many opened events and so many pages at once, after which the network waits and drops what it may.
 
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::{Daemon, REMEMBER};
-use crate::kernel::id::PeerId;
-use crate::kernel::io::{Input, Notice, Token};
-use crate::net::{Event, Topic, Verdict};
+use crate::kernel::entry::Entry;
+use crate::kernel::id::{MeshId, PeerId};
+use crate::kernel::io::{Input, Notice, Presence, Request, Response, Token};
+use crate::net::{self, Event, GossipToken, ReplyToken, Topic, Verdict};
 use crate::wire::{WireError, gossip, presence, request, response};
 
+/// Events that are opened and wait for the loop.
+const OPENED: usize = 256;
+/// Messages that are opened at once on threads of their own. This node asks one peer for a page at a time, so only
+/// hostile or very busy neighbours fill it.
+const OPENING: usize = 4;
+/// From so many bytes on a message is opened on a thread of its own: checking it takes longer than the change of
+/// threads.
+const LARGE: usize = 4096;
+
+/// What came, and what it means.
+pub(super) enum Arrived {
+    Entries {
+        from: PeerId,
+        opened: Result<Vec<Arc<Entry>>, WireError>,
+        token: GossipToken,
+    },
+    Presence {
+        from: PeerId,
+        opened: Result<Box<Presence>, WireError>,
+        token: GossipToken,
+    },
+    Request {
+        from: PeerId,
+        opened: Result<Request, WireError>,
+        token: ReplyToken,
+    },
+    Response {
+        from: PeerId,
+        token: Token,
+        opened: Result<Response, WireError>,
+    },
+    /// Nothing that had to be opened.
+    Plain(Event),
+}
+
+/// The way from the network to the loop. The network ends with it.
+pub(super) struct Intake {
+    arrived: mpsc::Receiver<Arrived>,
+    task: JoinHandle<()>,
+}
+
+impl Intake {
+    pub(super) fn start(events: net::Events, mesh: MeshId) -> Self {
+        let (send, arrived) = mpsc::channel(OPENED);
+        Self { arrived, task: tokio::spawn(take_in(events, mesh, send)) }
+    }
+
+    /// The next thing that came; `None` once the network has ended. May be given up and called again without loss.
+    pub(super) async fn recv(&mut self) -> Option<Arrived> {
+        self.arrived.recv().await
+    }
+
+    /// The next thing if it is there already.
+    pub(super) fn try_recv(&mut self) -> Option<Arrived> {
+        self.arrived.try_recv().ok()
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn take_in(mut events: net::Events, mesh: MeshId, to: mpsc::Sender<Arrived>) {
+    let mut opening = JoinSet::new();
+    loop {
+        let arrived = tokio::select! {
+            Some(opened) = opening.join_next() => match opened {
+                Ok(arrived) => arrived,
+                Err(error) => {
+                    tracing::error!("opening a message: {error}");
+                    continue;
+                }
+            },
+            event = events.recv(), if opening.len() < OPENING => match event {
+                Some(event) if is_large(&event) => {
+                    opening.spawn_blocking(move || open(event, &mesh));
+                    continue;
+                }
+                Some(event) => open(event, &mesh),
+                None => return,
+            },
+        };
+        if to.send(arrived).await.is_err() {
+            return;
+        }
+    }
+}
+
+const fn is_large(event: &Event) -> bool {
+    match event {
+        Event::Gossip { topic: Topic::Entries, bytes, .. } | Event::Response { bytes, .. } => bytes.len() >= LARGE,
+        _ => false,
+    }
+}
+
+fn open(event: Event, mesh: &MeshId) -> Arrived {
+    match event {
+        Event::Gossip { topic: Topic::Entries, from, bytes, token } => {
+            Arrived::Entries { from, opened: gossip::open_entries(&bytes, mesh), token }
+        }
+        Event::Gossip { topic: Topic::Presence, from, bytes, token } => {
+            Arrived::Presence { from, opened: presence::open(&bytes, mesh).map(Box::new), token }
+        }
+        Event::Request { from, bytes, token } => Arrived::Request { from, opened: request::open(&bytes), token },
+        Event::Response { id, from, bytes } => {
+            Arrived::Response { from, token: Token(id.0), opened: response::open(&bytes, mesh) }
+        }
+        other => Arrived::Plain(other),
+    }
+}
+
 impl Daemon {
-    pub(super) async fn on_event(&mut self, event: Event) {
+    pub(super) async fn on_arrived(&mut self, arrived: Arrived) {
+        match arrived {
+            Arrived::Entries { from, opened, token } => {
+                let verdict = self.on_entries(from, opened);
+                self.judge(token, verdict).await;
+            }
+            Arrived::Presence { from, opened, token } => {
+                let verdict = self.on_presence(from, opened);
+                self.judge(token, verdict).await;
+            }
+            Arrived::Request { from, opened: Ok(request), token } => {
+                let number = self.token();
+                self.asking.insert(number, token);
+                self.feed(Input::Request { from, token: number, request });
+            }
+            Arrived::Request { from, opened: Err(error), token } => {
+                self.refused(from, format!("a request that cannot be read: {error}"));
+                let _ = self.net.respond(token, response::seal_refused(&error.to_string())).await;
+            }
+            Arrived::Response { from, token, opened: Ok(response) } => {
+                self.feed(Input::Response { from, token, response });
+            }
+            Arrived::Response { from, token, opened: Err(error) } => {
+                self.refused(from, format!("an answer that cannot be read: {error}"));
+                self.feed(Input::Unanswered { from, token });
+            }
+            Arrived::Plain(event) => self.on_event(event),
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Connected(peer) => {
                 self.feed(Input::Connected(peer));
@@ -17,36 +169,6 @@ impl Daemon {
                 self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
             }
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
-            Event::Gossip { topic, from, bytes, token } => {
-                let verdict = match topic {
-                    Topic::Entries => self.on_entries(from, &bytes),
-                    Topic::Presence => self.on_presence(from, &bytes),
-                };
-                if self.net.verdict(token, verdict).await.is_err() {
-                    tracing::debug!("the network has ended");
-                }
-            }
-            Event::Request { from, bytes, token } => match request::open(&bytes) {
-                Ok(request) => {
-                    let number = self.token();
-                    self.asking.insert(number, token);
-                    self.feed(Input::Request { from, token: number, request });
-                }
-                Err(error) => {
-                    self.refused(from, format!("a request that cannot be read: {error}"));
-                    let _ = self.net.respond(token, response::seal_refused(&error.to_string())).await;
-                }
-            },
-            Event::Response { id, from, bytes } => {
-                let token = Token(id.0);
-                match response::open(&bytes, &self.mesh) {
-                    Ok(response) => self.feed(Input::Response { from, token, response }),
-                    Err(error) => {
-                        self.refused(from, format!("an answer that cannot be read: {error}"));
-                        self.feed(Input::Unanswered { from, token });
-                    }
-                }
-            }
             Event::Unanswered { id, from, why } => {
                 tracing::debug!("no answer from {}: {why}", from.short());
                 self.feed(Input::Unanswered { from, token: Token(id.0) });
@@ -62,11 +184,20 @@ impl Daemon {
             }
             Event::Bootstrap { address, error: None } => tracing::info!("the bootstrap peer {address} answers again"),
             Event::Rtt { .. } => {}
+            Event::Gossip { .. } | Event::Request { .. } | Event::Response { .. } => {
+                unreachable!("what holds bytes was opened")
+            }
         }
     }
 
-    fn on_entries(&mut self, from: PeerId, bytes: &[u8]) -> Verdict {
-        let entries = match gossip::open_entries(bytes, &self.mesh) {
+    async fn judge(&self, token: GossipToken, verdict: Verdict) {
+        if self.net.verdict(token, verdict).await.is_err() {
+            tracing::debug!("the network has ended");
+        }
+    }
+
+    fn on_entries(&mut self, from: PeerId, opened: Result<Vec<Arc<Entry>>, WireError>) -> Verdict {
+        let entries = match opened {
             Ok(entries) => entries,
             Err(error) => return self.bad_gossip(from, &error),
         };
@@ -76,11 +207,11 @@ impl Daemon {
         if authors.iter().all(|author| self.node.is_member(author)) { Verdict::Accept } else { Verdict::Ignore }
     }
 
-    fn on_presence(&mut self, from: PeerId, bytes: &[u8]) -> Verdict {
-        match presence::open(bytes, &self.mesh) {
+    fn on_presence(&mut self, from: PeerId, opened: Result<Box<Presence>, WireError>) -> Verdict {
+        match opened {
             Ok(presence) => {
                 let member = self.node.is_member(&presence.peer);
-                self.feed(Input::Presence(Box::new(presence)));
+                self.feed(Input::Presence(presence));
                 if member { Verdict::Accept } else { Verdict::Ignore }
             }
             Err(error) => self.bad_gossip(from, &error),

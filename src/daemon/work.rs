@@ -106,6 +106,10 @@ impl Daemon {
                 wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
                 Ok(workload)
             }) {
+                Ok(_) if self.unwritten.is_some() => {
+                    let why = "the disk takes nothing now: try again".to_owned();
+                    answer.send(Err(self.disk_refuses().unwrap_or(Refusal::Unavailable(why))));
+                }
                 Ok(workload) => {
                     let token = self.token();
                     self.commands.insert(token, answer);
@@ -147,6 +151,10 @@ impl Daemon {
                 self.sources.listed.insert(listed.repository.key.clone(), listed);
             }
         }
+        let careful = |listed: &&Listed| self.settings.stop_when_cut_off.contains(&listed.source);
+        let careful = self.sources.listed.values().filter(careful).map(|listed| listed.repository.key.clone());
+        let careful = Input::Careful(careful.collect());
+        self.feed(careful);
         if self.sources.keys() != before {
             self.feed(Input::Offer(self.offer()));
         }
@@ -227,6 +235,8 @@ impl Daemon {
             duty: duties.get(key).map(ToString::to_string),
             discovered_ago_ms: self.node.discovered_ago(key, now),
             workflows: u32::try_from(listed.workflows).unwrap_or(u32::MAX),
+            when_cut_off: if self.settings.stop_when_cut_off.contains(&listed.source) { "stop" } else { "keep" }
+                .to_owned(),
             problem: listed.problem.clone(),
         });
         let failed = self.sources.problems.iter().map(|(spec, problem)| proto::Source {

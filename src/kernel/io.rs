@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
-use super::task::{Conclusion, Fence, Workload};
+use super::task::{Conclusion, Fence, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,16 +46,17 @@ pub struct Presence {
     pub life: u64,
     /// Grows with every presence of this life; an older one is ignored.
     pub beat: u64,
+    /// After how long at most the next presence follows, in milliseconds; 0 is the shortest beat.
+    pub every: u32,
     pub heads: BTreeSet<Cid>,
-    pub vector: Vector,
     pub offer: Offer,
     /// Slots that nothing occupies now.
     pub free: u32,
     pub draining: bool,
     /// What runs or is about to run here, and under which fence.
     pub running: BTreeMap<TaskId, Fence>,
-    /// The members this node hears now, itself not among them.
-    pub heard: BTreeSet<PeerId>,
+    /// The members this node does not hear now: few, where it would take a presence's greater part to name the others.
+    pub unheard: BTreeSet<PeerId>,
     /// For each source: how long ago its last good discovery by this node was, in milliseconds.
     pub discovered: BTreeMap<SourceKey, u64>,
     /// The version of the program, for people.
@@ -127,6 +128,10 @@ pub enum Report {
     NotStarted { why: String },
     /// It was stopped as it was told, and nothing of it runs any more.
     Stopped,
+    /// This host cannot run it, as it found out before the first step: another may.
+    Declined { why: String },
+    /// Nobody works at it here, and nothing of it runs.
+    GivenBack { reason: ReleaseReason, why: String },
 }
 
 /// Everything that can happen to a node.
@@ -150,6 +155,8 @@ pub enum Input {
     Unanswered { from: PeerId, token: Token },
     /// What this host offers, at the start and whenever it changes.
     Offer(Offer),
+    /// The sources whose tasks are claimed and kept here only while more than half of the members are heard.
+    Careful(BTreeSet<SourceKey>),
     /// Discovery of a source succeeded: everything of it that should run now.
     Discovered { source: SourceKey, workloads: Vec<Workload> },
     /// Discovery of a source failed.
@@ -201,6 +208,8 @@ pub enum StopReason {
     Ended,
     /// This node goes away.
     HandedOver,
+    /// This node does not hear more than half of the members, and the task's source says `stop` for that.
+    CutOff,
 }
 
 /// What happened, for people: logs, `inspect events`, the demo.

@@ -11,8 +11,10 @@ mod custody;
 mod duty;
 mod history;
 mod peers;
+mod quorum;
 mod sync;
 mod view;
+mod waits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -171,8 +173,10 @@ impl Node {
 
     /// Takes what happened at `now`, gives back what is to be done, in order.
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Output> {
+        let due = self.next_wake();
         // A clock that goes backward would make waits endless.
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        self.allow_for_lateness(due);
         match input {
             Input::Wake => {}
             Input::Connected(peer) => self.on_connected(peer),
@@ -183,6 +187,7 @@ impl Node {
             Input::Response { from, token, response } => self.on_response(from, token, response),
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
+            Input::Careful(sources) => self.on_careful(sources),
             Input::Discovered { source, workloads } => self.on_discovered(source, workloads),
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
@@ -219,6 +224,7 @@ impl Node {
             self.watch_peers();
             self.take_custody();
             self.watch_tasks();
+            self.mind_majority();
             self.consider_claims();
             self.look_for_work();
             if self.events.is_empty() {

@@ -163,6 +163,9 @@ impl Repository {
 /// The host of local repositories.
 pub const LOCAL_HOST: &str = "git";
 
+/// The label of a host that can run what a job asks for with `container:` or `services:`. No `runs-on` needs to say it.
+pub const CONTAINER_ENGINE: &str = "container-engine";
+
 /// What made a task come about; with repository and path it is the task's identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -281,6 +284,8 @@ pub enum Conclusion {
 }
 
 impl Conclusion {
+    pub const ALL: [Self; 5] = [Self::Success, Self::Failure, Self::Cancelled, Self::TimedOut, Self::Skipped];
+
     pub const fn word(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -292,11 +297,19 @@ impl Conclusion {
     }
 }
 
+impl FromStr for Conclusion {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|conclusion| conclusion.word() == word).ok_or(())
+    }
+}
+
 /// Why a holder gives a claim back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReleaseReason {
-    /// The host drains or shuts down; the attempt does not count.
+    /// Given back in order: the host drains, shuts down, is cut off or cannot run it; the attempt does not count.
     Draining,
     /// The ledger names this node as holder and nothing runs here: it restarted, or had stopped as a loser.
     NotRunning,

@@ -127,6 +127,10 @@ fn gossip(names: &Names, timings: &Timings) -> Result<gossipsub::Behaviour, NetE
         })
         // Whoever publishes tells all its neighbours itself: one hop in a small mesh.
         .flood_publish(true)
+        // What is known by its name only is asked for by name; sync finds what even that has missed, so a few neighbours
+        // are told the names of late messages, not all.
+        .gossip_lazy(2)
+        .gossip_factor(0.0)
         // Presence is frequent and soon stale; fewer copies of it suffice.
         .mesh_outbound_min_for_topic(1, presence.clone())
         .mesh_n_low_for_topic(2, presence.clone())

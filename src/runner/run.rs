@@ -18,7 +18,7 @@ use super::places::Places;
 use super::plan::Plan;
 use super::process::{Invocation, Supervised};
 use super::tally::{Change, Tally, clip};
-use super::{Capabilities, Order, Settings, backend, payload, reaper, refuse};
+use super::{Capabilities, Devices, Order, Settings, backend, payload, reaper, refuse};
 use crate::kernel::entry::MAX_NOTE;
 use crate::kernel::io::Report;
 use crate::kernel::task::{Conclusion, Workload};
@@ -111,6 +111,8 @@ fn sentence(report: &Report) -> String {
         }
         Report::NotStarted { why } => format!("not started: {why}"),
         Report::Stopped => "stopped".to_owned(),
+        Report::Declined { why } => format!("declined: {why}"),
+        Report::GivenBack { why, .. } => format!("given back: {why}"),
     }
 }
 
@@ -155,9 +157,9 @@ impl Life {
             },
         };
         if let Some(why) = refuse(&plan, &self.host.capabilities) {
-            return not_started(why);
+            return Report::Declined { why: clip(&why, MAX_NOTE) };
         }
-        let Ok(act) = &self.host.capabilities.act else { return not_started("act is missing") };
+        let Ok(act) = &self.host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
         let event = payload::event(&workload).to_string();
         if let Err(error) = tokio::fs::write(&places.event, event).await {
             return not_started(format!("writing the event: {error}"));
@@ -166,7 +168,11 @@ impl Life {
         let inside = backend.inside(places, &act.path);
         let labels = &self.host.capabilities.labels;
         let arguments = act::arguments(&inside, &workload, &task, &fence, labels);
-        let invocation = backend.confine(&self.host.settings, places, &act.path, arguments);
+        let mut settings = self.host.settings.clone();
+        if !Devices::are_asked_for(&workload.labels) {
+            settings.devices.clear();
+        }
+        let invocation = backend.confine(&settings, places, &act.path, arguments);
         self.watch(&workload, &plan, &invocation, time_limit).await
     }
 

@@ -35,6 +35,38 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Arc<Entry>, WireError> {
     Ok(Arc::new(entry))
 }
 
+/// From so many entries on they are opened on several threads.
+const MANY: usize = 32;
+/// The most threads for that: more would not leave a host's other work its cores.
+const THREADS: usize = 4;
+
+/// Opens each of the entries, in their order, on several threads where there are many: to be called where blocking is
+/// allowed.
+///
+/// Each signature is checked by itself. A check of a batch as a whole (`ed25519_dalek::verify_batch`, RFC 8032's batch
+/// equation without the cofactor) would cost half, but it takes some signatures that [`open`] refuses: where the key or
+/// the commitment has a part of small order, the parts of a batch may cancel each other out, by chance and depending on
+/// what else is in the batch. Nodes that got the same entry in different batches would then judge it differently, and
+/// what counts must be the same everywhere (Chalkias, Garillot, Nikolaenko: Taming the many EdDSAs, 2020).
+pub fn open_many<B: AsRef<[u8]> + Sync>(list: &[B], mesh: &MeshId) -> Vec<Result<Arc<Entry>, WireError>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let open_all = |part: &[B]| part.iter().map(|bytes| open(bytes.as_ref(), mesh)).collect::<Vec<_>>();
+    if list.len() < MANY || threads < 2 {
+        return open_all(list);
+    }
+    std::thread::scope(|scope| {
+        let mut parts = list.chunks(list.len().div_ceil(threads));
+        let own = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|part| (part, scope.spawn(move || open_all(part)))).collect();
+        let mut opened = open_all(own);
+        for (part, thread) in others {
+            // Opening does not panic; should it all the same, this thread meets it too.
+            opened.extend(thread.join().unwrap_or_else(|_| open_all(part)));
+        }
+        opened
+    })
+}
+
 /// Whether a workload is within the limits that every node holds entries to. To be asked before a workload goes into
 /// the kernel, wherever it comes from.
 ///

@@ -45,13 +45,13 @@ pub fn open_entries(bytes: &[u8], mesh: &MeshId) -> Result<Vec<Arc<Entry>>, Wire
     open_all(&message.entry, MAX_GOSSIP_ENTRIES, mesh)
 }
 
-/// Opens each of at most `limit` entries.
+/// Opens each of at most `limit` entries, on several threads where there are many.
 pub(super) fn open_all(list: &[Vec<u8>], limit: usize, mesh: &MeshId) -> Result<Vec<Arc<Entry>>, WireError> {
     count(list.len(), "entries", limit)?;
     let mut entries = Vec::with_capacity(list.len());
     let mut foreign = None;
-    for bytes in list {
-        match entry::open(bytes, mesh) {
+    for opened in entry::open_many(list, mesh) {
+        match opened {
             Ok(entry) => entries.push(entry),
             Err(error) if error.is_provably_bad() => return Err(error),
             Err(error) => {

@@ -49,16 +49,14 @@ pub const MAX_INPUTS_BYTES: usize = 32 * 1024;
 /// The longest time limit of a task, in seconds: a week.
 pub const MAX_TIME_LIMIT_S: u32 = 604_800;
 
-/// The most authors in the vector of a presence, and so that are compared by gossip alone.
-pub const MAX_AUTHORS: usize = 1024;
 /// The most authors in the vector of a sync request; beyond it a mesh needs a checkpoint.
 pub const MAX_SYNC_AUTHORS: usize = 4096;
 /// The most entries wanted by name in one sync request.
 pub const MAX_WANT: usize = 512;
 /// The most heads in a presence: what one entry can name as parents.
 pub const MAX_HEADS: usize = MAX_PARENTS;
-/// The most members a presence says it hears: more than a node has connections.
-pub const MAX_HEARD: usize = 512;
+/// The most members that a presence says it does not hear.
+pub const MAX_UNHEARD: usize = 512;
 /// The most tasks that a presence says run on one host.
 pub const MAX_RUNNING: usize = 128;
 /// The most sources of one host.

@@ -3,10 +3,9 @@
 use ed25519_dalek::{Signer as _, SigningKey};
 use prost::Message as _;
 
-use super::field::{array, cid, clip, counts, decode, map, peer, set, size, task, text, vector};
+use super::field::{array, cid, clip, decode, map, peer, set, size, task, text};
 use super::limits::{
-    MAX_AUTHORS, MAX_GOSSIP, MAX_HEADS, MAX_HEARD, MAX_LABEL, MAX_LABELS, MAX_RUNNING, MAX_SOURCE, MAX_SOURCES,
-    MAX_VERSION,
+    MAX_GOSSIP, MAX_HEADS, MAX_LABEL, MAX_LABELS, MAX_RUNNING, MAX_SOURCE, MAX_SOURCES, MAX_UNHEARD, MAX_VERSION,
 };
 use super::{WireError, proto};
 use crate::kernel::entry::Signature;
@@ -15,12 +14,12 @@ use crate::kernel::io::{Offer, Presence};
 use crate::kernel::task::Fence;
 
 /// Signs a presence with its peer's key. A presence is a hint, so what is beyond a limit is left out: the last of too
-/// many heads, authors, labels, sources, running tasks or members heard, and labels and sources that are too long. A
+/// many heads, labels, sources, running tasks or members not heard, and labels and sources that are too long. A
 /// host's settings keep within [`MAX_LABELS`], [`MAX_SOURCES`] and [`MAX_RUNNING`] slots; a source or task that is
 /// left out is one that others do not know of.
 pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
     debug_assert_eq!(presence.peer.public_key(), &key.verifying_key().to_bytes());
-    let Presence { peer, life, beat, heads, vector, offer, free, draining, running, heard, discovered, version } =
+    let Presence { peer, life, beat, every, heads, offer, free, draining, running, unheard, discovered, version } =
         presence;
     let source_fits = |source: &&String| source.len() <= MAX_SOURCE;
     let message = proto::Presence {
@@ -28,7 +27,7 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
         life: *life,
         beat: *beat,
         head: heads.iter().take(MAX_HEADS).map(|head| head.digest().to_vec()).collect(),
-        vector: counts(vector).take(MAX_AUTHORS).collect(),
+        every_ms: *every,
         slots: offer.slots,
         free: *free,
         draining: *draining,
@@ -43,7 +42,7 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
                 claim: fence.claim.digest().to_vec(),
             })
             .collect(),
-        heard: heard.iter().take(MAX_HEARD).map(|peer| peer.public_key().to_vec()).collect(),
+        unheard: unheard.iter().take(MAX_UNHEARD).map(|peer| peer.public_key().to_vec()).collect(),
         discovered: discovered
             .iter()
             .filter(|(source, _)| source_fits(source))
@@ -74,8 +73,8 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
         peer: from,
         life: message.life,
         beat: message.beat,
+        every: message.every_ms,
         heads: set(message.head, "heads", MAX_HEADS, |head| cid(&head))?,
-        vector: vector(message.vector, MAX_AUTHORS)?,
         offer: Offer {
             slots: message.slots,
             labels: set(message.label, "labels", MAX_LABELS, |label| text(label, "a label", MAX_LABEL))?,
@@ -86,7 +85,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
         running: map(message.running, "running tasks", MAX_RUNNING, |one| {
             Ok((task(&one.task)?, Fence { attempt: one.attempt, claim: cid(&one.claim)? }))
         })?,
-        heard: set(message.heard, "members heard", MAX_HEARD, |one| peer(&one))?,
+        unheard: set(message.unheard, "members not heard", MAX_UNHEARD, |one| peer(&one))?,
         discovered: map(message.discovered, "discovered sources", MAX_SOURCES, |one| {
             size(one.source.len(), "a source", MAX_SOURCE).map(|()| (one.source, one.ago_ms))
         })?,
@@ -96,7 +95,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
 
 /// What a peer signs to make a presence its own: of this kind, and of this mesh alone.
 fn signed_bytes(mesh: &MeshId, payload: &[u8]) -> Vec<u8> {
-    [b"runmesh presence 1".as_slice(), &mesh.0, payload].concat()
+    [b"runmesh presence 2".as_slice(), &mesh.0, payload].concat()
 }
 
 #[cfg(test)]
@@ -107,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::id::{Author, Cid, Incarnation, PeerId, TaskId};
+    use crate::kernel::id::{Cid, PeerId, TaskId};
     use crate::wire::field::arbitrary;
 
     const MESH: MeshId = MeshId([5; 32]);
@@ -123,15 +122,13 @@ mod tests {
     /// With so many of everything that has a number, each of the greatest size.
     fn presence(more: usize) -> Presence {
         let name = |length: usize, number: usize| format!("{number:0>length$}");
-        let author =
-            |n| Author { peer: PeerId::from_public_key(digest(n)), incarnation: Incarnation(u64::MAX - n as u64) };
         let fence = |n| Fence { attempt: u32::MAX, claim: Cid::from_digest(digest(n)) };
         Presence {
             peer: PeerId::from_public_key(key().verifying_key().to_bytes()),
             life: u64::MAX,
             beat: u64::MAX,
+            every: u32::MAX,
             heads: (0..MAX_HEADS + more).map(|n| Cid::from_digest(digest(n))).collect(),
-            vector: (0..MAX_AUTHORS + more).map(|n| (author(n), u64::MAX)).collect(),
             offer: Offer {
                 slots: u32::MAX,
                 labels: (0..MAX_LABELS + more).map(|n| name(MAX_LABEL, n)).collect(),
@@ -140,7 +137,7 @@ mod tests {
             free: u32::MAX,
             draining: true,
             running: (0..MAX_RUNNING + more).map(|n| (TaskId(digest(n)), fence(n))).collect(),
-            heard: (0..MAX_HEARD + more).map(|n| PeerId::from_public_key(digest(n))).collect(),
+            unheard: (0..MAX_UNHEARD + more).map(|n| PeerId::from_public_key(digest(n))).collect(),
             discovered: (0..MAX_SOURCES + more).map(|n| (name(MAX_SOURCE, n), u64::MAX)).collect(),
             version: "v".repeat(MAX_VERSION + more),
         }
@@ -157,7 +154,7 @@ mod tests {
     fn what_is_beyond_a_limit_is_left_out() {
         let opened = open(&seal(&presence(1), &key(), &MESH), &MESH).expect("opens");
         assert_eq!(opened.heads.len(), MAX_HEADS);
-        assert_eq!(opened.vector.len(), MAX_AUTHORS);
+        assert_eq!(opened.unheard.len(), MAX_UNHEARD);
         assert_eq!(opened.offer.labels.len(), MAX_LABELS);
         assert_eq!(opened.running.len(), MAX_RUNNING);
         assert_eq!(opened.version.len(), MAX_VERSION);
@@ -180,15 +177,14 @@ mod tests {
     #[test]
     fn limits_hold_against_those_who_do_not_keep_them() {
         type Break = fn(&mut proto::Presence);
-        let breaks: [(&str, Break); 9] = [
+        let breaks: [(&str, Break); 8] = [
             ("head", |p| p.head.push(vec![1; 32])),
-            ("vector", |p| p.vector.push(proto::Count { peer: vec![1; 32], incarnation: 1, sequence: 1 })),
             ("labels", |p| p.label.push("a".to_owned())),
             ("label", |p| p.label[0].push('a')),
             ("sources", |p| p.source.push("a".to_owned())),
             ("source", |p| p.source[0].push('a')),
             ("running", |p| p.running.push(proto::Running { task: vec![1; 32], attempt: 1, claim: vec![1; 32] })),
-            ("heard", |p| p.heard.push(vec![1; 32])),
+            ("unheard", |p| p.unheard.push(vec![1; 32])),
             ("discovered", |p| p.discovered.push(proto::Discovered { source: "a".to_owned(), ago_ms: 1 })),
         ];
         for (what, change) in breaks {
@@ -200,7 +196,7 @@ mod tests {
         assert!(matches!(forge(|p| p.version.push('v')), Err(WireError::TooLarge { .. })));
         assert!(matches!(forge(|p| p.discovered[0].source.push('v')), Err(WireError::TooLarge { .. })));
         assert!(matches!(forge(|p| p.head[1] = p.head[0].clone()), Err(WireError::Repeated { .. })));
-        assert!(matches!(forge(|p| p.heard[0].push(0)), Err(WireError::Malformed { .. })));
+        assert!(matches!(forge(|p| p.unheard[0].push(0)), Err(WireError::Malformed { .. })));
         assert!(matches!(open(&vec![0; MAX_GOSSIP + 1], &MESH), Err(WireError::TooLarge { .. })));
     }
 
@@ -217,20 +213,32 @@ mod tests {
         let fence = (any::<u32>(), arbitrary::cid()).prop_map(|(attempt, claim)| Fence { attempt, claim });
         let names = || btree_set("[a-z:/.é-]{0,20}", 0..5);
         let offer = (any::<u32>(), names(), names());
-        let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>());
+        let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>());
         let sets = (
             btree_set(arbitrary::cid(), 0..5),
-            arbitrary::vector(),
             btree_map(arbitrary::task(), fence, 0..5),
             btree_set(arbitrary::peer(), 0..5),
             btree_map("[a-z]{0,9}", any::<u64>(), 0..5),
         );
         (numbers, offer, sets, "[0-9.é]{0,20}").prop_map(
-            |((life, beat, free, draining), (slots, labels, sources), sets, version)| {
-                let (heads, vector, running, heard, discovered): (_, _, BTreeMap<_, _>, _, _) = sets;
+            |((life, beat, every, free, draining), (slots, labels, sources), sets, version)| {
+                let (heads, running, unheard, discovered): (_, BTreeMap<_, _>, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
                 let peer = presence(0).peer;
-                Presence { peer, life, beat, heads, vector, offer, free, draining, running, heard, discovered, version }
+                Presence {
+                    peer,
+                    life,
+                    beat,
+                    every,
+                    heads,
+                    offer,
+                    free,
+                    draining,
+                    running,
+                    unheard,
+                    discovered,
+                    version,
+                }
             },
         )
     }

@@ -151,8 +151,13 @@ impl World {
         Ok(self.ended())
     }
 
-    /// Whether all nodes have the same state; looked at only once all tasks have ended somewhere.
+    /// Whether all nodes have the same state; looked at only once all tasks have ended somewhere. A state's hash takes
+    /// a look at each task, so it is made only where all have the same heads.
     fn is_quiet(&self) -> bool {
+        let heads: Vec<&Cid> = self.hosts[0].node.heads().collect();
+        if self.hosts.iter().any(|host| !host.node.heads().eq(heads.iter().copied())) {
+            return false;
+        }
         let first = self.hosts[0].node.state_hash();
         self.hosts.iter().all(|host| host.node.state_hash() == first)
     }

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 mod agreement;
+mod alarms;
 mod dispatch;
 mod election;
 mod failover;
@@ -21,6 +22,7 @@ mod mesh;
 mod processes;
 mod report;
 mod room;
+mod serf;
 mod sync;
 mod tags;
 
@@ -49,7 +51,10 @@ const THEMES: &[Theme] = &[
     Theme { names: &["dispatch_"], measure: dispatch::latency },
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
     Theme { names: &["history_"], measure: room::steady },
-    Theme { names: &["idle_"], measure: idle::cost },
+    Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
+    Theme { names: &["idle_rss_", "idle_cpu_", "idle_sent_"], measure: idle::cost },
+    Theme { names: &["idle_3_"], measure: idle::cost_of_3 },
+    Theme { names: &["idle_100_"], measure: idle::cost_of_100 },
 ];
 
 impl Theme {

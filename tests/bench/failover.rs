@@ -1,15 +1,12 @@
 //! From the loss of a task's holder to the next claim, beside serf's news of a lost member.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Outcome;
 use super::measure::median;
-use super::processes::{Mesh, PATIENCE, Process, free_port};
+use super::processes::Mesh;
 use super::report::{Goal, Row};
+use super::serf::{Serf, wait};
 
 const NODES: usize = 5;
 /// How often each loss is tried.
@@ -44,7 +41,7 @@ pub(crate) fn takeover() -> Outcome<Vec<Row>> {
     for (name, loss, goal) in [("failover_close_s", Loss::Close, 1.0), ("failover_silence_s", Loss::Silence, 4.0)] {
         let ours = median(runtime.block_on(ours(loss))?);
         let row = Row::alone(name, "s", Goal::AtMost(goal), ours);
-        rows.push(match Serf::of(&dir.path().join(name)).and_then(|mut serf| serf.losses(loss)) {
+        rows.push(match Serf::of(NODES, &dir.path().join(name)).and_then(|mut serf| losses(&mut serf, loss)) {
             Ok(taken) => row.against("serf: the first member-failed, no claim", median(taken)),
             Err(error) => row.without(&format!("serf: {error}")),
         });
@@ -88,87 +85,23 @@ async fn ours(loss: Loss) -> Outcome<Vec<f64>> {
     Ok(taken)
 }
 
-/// Agents of serf with its default settings for one network.
-struct Serf {
-    agents: Vec<Agent>,
-}
-
-struct Agent {
-    process: Process,
-    arguments: Vec<String>,
-    rpc: String,
-    log: PathBuf,
-}
-
-impl Serf {
-    fn of(dir: &Path) -> Outcome<Self> {
-        fs::create_dir_all(dir)?;
-        let mut serf = Self { agents: Vec::new() };
-        let mut first = None;
-        for n in 0..NODES {
-            let (bind, rpc) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
-            let mut arguments =
-                vec!["agent".to_owned(), format!("-node=n{n}"), format!("-bind={bind}"), format!("-rpc-addr={rpc}")];
-            if let Some(first) = &first {
-                arguments.push(format!("-retry-join={first}"));
-            }
-            first.get_or_insert(bind);
-            let log = dir.join(format!("{n}.log"));
-            serf.agents.push(Agent { process: Self::start(&arguments, &log)?, arguments, rpc, log });
+/// How long it took until the first other agent said so, in seconds.
+fn losses(serf: &mut Serf, loss: Loss) -> Outcome<Vec<f64>> {
+    let mut taken = Vec::new();
+    for n in 0..TIMES_SERF {
+        let lost = 1 + n % (NODES - 1);
+        let before = serf.failures_of(lost);
+        let began = Instant::now();
+        serf.agents[lost].process.signal(loss.signal())?;
+        wait("serf's news", || {
+            serf.failures_of(lost).iter().zip(&before).any(|(now, before)| now > before).then_some(())
+        })?;
+        taken.push(began.elapsed().as_secs_f64());
+        match loss {
+            Loss::Close => serf.start_again(lost)?,
+            Loss::Silence => serf.agents[lost].process.signal("CONT")?,
         }
         serf.whole()?;
-        Ok(serf)
     }
-
-    fn start(arguments: &[String], log: &Path) -> Outcome<Process> {
-        Process::start("serf", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), log)
-    }
-
-    /// Waits until all agents see all alive.
-    fn whole(&self) -> Outcome<()> {
-        wait("a whole serf cluster", || {
-            let sees_all = |agent: &Agent| {
-                let output = Command::new("serf")
-                    .args(["members", "-status=alive", &format!("-rpc-addr={}", agent.rpc)])
-                    .output();
-                output.is_ok_and(|output| output.stdout.iter().filter(|byte| **byte == b'\n').count() == NODES)
-            };
-            self.agents.iter().all(sees_all).then_some(())
-        })
-    }
-
-    /// How long it took until the first other agent said so, in seconds.
-    fn losses(&mut self, loss: Loss) -> Outcome<Vec<f64>> {
-        let mut taken = Vec::new();
-        for n in 0..TIMES_SERF {
-            let lost = 1 + n % (NODES - 1);
-            let word = format!("EventMemberFailed: n{lost} ");
-            let said = |agent: &Agent| fs::read_to_string(&agent.log).map_or(0, |log| log.matches(&word).count());
-            let before: Vec<usize> = self.agents.iter().map(said).collect();
-            let began = Instant::now();
-            self.agents[lost].process.signal(loss.signal())?;
-            wait("serf's news", || {
-                self.agents.iter().zip(&before).any(|(agent, before)| said(agent) > *before).then_some(())
-            })?;
-            taken.push(began.elapsed().as_secs_f64());
-            let agent = &mut self.agents[lost];
-            match loss {
-                Loss::Close => agent.process = Self::start(&agent.arguments, &agent.log)?,
-                Loss::Silence => agent.process.signal("CONT")?,
-            }
-            self.whole()?;
-        }
-        Ok(taken)
-    }
-}
-
-fn wait(what: &str, mut look: impl FnMut() -> Option<()>) -> Outcome<()> {
-    let began = Instant::now();
-    while look().is_none() {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("{what} did not come about").into());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    Ok(taken)
 }

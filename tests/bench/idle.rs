@@ -9,16 +9,29 @@ use super::measure::{median, quantile};
 use super::processes::Mesh;
 use super::report::{Goal, Row};
 
-const NODES: usize = 20;
+/// How many nodes the mesh has that the goals are for.
+const GOAL: usize = 20;
 /// After all hear each other, before anything is measured.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long is measured.
 const WATCH: Duration = Duration::from_secs(30);
 
 pub(crate) fn cost() -> Outcome<Vec<Row>> {
+    cost_of(GOAL)
+}
+
+pub(crate) fn cost_of_3() -> Outcome<Vec<Row>> {
+    cost_of(3)
+}
+
+pub(crate) fn cost_of_100() -> Outcome<Vec<Row>> {
+    cost_of(100)
+}
+
+fn cost_of(nodes: usize) -> Outcome<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (pids, _mesh) = runtime.block_on(async {
-        let mesh = Mesh::of(NODES, 0).await?;
+        let mesh = Mesh::of(nodes, 0).await?;
         tokio::time::sleep(SETTLE).await;
         Ok::<_, Box<dyn std::error::Error>>((
             mesh.nodes.iter().map(super::processes::Node::pid).collect::<Vec<_>>(),
@@ -34,12 +47,16 @@ pub(crate) fn cost() -> Outcome<Vec<Row>> {
     let cpu: Vec<f64> = grown(&cpu, &cpu_after).into_iter().map(|a_second| a_second / ticks * 100.0).collect();
     let sent = grown(&sent, &sent_after);
     let rss = each(&pids, resident_mib)?;
+    let row = |what: &str, unit, goal: Option<f64>, value| {
+        let name = if nodes == GOAL { format!("idle_{what}") } else { format!("idle_{nodes}_{what}") };
+        Row::alone(&name, unit, goal.filter(|_| nodes == GOAL).map_or(Goal::None, Goal::AtMost), value)
+    };
     Ok(vec![
-        Row::alone("idle_rss_mib", "MiB, median node", Goal::AtMost(40.0), median(rss.clone())),
-        Row::alone("idle_rss_max_mib", "MiB, largest node", Goal::None, quantile(rss, 1.0)),
-        Row::alone("idle_cpu_percent", "% of a core, median node", Goal::AtMost(0.5), median(cpu.clone())),
-        Row::alone("idle_cpu_max_percent", "% of a core, busiest node", Goal::None, quantile(cpu, 1.0)),
-        Row::alone("idle_sent_bytes_per_s", "bytes/s a node sends", Goal::None, median(sent)),
+        row("rss_mib", "MiB, median node", Some(40.0), median(rss.clone())),
+        row("rss_max_mib", "MiB, largest node", None, quantile(rss, 1.0)),
+        row("cpu_percent", "% of a core, median node", Some(0.5), median(cpu.clone())),
+        row("cpu_max_percent", "% of a core, busiest node", None, quantile(cpu, 1.0)),
+        row("sent_bytes_per_s", "bytes/s a node sends", None, median(sent)),
     ])
 }
 

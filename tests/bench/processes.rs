@@ -59,7 +59,16 @@ pub(crate) fn free_port() -> Outcome<u16> {
 }
 
 /// Looks again and again until there is something.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> Outcome<T> {
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> Outcome<T> {
+    until_every(Duration::from_millis(20), what, look).await
+}
+
+/// The same, looking so often.
+pub(crate) async fn until_every<T>(
+    pause: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> Outcome<T> {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await {
@@ -68,7 +77,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
         if began.elapsed() > PATIENCE {
             return Err(format!("{what} did not come about within {} s", PATIENCE.as_secs()).into());
         }
-        sleep(Duration::from_millis(20)).await;
+        sleep(pause).await;
     }
 }
 

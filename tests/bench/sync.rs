@@ -1,6 +1,6 @@
 //! A cold node that fetches a long history from another process.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use runmesh::store::{DataDir, Membership, Owner, Secret, Store};
@@ -8,13 +8,15 @@ use runmesh::store::{DataDir, Membership, Owner, Secret, Store};
 use super::Outcome;
 use super::history::History;
 use super::measure::median;
-use super::processes::{Node, until};
+use super::processes::{Node, until_every};
 use super::report::{Goal, Row};
 
 const ENTRIES: usize = 100_000;
 const MEMBERS: usize = 20;
 /// How often a cold node is started.
 const TIMES: usize = 3;
+/// How often it is asked how far it is: each answer costs it a look at all tasks.
+const LOOK: Duration = Duration::from_millis(250);
 
 pub(crate) fn cold() -> Outcome<Vec<Row>> {
     let history = History::of(MEMBERS, ENTRIES)?;
@@ -39,7 +41,7 @@ async fn fetch(history: &History) -> Outcome<f64> {
         home(history, &data_dir(&name), &history.keys[1 + n], wanted.listen.clone(), &[])?;
         let began = Instant::now();
         let cold = Node::start(data_dir(&name), idle.clone()).await?;
-        until("the whole history", async || {
+        until_every(LOOK, "the whole history", async || {
             let status = cold.client.status().await.ok()?;
             (status.state_hash == wanted.state_hash && status.entries >= wanted.entries).then_some(())
         })

@@ -133,6 +133,7 @@ impl Mesh {
             disk,
             notices,
             lie: None,
+            old: None,
             dies_dropping: false,
             journal: None,
             boots: 0,

@@ -60,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) peer: String,
     dir: TempDir,
     arguments: Vec<String>,
+    /// A signal that its processes are not to die of.
+    ignored: Option<&'static str>,
     process: Option<Child>,
     since: Instant,
 }
@@ -67,15 +69,22 @@ pub(crate) struct Node {
 impl Node {
     fn new(arguments: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { peer: String::new(), dir, arguments, process: None, since: Instant::now() }
+        Self { peer: String::new(), dir, arguments, ignored: None, process: None, since: Instant::now() }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.ignored {
+            None => Command::new(PROGRAM),
+            Some(signal) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\""), PROGRAM]);
+                command
+            }
+        };
         command.args(arguments).arg("--data-dir").arg(self.data_dir());
         // Settings of whoever runs the tests are none of theirs.
         command.env("XDG_CONFIG_HOME", self.dir.path()).stdin(Stdio::null());
@@ -83,13 +92,40 @@ impl Node {
     }
 
     fn start(&mut self) {
+        self.spawn_node();
+        self.wait_for("the node's answer", |node| node.run(&["inspect", "status"]).status == 0);
+        self.peer = self.json(&["inspect", "status"])["peer_id"].as_str().expect("a peer id").to_owned();
+    }
+
+    /// Starts it; what it has said if it ends instead of answering.
+    fn try_to_start(&mut self) -> Result<(), String> {
+        let said_before = self.log().len();
+        self.spawn_node();
+        let began = Instant::now();
+        loop {
+            if self.run(&["inspect", "status"]).status == 0 {
+                return Ok(());
+            }
+            if self.process.as_mut().expect("started").try_wait().expect("it can be waited for").is_some() {
+                self.process = None;
+                return Err(self.log()[said_before..].to_owned());
+            }
+            assert!(began.elapsed() < PATIENCE, "the node neither answers nor ends\n{}", self.log());
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn spawn_node(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).expect("a log");
         let mut command = self.command(&["node", "run"]);
         command.args(&self.arguments).stdout(log.try_clone().expect("a log")).stderr(log);
         self.process = Some(command.spawn().expect("a node starts"));
         self.since = Instant::now();
-        self.wait_for("the node's answer", |node| node.run(&["inspect", "status"]).status == 0);
-        self.peer = self.json(&["inspect", "status"])["peer_id"].as_str().expect("a peer id").to_owned();
+    }
+
+    /// Starts a command beside the node.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs")
     }
 
     /// Runs a command beside the node.
@@ -173,9 +209,14 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// A mesh of so many running nodes that all list these repositories and hear each other.
     pub(crate) fn of(count: usize, repositories: &[Repository]) -> Self {
+        Self::with(count, repositories, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(crate) fn with(count: usize, repositories: &[Repository], more: &[&str]) -> Self {
         let mut mesh = Self { nodes: Vec::new() };
         for n in 0..count {
-            let mut node = Node::new(arguments(repositories, &[]));
+            let mut node = Node::new(arguments(repositories, more));
             if n > 0 {
                 let invited = mesh.nodes[0].run(&["mesh", "invite"]);
                 assert_eq!(invited.status, 0, "{invited:?}");
@@ -196,6 +237,19 @@ impl Mesh {
         let mut node = Node::new(arguments(repositories, more));
         node.start();
         Self { nodes: vec![node] }
+    }
+
+    /// The same, with a signal that its node does not die of.
+    pub(crate) fn alone_with_signal_ignored(signal: &'static str, repositories: &[Repository], more: &[&str]) -> Self {
+        let mut node = Node::new(arguments(repositories, more));
+        node.ignored = Some(signal);
+        node.start();
+        Self { nodes: vec![node] }
+    }
+
+    /// Starts a node that was killed; what it has said if it ends instead of answering.
+    pub(crate) fn try_to_start(&mut self, node: usize) -> Result<(), String> {
+        self.nodes[node].try_to_start()
     }
 
     /// The running nodes.
@@ -230,6 +284,11 @@ impl Mesh {
     pub(crate) fn run_in_vain(&self, node: usize) -> Done {
         let arguments: Vec<&str> = self.nodes[node].arguments.iter().map(String::as_str).collect();
         self.nodes[node].run(&[&["node", "run"], arguments.as_slice()].concat())
+    }
+
+    /// The node with that number, running or not.
+    pub(crate) fn node(&self, number: usize) -> &Node {
+        &self.nodes[number]
     }
 
     /// Ends a node with SIGTERM; it must exit with 0.
@@ -279,7 +338,10 @@ impl Mesh {
 
 fn arguments(repositories: &[Repository], more: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> =
-        ["--listen", "/ip4/127.0.0.1/tcp/0", "--max-runners", "2", "--isolation", "bwrap"].map(str::to_owned).into();
+        ["--listen", "/ip4/127.0.0.1/tcp/0", "--max-runners", "2"].map(str::to_owned).into();
+    if !more.contains(&"--isolation") {
+        arguments.extend(["--isolation", "bwrap"].map(str::to_owned));
+    }
     arguments.extend(["--interval".to_owned(), "1".to_owned()]);
     for repository in repositories {
         arguments.extend(["--source".to_owned(), format!("git:{}", repository.path())]);

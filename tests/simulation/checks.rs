@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use runmesh::kernel::id::TaskId;
+use runmesh::kernel::node::Timings;
 use runmesh::kernel::task::State;
 
 use super::adapter::{ATTEMPTS, Kernel};
 use super::scenario::Scenario;
 use super::work::Fate;
-use super::world::{Counts, RunEnd, Sabotage, World};
+use super::world::{Counts, RunEnd, RunRecord, Sabotage, World};
 
 /// How often it is looked whether the mesh has come to rest.
 const LOOK: u64 = 1_000;
 /// How exactly it is measured when all disks have the same, in virtual milliseconds.
 const STEP: u64 = 10;
-/// How long it must stay at rest.
-const CALM: u64 = 5_000;
+/// How long it must stay at rest: long enough for an idle node's next presence in the largest mesh.
+const CALM: u64 = 12_000;
 
 /// What there is to say of a run that went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) again: usize,
     /// Of these, starts while a former one still ran somewhere.
     pub(crate) doubled: usize,
+    /// Runs on a host that a partition had cut off from most of the others for longer than the failure time.
+    pub(crate) kept_alone: usize,
     pub(crate) lost: usize,
     pub(crate) cancelled: usize,
     pub(crate) counts: Counts,
@@ -196,8 +199,15 @@ impl World<'_> {
             (Fate::RunsOrIsCancelled, State::Cancelled) => true,
             // Every attempt that there may be was begun and came to nothing.
             (Fate::Runs | Fate::RunsOrIsCancelled, State::Lost) => {
-                let attempts: BTreeSet<u32> = self.claims_of(&job.id);
+                let mut attempts: BTreeSet<u32> = self.claims_of(&job.id);
+                // Who declines does not use an attempt up.
+                for run in runs.iter().filter(|run| matches!(run.end, Some((_, RunEnd::Declined)))) {
+                    attempts.remove(&run.fence.attempt);
+                }
                 attempts.len() >= ATTEMPTS as usize
+            }
+            (Fate::Declined, State::Lost | State::LeftToGithub) => {
+                runs.iter().all(|run| matches!(run.end, Some((_, RunEnd::Declined | RunEnd::Killed | RunEnd::Stopped))))
             }
             (Fate::Waits, State::Pending) | (Fate::LeftToGithub, State::LeftToGithub) => runs.is_empty(),
             _ => false,
@@ -277,12 +287,25 @@ impl World<'_> {
             starts: self.runs.len(),
             again,
             doubled,
+            kept_alone: self.kept_alone(),
             lost: count(&State::Lost),
             cancelled: count(&State::Cancelled),
             counts: self.counts.clone(),
             calm_wakes,
             fingerprint: self.fingerprint,
         }
+    }
+
+    fn kept_alone(&self) -> usize {
+        let after = Timings::default().failure;
+        let alone = |run: &&RunRecord| {
+            let ended = run.end.map_or(u64::MAX, |(end, _)| end);
+            let mut cuts = self.cuts.iter().filter(|cut| cut.isolates(run.host));
+            cuts.any(|cut| {
+                run.since < cut.to && ended > cut.from.max(run.since) && ended.min(cut.to) > cut.from + after
+            })
+        };
+        self.runs.iter().filter(alone).count()
     }
 
     fn statuses(&self) -> String {

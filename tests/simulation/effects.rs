@@ -8,7 +8,7 @@ use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, Sour
 use runmesh::kernel::task::{Fence, Workload};
 
 use super::host::Run;
-use super::work::{self, Origin, SOURCE};
+use super::work::{self, Course, Origin, SOURCE};
 use super::world::{Event, Message, RunEnd, RunRecord, Sabotage, World};
 
 /// How long it takes to look through a source.
@@ -139,14 +139,23 @@ impl World<'_> {
 
     fn start(&mut self, host: usize, at: u64, task: TaskId, fence: Fence, workload: &Workload) {
         self.must_be_on_disk(host, "starts a task under", [fence.claim].into_iter());
-        let course = work::course(self.scenario, self.seed, &task, &fence);
+        let mut course = work::course(self.scenario, self.seed, &task, &fence);
+        let declines = work::is_unable(self.scenario, self.seed, &task, host);
+        if declines {
+            course = Course { takes: 20, conclusion: None };
+        }
         self.tell(host, || format!("starts {task:?} attempt {}, {} ms", fence.attempt, course.takes));
         let slots = self.hosts[host].offer.slots;
         let offers = workload.labels.is_subset(&self.hosts[host].offer.labels);
         let Some(process) = &mut self.hosts[host].process else { return };
-        let (boot, run) = (process.boot, Run { fence, since: at, conclusion: course.conclusion, stopping: false });
+        let run = Run { fence, since: at, conclusion: course.conclusion, declines, stopping: false };
+        let boot = process.boot;
+        let draining = process.draining;
         let twice = process.running.insert(task, run).is_some();
         let running = process.running.len();
+        if draining {
+            self.violation(format!("host {host} starts {task} although it drains"));
+        }
         if twice {
             self.violation(format!("host {host} runs {task} twice at the same time"));
         }
@@ -167,13 +176,14 @@ impl World<'_> {
         let now = self.now;
         let Some(process) = self.process(host, boot) else { return };
         let Some(run) = process.running.get(&task).filter(|run| run.fence == fence && !run.stopping) else { return };
-        let (conclusion, duration_ms) = (run.conclusion, now - run.since);
+        let (conclusion, duration_ms, declines) = (run.conclusion, now - run.since, run.declines);
         process.running.remove(&task);
         let (end, report) = match conclusion {
             Some(conclusion) => {
                 let note = String::new();
                 (RunEnd::Finished(conclusion), Report::Finished { conclusion, duration_ms, note })
             }
+            None if declines => (RunEnd::Declined, Report::Declined { why: "it has no engine".to_owned() }),
             None => (RunEnd::NotStarted, Report::NotStarted { why: "its checkout failed".to_owned() }),
         };
         self.end_run(host, task, fence, end);

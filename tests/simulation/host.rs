@@ -148,6 +148,8 @@ pub(crate) struct Process {
     /// It dies at its next work, with only so many of the outputs carried out, in a thousand.
     pub(crate) dying: Option<(u64, Death)>,
     pub(crate) leaving: Leaving,
+    /// Its node was told to claim nothing more.
+    pub(crate) draining: bool,
     /// The latest beat it announced.
     pub(crate) beat: u64,
 }
@@ -175,6 +177,8 @@ pub(crate) struct Run {
     pub(crate) fence: Fence,
     pub(crate) since: u64,
     pub(crate) conclusion: Option<Conclusion>,
+    /// The host finds out that it cannot run it.
+    pub(crate) declines: bool,
     pub(crate) stopping: bool,
 }
 
@@ -203,6 +207,7 @@ impl Process {
             commands: BTreeMap::new(),
             dying: None,
             leaving: Leaving::No,
+            draining: false,
             beat: 0,
         }
     }

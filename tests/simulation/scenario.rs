@@ -38,6 +38,10 @@ pub(crate) struct Work {
     pub(crate) cancelled: u64,
     /// How many starts fail before the workflow's first step.
     pub(crate) not_started: u64,
+    /// How many of the hosts that could run a task by its labels find out that they cannot.
+    pub(crate) unable: u64,
+    /// How many first attempts never end, and their hosts never say so. Tasks have a time limit of so many seconds then.
+    pub(crate) hangs: Option<(u64, u32)>,
     /// Tasks that no host can run: the first is for the mesh alone and must wait, the second must be left to GitHub.
     pub(crate) impossible: bool,
 }
@@ -73,6 +77,8 @@ pub(crate) struct Hosts {
     pub(crate) drift: u64,
     /// Within what time all hosts are switched on.
     pub(crate) boot: u64,
+    /// Tasks are claimed and kept only while most members are heard.
+    pub(crate) careful: bool,
 }
 
 impl Network {
@@ -136,6 +142,8 @@ impl Scenario {
                 twice: 0,
                 cancelled: 0,
                 not_started: 0,
+                unable: 0,
+                hangs: None,
                 impossible: true,
             },
             network: Network {
@@ -149,7 +157,7 @@ impl Scenario {
                 silence: (8_000, 15_000),
                 page: 64,
             },
-            hosts: Hosts { disk: (0, 3), skew: 0, drift: 0, boot: 500 },
+            hosts: Hosts { disk: (0, 3), skew: 0, drift: 0, boot: 500, careful: false },
             faults: Faults {
                 between: (0, 0),
                 partitions: 0,
@@ -177,7 +185,7 @@ impl Scenario {
         Self {
             work: Work { twice: 100, cancelled: 40, not_started: 30, ..calm.work },
             network: Network { delay: (1, 60), late: 20, lost: 50, doubled: 50, undiscovered: 200, ..calm.network },
-            hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000 },
+            hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000, careful: false },
             faults: Faults {
                 between: (2_000, 40_000),
                 partitions: 2,

@@ -17,6 +17,9 @@ const RARE: &str = "gpu";
 /// A label that no host offers.
 const NOWHERE: &str = "quantum";
 
+/// Longer than any run of the simulation.
+const FOR_EVER: u64 = 1 << 40;
+
 /// How a task must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -27,6 +30,8 @@ pub(crate) enum Fate {
     /// Never: no host can run it, and GitHub must not.
     Waits,
     LeftToGithub,
+    /// With what was found out by those who could not run it.
+    Declined,
 }
 
 /// How the mesh learns of a task.
@@ -72,6 +77,19 @@ pub(crate) fn jobs(scenario: &Scenario, seed: u64) -> Vec<Job> {
                 cancel_at: None,
                 fate,
             });
+        }
+    }
+    if let Some((_, time_limit_s)) = work.hangs {
+        jobs.iter_mut().for_each(|job| Arc::make_mut(&mut job.workload).time_limit_s = time_limit_s);
+    }
+    for job in jobs.iter_mut().filter(|job| job.fate == Fate::Runs) {
+        let mut candidates = (0..scenario.nodes).filter(|host| {
+            let offer = offer(scenario, seed, *host);
+            job.workload.labels.is_subset(&offer.labels) && !offer.sources.is_empty()
+        });
+        if work.unable > 0 && candidates.all(|host| is_unable(scenario, seed, &job.id, host)) {
+            job.fate = Fate::Declined;
+            Arc::make_mut(&mut job.workload).fallback_s = 15;
         }
     }
     jobs.sort_by_key(|job| (job.at, job.id));
@@ -120,11 +138,19 @@ pub(crate) fn offer(scenario: &Scenario, seed: u64, host: usize) -> Offer {
     Offer { slots: chance.within(scenario.slots) as u32, labels, sources }
 }
 
+/// Whether a host will find out that it cannot run a task.
+pub(crate) fn is_unable(scenario: &Scenario, seed: u64, task: &TaskId, host: usize) -> bool {
+    Chance::new(seed ^ host as u64, &format!("unable {task}")).permille(scenario.work.unable)
+}
+
 /// What will come of a start, the same whoever does it and whenever.
 pub(crate) fn course(scenario: &Scenario, seed: u64, task: &TaskId, fence: &Fence) -> Course {
     let mut chance = Chance::new(seed ^ u64::from(fence.attempt), &format!("{task} {}", fence.claim));
     if chance.permille(scenario.work.not_started) {
         return Course { takes: 20, conclusion: None };
+    }
+    if fence.attempt == 1 && scenario.work.hangs.is_some_and(|(share, _)| chance.permille(share)) {
+        return Course { takes: FOR_EVER, conclusion: None };
     }
     let conclusion = if chance.permille(200) { Conclusion::Failure } else { Conclusion::Success };
     Course { takes: chance.within(scenario.work.takes), conclusion: Some(conclusion) }

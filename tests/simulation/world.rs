@@ -49,6 +49,7 @@ pub(crate) struct World<'a> {
     /// Every entry that ever was on a disk, by its author's numbering.
     pub(crate) written: BTreeMap<(Author, u64), Arc<Entry>>,
     pub(crate) runs: Vec<RunRecord>,
+    pub(crate) cuts: Vec<Cut>,
     pub(crate) counts: Counts,
     /// What is done wrong on purpose, to see that it is found.
     pub(crate) sabotage: Option<Sabotage>,
@@ -68,10 +69,28 @@ pub(crate) enum Sabotage {
     SwallowReports,
     /// Host 1 is never given an entry or an answer.
     Deafen,
+    /// Host 1 is given nothing that is gossiped.
+    MissGossip,
     /// Host 1 tells its node that each run came to another end.
     TwistReports,
     /// Host 1 starts from an old copy of its disk.
     RestoreOldDisk,
+}
+
+/// A partition that was.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    parts: Vec<u8>,
+}
+
+impl Cut {
+    /// Whether the host is among half of the hosts or fewer.
+    pub(crate) fn isolates(&self, host: usize) -> bool {
+        let with = self.parts.iter().filter(|part| **part == self.parts[host]).count();
+        with * 2 <= self.parts.len()
+    }
 }
 
 /// A start of a task and its end.
@@ -88,6 +107,7 @@ pub(crate) struct RunRecord {
 pub(crate) enum RunEnd {
     Finished(Conclusion),
     NotStarted,
+    Declined,
     Stopped,
     /// The host went down with it.
     Killed,
@@ -197,6 +217,7 @@ impl<'a> World<'a> {
             formed_at: None,
             written: BTreeMap::new(),
             runs: Vec::new(),
+            cuts: Vec::new(),
             counts: Counts::default(),
             sabotage: None,
             violations: Vec::new(),
@@ -327,6 +348,9 @@ impl<'a> World<'a> {
         self.tell(number, || format!("boots for the {boot}. time"));
         self.overlay = None;
         self.carry_out(number, outputs);
+        if self.scenario.hosts.careful {
+            self.give(number, boot, Input::Careful([work::SOURCE.to_owned()].into()));
+        }
         self.give(number, boot, Input::Offer(offer));
         self.reach_out(number);
     }
@@ -352,7 +376,8 @@ impl<'a> World<'a> {
     fn sabotaged(&self, number: usize, input: Input) -> Option<Input> {
         match (self.sabotage.filter(|_| number == 1), input) {
             (Some(Sabotage::SwallowReports), Input::Ran { .. })
-            | (Some(Sabotage::Deafen), Input::Entries { .. } | Input::Response { .. }) => None,
+            | (Some(Sabotage::Deafen), Input::Entries { .. } | Input::Response { .. })
+            | (Some(Sabotage::MissGossip), Input::Entries { .. } | Input::Presence(_)) => None,
             (
                 Some(Sabotage::TwistReports),
                 Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. } },
@@ -380,6 +405,7 @@ impl<'a> World<'a> {
             process.is_handling = true;
             let time = self.hosts[number].clocks.read(now);
             let Some(process) = self.process(number, boot) else { return };
+            process.draining |= matches!(input, Input::Drain { .. });
             let outputs = process.kernel.handle(time, input);
             self.counts.inputs += 1;
             self.carry_out(number, outputs);
@@ -424,8 +450,16 @@ impl<'a> World<'a> {
         self.tell(0, || format!("fault {fault:?}"));
         let now = self.now;
         match fault {
-            Fault::Partition(parts) => self.repart(|number| parts[number]),
-            Fault::Heal => self.repart(|_| 0),
+            Fault::Partition(parts) => {
+                self.repart(|number| parts[number]);
+                self.cuts.push(Cut { from: now, to: u64::MAX, parts });
+            }
+            Fault::Heal => {
+                self.repart(|_| 0);
+                if let Some(cut) = self.cuts.last_mut() {
+                    cut.to = cut.to.min(now);
+                }
+            }
             Fault::Kill(host) => self.doom(host, Death::Killed),
             Fault::Vanish(host) => self.doom(host, Death::Vanished),
             Fault::Leave(host) => {

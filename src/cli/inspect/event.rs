@@ -16,7 +16,9 @@ pub(super) fn line(screen: Screen, event: &Event) -> String {
     };
     let time = screen.paint(Paint::Faint, &clock_time(event.time_ms));
     let kind = screen.paint(paint, &format!("{:<12}", event.kind));
-    format!("{time}  {kind}  {}\n", event.text)
+    let beside = 9 + 2 + 12 + 2;
+    let text = screen.folded(&event.text, beside).join(&format!("\n{}", " ".repeat(beside)));
+    format!("{time}  {kind}  {text}\n")
 }
 
 /// The time of day in UTC of milliseconds since 1970, as `13:05:09Z`.

@@ -3,7 +3,8 @@
 use super::super::screen::{
     Cell, Paint, Screen, ago, count, facts, short_entry, short_hash, short_peer, short_task, span, workflow,
 };
-use crate::control::proto::{Checkpoint, Clock, ClockEntry, Peer, Runner, Source, Status};
+use super::graph;
+use crate::control::proto::{Checkpoint, Clock, Peer, Runner, Source, Status};
 
 /// How the node and the mesh stand.
 pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
@@ -74,7 +75,7 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
             format!("{} of {}", peer.free, peer.slots).into(),
             peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" ").into(),
             peer.labels.join(", ").into(),
-            peer.addresses.first().cloned().unwrap_or_default().into(),
+            peer.addresses.first().map_or("", |address| without_peer(address)).into(),
         ]
     };
     let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
@@ -95,6 +96,7 @@ pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
             ("heads", clock.heads.join("\n")),
             ("entries", clock.entries.to_string()),
             ("state", clock.state_hash.clone()),
+            ("vector", clock.merkle_root.clone()),
             (
                 "root",
                 clock.root.as_ref().map(|root| format!("{}\n{}", root.id, dropped(root, now))).unwrap_or_default(),
@@ -110,27 +112,10 @@ pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
     };
     text.push('\n');
     text.push_str(&screen.table(["author", "incarnation", "entries"], clock.vector.iter().map(chain).collect(), &[]));
-    if clock.latest.is_empty() {
-        return text;
+    if !clock.latest.is_empty() {
+        text.push('\n');
+        text.push_str(&graph::drawn(screen, clock, now));
     }
-    let entry = |entry: &ClockEntry| {
-        let parents: Vec<&str> = entry.parents.iter().map(|parent| short_entry(parent)).collect();
-        [
-            Cell::from(short_entry(&entry.id)),
-            short_peer(&entry.peer_id).into(),
-            entry.sequence.into(),
-            ago(now.saturating_sub(entry.time_ms)).into(),
-            grouped(&entry.events).into(),
-            parents.join(" ").into(),
-        ]
-    };
-    let rows = clock.latest.iter().map(entry).collect();
-    text.push('\n');
-    text.push_str(&screen.table(
-        ["entry", "author", "number", "when", "events", "stands on"],
-        rows,
-        &["entry", "author", "when"],
-    ));
     text
 }
 
@@ -164,7 +149,7 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
         let problem = source.problem.as_deref().unwrap_or_default();
         [
             Cell::from(if source.spec.is_empty() { "(another member's)" } else { &source.spec }),
-            source.key.as_str().into(),
+            short_source(&source.key).into(),
             source.duty.as_deref().map_or("-", short_peer).into(),
             source.discovered_ago_ms.map_or_else(|| "not yet".to_owned(), ago).into(),
             source.workflows.into(),
@@ -172,11 +157,29 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
         ]
     };
     let columns = ["source", "name", "on duty", "looked", "tagged", "problem"];
-    screen.table(columns, sources.iter().map(row).collect(), &["on duty", "looked", "tagged"])
+    let mut text = screen.table(columns, sources.iter().map(row).collect(), &["on duty", "looked", "tagged"]);
+    for source in sources.iter().filter(|source| source.when_cut_off == "stop") {
+        let name = if source.spec.is_empty() { &source.key } else { &source.spec };
+        text.push_str(&format!("\ntasks of {name} are stopped here while most members are not heard\n"));
+    }
+    text
+}
+
+/// An address without the peer that is named beside it.
+fn without_peer(address: &str) -> &str {
+    address.split_once("/p2p/").filter(|(_, rest)| !rest.contains('/')).map_or(address, |(place, _)| place)
+}
+
+/// What nodes call a source; of a root commit only the beginning.
+fn short_source(key: &str) -> &str {
+    match key.strip_prefix("git:") {
+        Some(commit) if commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()) => &key[..16],
+        _ => key,
+    }
 }
 
 /// Words of which equal neighbours are counted: `introduce x4, claim`.
-fn grouped(words: &[String]) -> String {
+pub(super) fn grouped(words: &[String]) -> String {
     let groups = words.chunk_by(|one, next| one == next).map(|group| match group.len() {
         1 => group[0].clone(),
         number => format!("{} x{number}", group[0]),

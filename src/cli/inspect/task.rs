@@ -3,6 +3,9 @@
 use super::super::screen::{Cell, Paint, Screen, ago, facts, paint_of, short_peer, short_task, span, workflow};
 use crate::control::proto::{Queued, Task};
 
+/// Of how many waiting tasks it is told why they wait.
+const MOST_WAITING: usize = 10;
+
 /// All tasks, one a line.
 pub(super) fn list(screen: Screen, tasks: &[Task]) -> String {
     if tasks.is_empty() {
@@ -21,7 +24,24 @@ pub(super) fn list(screen: Screen, tasks: &[Task]) -> String {
         ]
     };
     let columns = ["task", "workflow", "trigger", "prio", "state", "holder", "attempt", "took"];
-    screen.table(columns, tasks.iter().map(row).collect(), &["task", "prio", "state", "holder", "attempt", "took"])
+    let table =
+        screen.table(columns, tasks.iter().map(row).collect(), &["task", "prio", "state", "holder", "attempt", "took"]);
+    table + &waiting(screen, tasks)
+}
+
+/// Why tasks wait, where something stands in their way.
+fn waiting(screen: Screen, tasks: &[Task]) -> String {
+    let held_up: Vec<&Task> = tasks.iter().filter(|task| !task.waits_for.is_empty()).collect();
+    let mut text = String::new();
+    for task in held_up.iter().take(MOST_WAITING) {
+        let why = screen.folded(&task.waits_for, 17).join("\n                 ");
+        text.push_str(&format!("\n{} waits: {}", short_task(&task.id), screen.paint(Paint::Warn, &why)));
+    }
+    let more = held_up.len().saturating_sub(MOST_WAITING);
+    if more > 0 {
+        text.push_str(&format!("\n{} more wait: `--output json` has all", more));
+    }
+    if text.is_empty() { text } else { text + "\n" }
 }
 
 /// Everything about one task.
@@ -46,6 +66,7 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
             ("holder", holder.unwrap_or_default()),
             ("started", started.unwrap_or_default()),
             ("took", task.duration_ms.map(span).unwrap_or_default()),
+            ("waits", screen.paint(Paint::Warn, &task.waits_for)),
             ("note", task.note.clone()),
             ("anchor", task.anchor.clone()),
         ],
@@ -68,9 +89,14 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
 }
 
 /// What waits, the next first.
-pub(super) fn queue(screen: Screen, queue: &[Queued]) -> String {
+pub(super) fn queue(screen: Screen, queue: &[Queued], pending: usize) -> String {
+    let others = pending.saturating_sub(queue.len());
+    let others = match others {
+        0 => String::new(),
+        _ => format!("{} that this host may not run; see `runmesh inspect tasks`\n", count_waiting(others)),
+    };
     if queue.is_empty() {
-        return "nothing waits\n".to_owned();
+        return if others.is_empty() { "nothing waits\n".to_owned() } else { others };
     }
     let row = |queued: &Queued| {
         let task = queued.task.clone().unwrap_or_default();
@@ -86,7 +112,11 @@ pub(super) fn queue(screen: Screen, queue: &[Queued]) -> String {
         ]
     };
     let columns = ["next", "task", "workflow", "prio", "urgency", "waits", "nearest"];
-    screen.table(columns, queue.iter().map(row).collect(), &["next", "task", "prio", "urgency", "waits"])
+    screen.table(columns, queue.iter().map(row).collect(), &["next", "task", "prio", "urgency", "waits"]) + &others
+}
+
+fn count_waiting(number: usize) -> String {
+    if number == 1 { "1 task waits".to_owned() } else { format!("{number} tasks wait") }
 }
 
 fn state(task: &Task) -> Cell {

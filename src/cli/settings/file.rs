@@ -10,12 +10,13 @@ use super::{Layer, duration, interval, label, multiaddr, runners, source, word};
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "data_dir",
     "output",
     "listen",
     "bootstrap",
     "sources",
+    "stop_when_cut_off",
     "max_runners",
     "executor",
     "isolation",
@@ -76,6 +77,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "listen" => layer.listen = Some(list(value, multiaddr).map_err(wrong)?),
             "bootstrap" => layer.bootstrap = Some(list(value, multiaddr).map_err(wrong)?),
             "sources" => layer.sources = Some(list(value, source).map_err(wrong)?),
+            "stop_when_cut_off" => layer.stop_when_cut_off = Some(list(value, source).map_err(wrong)?),
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
             "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
@@ -149,6 +151,7 @@ mod tests {
             listen = ["/ip4/127.0.0.1/tcp/0"]
             bootstrap = []
             sources = ["git:/r", "git:s"]
+            stop_when_cut_off = ["git:s"]
             max_runners = 3
             executor = "none"
             isolation = "none"
@@ -163,6 +166,7 @@ mod tests {
         known.sort_unstable();
         assert_eq!(keys, known);
         assert_eq!(layer.sources.map(|sources| sources.len()), Some(2));
+        assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));

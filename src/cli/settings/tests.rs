@@ -66,6 +66,17 @@ fn relative_paths_begin_where_they_were_written() {
 }
 
 #[test]
+fn what_stops_when_cut_off_must_be_a_source() {
+    let sources = vec![git(None, "r".into()), git(None, "s".into())];
+    let run = RunArguments { sources, stop_when_cut_off: vec![git(None, "s".into())], ..RunArguments::default() };
+    let settings = settled(&global(), &run, &[("HOME", "/h")], Path::new("/work")).unwrap();
+    assert_eq!(settings.stop_when_cut_off, [git(None, "/work/s".into())]);
+    let variables = [("HOME", "/h"), ("RUNMESH_STOP_WHEN_CUT_OFF", "git:/other")];
+    let complaint = settled(&global(), &RunArguments::default(), &variables, Path::new("/work")).unwrap_err();
+    assert!(complaint.contains("git:/other, which is not among the sources"), "{complaint}");
+}
+
+#[test]
 fn the_default_file_is_read_when_it_exists_and_a_named_one_must() {
     let home = tempfile::tempdir().unwrap();
     let home_text = home.path().to_str().unwrap();

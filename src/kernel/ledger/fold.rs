@@ -48,6 +48,8 @@ pub struct Folded {
     pub attempt: u32,
     /// Attempts that count against the limit: those not given back because their host went away in order.
     pub spent: u32,
+    /// Peers that said that they cannot run it.
+    pub declined: BTreeSet<PeerId>,
     /// Peers that declined the task or had it and gave it back or lost it: they rank last.
     pub last: BTreeSet<PeerId>,
     /// What the ending or the last release says to people.
@@ -217,8 +219,9 @@ impl<'a> Pass<'a> {
                     self.note.clone_from(&release.note);
                 }
             }
-            Event::Decline(_) if known_introduction => {
+            Event::Decline(decline) if known_introduction => {
                 self.declined.insert(fact.author.peer);
+                self.note.clone_from(&decline.why);
             }
             Event::Finish(finish) => {
                 if let Some(at) = self.own_claim(fact, &finish.fence) {
@@ -307,6 +310,7 @@ impl<'a> Pass<'a> {
             spent: spent(&claims),
             claims,
             attempt,
+            declined: self.declined.clone(),
             last,
             note,
         };

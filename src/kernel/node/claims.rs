@@ -9,7 +9,7 @@ use super::{Node, claimed_by};
 use crate::kernel::election::{Place, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
 use crate::kernel::id::{PeerId, TaskId};
-use crate::kernel::io::{Notice, Output, Reply, Request, Token};
+use crate::kernel::io::{Notice, Output, Presence, Reply, Request, Token};
 use crate::kernel::ledger::Folded;
 use crate::kernel::queue::Key;
 use crate::kernel::task::{Fence, Policy, Repository, State};
@@ -83,11 +83,15 @@ impl Node {
             *waiting = fresh;
         }
         let since = waiting.since;
+        if !folded.declined.is_empty() {
+            self.claims.ends.insert((since, *task));
+        }
         if let Some((after, _)) = self.ending(task, folded) {
             self.claims.ends.insert((since + after, *task));
         }
         let runnable = folded.workload.policy() != Policy::GithubOnly
             && folded.spent < self.settings.attempts
+            && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
         if runnable {
             self.queue.put(Key::of(folded.workload.priority, folded.introduced, *task));
@@ -147,6 +151,10 @@ impl Node {
         let (Some(folded), Some(waiting)) = (self.ledger.get(task), self.claims.waiting.get(task)) else {
             return false;
         };
+        if self.is_careful(&folded.workload) && self.majority_until().is_none() {
+            self.wake_for_claim(self.now.mono + self.settings.timings.beat);
+            return false;
+        }
         let holder = claimed_by(&folded.state).map(|(holder, _)| holder);
         let class = (folded.workload.labels.clone(), folded.workload.repository.clone());
         let able = look.able.entry(class).or_insert_with(|| self.free_candidates(&folded.workload));
@@ -160,6 +168,13 @@ impl Node {
         // another for the first.
         if rank.candidates > 1 && self.custody.freed_since(waiting.since.saturating_sub(self.claim_delay() / 2)) {
             due += self.claim_delay() / 2;
+        }
+        // The same of slots that it did not offer before: until the others know of them each is the only one in its own
+        // eyes. So it waits until they have had time to hear.
+        if let Some(grown) = self.custody.grown_at()
+            && self.peers.heard().any(|peer| Self::can_run(&peer.presence.offer, &folded.workload))
+        {
+            due = due.max(grown + self.claim_delay() / 2);
         }
         if self.now.mono < due {
             self.wake_for_claim(due);
@@ -240,6 +255,13 @@ impl Node {
         self.claims.look = true;
     }
 
+    /// One of those ahead is not there any more: the wait for its tasks begins anew, without it. All who asked it find out
+    /// at about the same time, and would all claim at once if they went on where they stand.
+    pub(super) fn begin_turn_anew(&mut self, token: Token) {
+        let tasks = self.claims.turns.get(&token).cloned().unwrap_or_default();
+        self.on_turn(token, &tasks);
+    }
+
     /// A peer behind this node asks whether it takes these tasks: it does now what it would do anyway, and says so.
     pub(super) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
         self.claims.look = true;
@@ -264,7 +286,13 @@ impl Node {
             let (Some(waiting), Some(folded)) = (self.claims.waiting.get(&task), self.ledger.get(&task)) else {
                 continue;
             };
-            let Some((after, event)) = self.ending(&task, folded) else { continue };
+            let Some((after, event)) = self.ending(&task, folded) else {
+                // Who could still run it, and has not declined, may go away.
+                if !folded.declined.is_empty() {
+                    self.claims.ends.insert((now + self.settings.timings.retry, task));
+                }
+                continue;
+            };
             let live = self.peers.heard().map(|peer| &peer.place);
             let rank = Seed::of(&folded.anchor, &task).rank(&self.me, live, &BTreeSet::new());
             let due = waiting.since + after + u64::from(rank.rank) * self.claim_delay();
@@ -280,6 +308,17 @@ impl Node {
         }
     }
 
+    /// Whether somebody has declined the task, and nobody is heard who could run it and has not.
+    fn all_have_declined(&self, folded: &Folded) -> bool {
+        let could = |presence: &Presence| {
+            presence.offer.slots > 0 && !presence.draining && Self::can_run(&presence.offer, &folded.workload)
+        };
+        let mine = self.offer.slots > 0 && !self.custody.draining() && Self::can_run(&self.offer, &folded.workload);
+        let others = self.peers.heard().filter(|peer| could(&peer.presence)).map(|peer| peer.place.peer());
+        let mut candidates = others.chain(mine.then_some(self.me.peer()));
+        !folded.declined.is_empty() && candidates.all(|peer| folded.declined.contains(&peer))
+    }
+
     /// How an unclaimed task ends by itself, and after how many milliseconds.
     fn ending(&self, task: &TaskId, folded: &Folded) -> Option<(u64, Event)> {
         if folded.spent >= self.settings.attempts {
@@ -287,6 +326,12 @@ impl Node {
         }
         let unheld = folded.state == State::Pending;
         let leaves = folded.workload.policy() == Policy::MeshFirst && unheld;
-        leaves.then(|| (u64::from(folded.workload.fallback_s) * 1000, Event::Leave(Leave { task: *task })))
+        let after = u64::from(folded.workload.fallback_s) * 1000;
+        if leaves {
+            return Some((after, Event::Leave(Leave { task: *task })));
+        }
+        // Not at once: a host that is away for a while may be the one that can.
+        let declined = unheld && self.all_have_declined(folded);
+        declined.then_some((after, Event::Lose(Lose { task: *task, attempt: folded.attempt })))
     }
 }

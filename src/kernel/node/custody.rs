@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Node, claimed_by};
-use crate::kernel::entry::{Entry, Event, Finish, MAX_NOTE, Release};
+use crate::kernel::entry::{Decline, Entry, Event, Finish, MAX_NOTE, Release};
 use crate::kernel::id::{Cid, PeerId, TaskId};
-use crate::kernel::io::{Notice, Output, Presence, Report, StopReason};
+use crate::kernel::io::{Notice, Output, Presence, Report, SourceKey, StopReason};
 use crate::kernel::task::{Fence, ReleaseReason, State, Workload};
 
 #[derive(Debug)]
@@ -33,16 +33,26 @@ pub(super) struct Custody {
     /// Claims that this node has made in this life and not started yet: only these may start anything.
     fresh: BTreeSet<(TaskId, Cid)>,
     watched: BTreeMap<TaskId, Watch>,
-    held: BTreeMap<PeerId, usize>,
+    /// How many tasks each other peer holds, and since when it holds any.
+    held: BTreeMap<PeerId, (usize, u64)>,
     draining: bool,
     handing_over: bool,
     next_watch: Option<u64>,
+    /// When the last slot came free of which there was none before.
     freed: Option<u64>,
+    /// When this node last began to offer more slots.
+    grown: Option<u64>,
+    /// What this node has declined in this life: it does not try that again.
+    declined: BTreeSet<TaskId>,
+    /// Sources whose tasks are stopped when this node is cut off.
+    careful: BTreeSet<SourceKey>,
+    /// Until when this node is sure to hear a majority, while that matters.
+    majority_until: Option<u64>,
 }
 
 impl Custody {
     pub(super) fn next_wake(&self) -> u64 {
-        self.next_watch.unwrap_or(u64::MAX)
+        self.next_watch.unwrap_or(u64::MAX).min(self.majority_until.unwrap_or(u64::MAX))
     }
 
     /// Remembers this node's own claims.
@@ -66,6 +76,19 @@ impl Custody {
         self.freed.is_some_and(|freed| freed >= at)
     }
 
+    pub(super) fn slots_have_grown(&mut self, now: u64) {
+        self.grown = Some(now);
+    }
+
+    /// When this node last began to offer more slots.
+    pub(super) const fn grown_at(&self) -> Option<u64> {
+        self.grown
+    }
+
+    pub(super) fn has_declined(&self, task: &TaskId) -> bool {
+        self.declined.contains(task)
+    }
+
     pub(super) fn occupied(&self) -> usize {
         self.running.len()
     }
@@ -76,7 +99,19 @@ impl Custody {
 
     /// How many tasks the ledger names this other peer as the holder of.
     pub(super) fn held_by(&self, peer: &PeerId) -> usize {
-        self.held.get(peer).copied().unwrap_or(0)
+        self.held.get(peer).map_or(0, |(count, _)| *count)
+    }
+
+    /// Since when the ledger names this other peer as the holder of anything.
+    pub(super) fn holds_since(&self, peer: &PeerId) -> Option<u64> {
+        self.held.get(peer).map(|(_, since)| *since)
+    }
+
+    /// No task is taken to have been silent since before this time.
+    pub(super) fn allow(&mut self, alive: u64) {
+        for watch in self.watched.values_mut().filter(|watch| !watch.missed) {
+            watch.alive = watch.alive.max(alive);
+        }
     }
 
     /// Whether a task that another holds is heard of no more.
@@ -108,7 +143,7 @@ impl Custody {
         }
         if let Some(before) = before {
             self.watched.remove(&task);
-            if let Some(count) = self.held.get_mut(&before.holder) {
+            if let Some((count, _)) = self.held.get_mut(&before.holder) {
                 *count -= 1;
                 if *count == 0 {
                     self.held.remove(&before.holder);
@@ -117,7 +152,7 @@ impl Custody {
         }
         if let Some((holder, fence)) = held {
             self.watched.insert(task, Watch { holder, fence, since: now, alive: now, missed: false });
-            *self.held.entry(holder).or_default() += 1;
+            self.held.entry(holder).or_insert((0, now)).0 += 1;
             self.watch_by(now);
         }
     }
@@ -150,8 +185,11 @@ impl Node {
             }
             if !open {
                 self.custody.fresh.retain(|(claimed, _)| *claimed != task);
+                self.custody.declined.remove(&task);
             }
-            self.custody.watch(task, held.filter(|(holder, _)| *holder != self.me.peer()), self.now.mono);
+            let others = held.filter(|(holder, _)| *holder != self.me.peer());
+            self.custody.watch(task, others, self.now.mono);
+            self.peers.watch_now(self.now.mono);
             self.enqueue(&task);
         }
     }
@@ -175,6 +213,35 @@ impl Node {
         }
     }
 
+    pub(super) fn on_careful(&mut self, sources: BTreeSet<SourceKey>) {
+        self.custody.careful = sources;
+        self.claims.look_again();
+    }
+
+    /// Whether the task may be held only while a majority is heard.
+    pub(super) fn is_careful(&self, workload: &Workload) -> bool {
+        !self.custody.careful.is_empty()
+            && workload.repository.sources().iter().any(|source| self.custody.careful.contains(source))
+    }
+
+    /// Stops what may run only while a majority is heard, when none is.
+    pub(super) fn mind_majority(&mut self) {
+        self.custody.majority_until = None;
+        if self.custody.careful.is_empty() {
+            return;
+        }
+        let running = self.custody.running.iter();
+        let careful = running.filter(|(_, run)| run.stopping.is_none() && self.is_careful(&run.workload));
+        let careful: Vec<TaskId> = careful.map(|(task, _)| *task).collect();
+        if careful.is_empty() {
+            return;
+        }
+        match self.majority_until() {
+            Some(until) => self.custody.majority_until = Some(until),
+            None => careful.into_iter().for_each(|task| self.stop(task, StopReason::CutOff)),
+        }
+    }
+
     fn stop(&mut self, task: TaskId, why: StopReason) {
         let Some(running) = self.custody.running.get_mut(&task) else { return };
         if running.stopping.is_none() {
@@ -190,12 +257,15 @@ impl Node {
 
     /// The runner room reports of something it was told to start.
     pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report) {
+        let was_full = self.free_slots() == 0;
         let Some(running) = self.custody.running.remove(&task) else { return };
         if running.fence != fence {
             self.custody.running.insert(task, running);
             return;
         }
-        self.custody.freed = Some(self.now.mono);
+        if was_full {
+            self.custody.freed = Some(self.now.mono);
+        }
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();
         let Some(folded) = self.ledger.get(&task) else { return };
@@ -208,10 +278,20 @@ impl Node {
                 self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note }));
             }
             Report::NotStarted { why } if counts => self.release(task, fence, ReleaseReason::NotStarted, &why),
+            Report::GivenBack { reason, why } if counts => self.release(task, fence, reason, &why),
+            Report::Declined { why } if counts => {
+                self.custody.declined.insert(task);
+                self.release(task, fence, ReleaseReason::Draining, &why);
+                self.events.push(Event::Decline(Decline { task, why: shortened(&why) }));
+            }
             Report::Stopped if mine => {
-                let handed_over = running.stopping == Some(StopReason::HandedOver);
-                let reason = if handed_over { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
-                let note = if handed_over { "its holder goes away" } else { "its holder had stopped it" };
+                let (reason, note) = match running.stopping {
+                    Some(StopReason::HandedOver) => (ReleaseReason::Draining, "its holder goes away"),
+                    Some(StopReason::CutOff) => {
+                        (ReleaseReason::Draining, "its holder did not hear most of the members")
+                    }
+                    _ => (ReleaseReason::NotRunning, "its holder had stopped it"),
+                };
                 self.release(task, fence, reason, note);
             }
             _ => {
@@ -249,25 +329,27 @@ impl Node {
                 self.peers.closed_at(&watch.holder).map_or(u64::MAX, |at| at.max(watch.since) + timings.close_grace);
             let silent = (watch.alive + timings.failure).min(closed);
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
-            let agreed = self.peers.hears(&watch.holder) || self.peers.others_agree_on_loss(&watch.holder);
+            let agreed = self.peers.hears(&watch.holder)
+                || self.peers.others_agree_on_loss(&watch.holder, silent, now, &timings);
             let missed = now >= overdue || (now >= silent && agreed);
             if missed != watch.missed {
-                changed.push((*task, watch.holder, missed));
+                changed.push((*task, watch.holder, missed, silent));
             }
             if !missed {
                 // Not agreed yet: whoever changes their mind announces it, and that looks here again.
-                let due = if now >= silent { overdue } else { silent.min(overdue) };
-                next = next.min(due);
+                let waits = [silent, silent.saturating_add(timings.beat), overdue];
+                next = next.min(waits.into_iter().filter(|at| *at > now).min().unwrap_or(overdue));
             }
         }
         if next < u64::MAX {
             self.custody.watch_by(next);
         }
-        for (task, holder, missed) in changed {
+        for (task, holder, missed, doubted) in changed {
             if let Some(watch) = self.custody.watched.get_mut(&task) {
                 watch.missed = missed;
             }
             if missed {
+                self.peers.doubt_the_silent(holder, doubted, &timings);
                 self.notice(Notice::Missed { task, holder });
             }
             self.enqueue(&task);

@@ -58,6 +58,9 @@ impl Node {
         for key in &offer.sources {
             self.duty.sources.entry(key.clone()).or_insert(Source { next: now, since: now, ..Source::default() });
         }
+        if offer.slots > self.offer.slots {
+            self.custody.slots_have_grown(now);
+        }
         self.offer = offer;
         self.peers.changed(now, &self.settings.timings);
         // Which tasks may run here is another question now.

@@ -47,6 +47,8 @@ pub(super) struct Sync {
     /// Heads that peers named and that are not here.
     told: BTreeMap<Cid, Told>,
     retry_at: Option<u64>,
+    /// When the first question of turn that is open has waited too long.
+    overdue_at: Option<u64>,
     /// When some peer is asked although nothing seems to be missing.
     next_round: u64,
     rounds: u64,
@@ -63,7 +65,8 @@ pub(super) struct Sync {
 impl Sync {
     pub(super) fn next_wake(&self) -> u64 {
         // An open question is answered or given up by the transport; nothing is asked before that.
-        if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round) }
+        let asks = if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round) };
+        asks.min(self.overdue_at.unwrap_or(u64::MAX))
     }
 
     pub(super) const fn complete(&self) -> bool {
@@ -81,6 +84,11 @@ impl Sync {
 
     pub(super) const fn round_trip(&self) -> Option<u64> {
         self.round_trip
+    }
+
+    /// Somebody is not heard any more who may owe an answer.
+    pub(super) fn look_at_turns(&mut self, now: u64) {
+        self.overdue_at = self.overdue_at.map(|_| now);
     }
 
     pub(super) fn greet(&mut self, peer: PeerId) {
@@ -135,7 +143,7 @@ impl Node {
                     self.sync.told.remove(&cid);
                     self.added.push(entry.clone());
                     self.digest(&entry, &effects);
-                    self.peers.heads_changed(self.now.mono, &self.settings.timings);
+                    self.peers.heads_learnt(self.now.mono, &self.settings.timings);
                     self.claims.look_again();
                     if let Some(fork) = effects.fork {
                         self.notice(Notice::Equivocation {
@@ -226,6 +234,25 @@ impl Node {
         }
     }
 
+    /// Who does not say within the failure time whether it takes a task is not heard, however lately it beat: an idle node
+    /// beats seldom, and nobody waits longer for a dead one than for a dead holder. Who is not heard is not waited for.
+    pub(super) fn give_up_overdue_turns(&mut self) {
+        let (now, failure) = (self.now.mono, self.settings.timings.failure);
+        if self.sync.overdue_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let turns = self.sync.open.iter().filter(|(_, (_, asked, _))| *asked == Asked::Turn);
+        let (overdue, waiting): (Vec<_>, Vec<_>) = turns
+            .map(|(token, (to, _, at))| (*token, *to, at + failure))
+            .partition(|(_, to, due)| *due <= now || !self.peers.hears(to));
+        self.sync.overdue_at = waiting.into_iter().map(|(_, _, due)| due).min();
+        for (token, to, _) in overdue {
+            self.sync.open.remove(&token);
+            self.peers.doubt(&to, now);
+            self.begin_turn_anew(token);
+        }
+    }
+
     pub(super) fn ask_for_more(&mut self, peer: PeerId) {
         let mut want = self.quarantine.missing(MAX_WANTED);
         let told = self.sync.told.iter().filter(|(_, told)| told.asked < MAX_ASKED).map(|(cid, _)| *cid);
@@ -246,6 +273,8 @@ impl Node {
 
     /// Asks a peer that stands ahead whether it takes these tasks.
     pub(super) fn ask_turn(&mut self, to: PeerId, request: Request) -> Token {
+        let due = self.now.mono + self.settings.timings.failure;
+        self.sync.overdue_at = Some(self.sync.overdue_at.map_or(due, |at| at.min(due)));
         self.ask(to, request, Asked::Turn)
     }
 

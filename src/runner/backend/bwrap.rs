@@ -51,6 +51,7 @@ impl Backend for Bwrap {
         }
         line.system();
         line.add(["--proc", "/proc", "--dev", "/dev"]);
+        line.devices(&settings.devices);
         line.bind("--bind", &places.tmp, "/tmp");
         line.bind("--bind", &places.home, HOME);
         for (file, name) in [(&places.passwd, "/etc/passwd"), (&places.group, "/etc/group")] {
@@ -104,6 +105,16 @@ impl Line {
         for name in ETC.split_ascii_whitespace() {
             let path = Path::new("/etc").join(name);
             self.bind("--ro-bind-try", &path, &path);
+        }
+    }
+
+    /// Devices, and what the system says of them: their libraries look there for the cards.
+    fn devices(&mut self, files: &[PathBuf]) {
+        for file in files {
+            self.bind("--dev-bind-try", file, file);
+        }
+        if !files.is_empty() {
+            self.bind("--ro-bind-try", Path::new("/sys"), "/sys");
         }
     }
 

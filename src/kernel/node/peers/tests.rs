@@ -1,0 +1,132 @@
+//! Who is heard, by whose rhythm, and when a node had better doubt itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ed25519_dalek::SigningKey;
+
+use super::*;
+use crate::kernel::entry::{Right, Ticket};
+use crate::kernel::id::MeshId;
+use crate::kernel::io::{Input, Now, Offer, Request, Token};
+use crate::kernel::node::{Entrance, Settings};
+
+fn key(number: u8) -> SigningKey {
+    SigningKey::from_bytes(&[number; 32])
+}
+
+fn peer(number: u8) -> PeerId {
+    PeerId::from_public_key(key(number).verifying_key().to_bytes())
+}
+
+fn at(mono: u64) -> Now {
+    Now { mono, wall: mono }
+}
+
+/// A founder that has admitted so many peers, numbered from 1.
+fn founder(peers: u8) -> Node {
+    let mesh_key = key(200);
+    let settings = Settings {
+        key: key(100),
+        mesh: MeshId(mesh_key.verifying_key().to_bytes()),
+        entrance: Entrance::Founder(Right::founder(&mesh_key, &peer(100))),
+        seed: 1,
+        timings: Timings::default(),
+        attempts: 3,
+        version: String::new(),
+    };
+    let (mut node, _) = Node::new(at(1), settings, Vec::new());
+    for number in 1..=peers {
+        let ticket = Ticket::sign(&mesh_key, u64::from(number), u64::MAX);
+        let (from, token) = (peer(number), Token(u64::from(number)));
+        node.handle(at(2), Input::Connected(from));
+        node.handle(at(3), Input::Request { from, token, request: Request::Join { ticket } });
+    }
+    node
+}
+
+fn presence(number: u8, beat: u64, every: u32) -> Input {
+    Input::Presence(Box::new(Presence {
+        peer: peer(number),
+        life: 1,
+        beat,
+        every,
+        heads: BTreeSet::new(),
+        offer: Offer::default(),
+        free: 0,
+        draining: false,
+        running: BTreeMap::new(),
+        unheard: BTreeSet::new(),
+        discovered: BTreeMap::new(),
+        version: String::new(),
+    }))
+}
+
+/// What a node does by itself, and when.
+#[derive(Default)]
+struct Did {
+    lost: Vec<(u64, PeerId)>,
+    /// The intervals that it said.
+    said: Vec<(u64, u32)>,
+}
+
+/// Wakes the node whenever it wants to be, up to a time.
+fn wake_until(node: &mut Node, from: u64, until: u64) -> Did {
+    let (mut now, mut did) = (from, Did::default());
+    loop {
+        now = node.next_wake().max(now + 1);
+        if now > until {
+            return did;
+        }
+        for output in node.handle(at(now), Input::Wake) {
+            match output {
+                Output::Notice(Notice::PeerLost { peer }) => did.lost.push((now, peer)),
+                Output::Announce(presence) => did.said.push((now, presence.every)),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_is_waited_for_by_its_own_rhythm() {
+    for (every, silence) in [(0, 3_000), (1_000, 3_000), (4_000, 12_000), (u32::MAX, 30_000)] {
+        let mut node = founder(1);
+        node.handle(at(100), presence(1, 1, every));
+        let Did { lost, .. } = wake_until(&mut node, 100, 60_000);
+        assert_eq!(lost, [(100 + silence, peer(1))], "{every}");
+    }
+}
+
+#[test]
+fn a_node_that_was_not_there_itself_waits_a_beat_before_it_judges() {
+    let mut node = founder(2);
+    node.handle(at(100), presence(1, 1, 0));
+    node.handle(at(100), presence(2, 1, 4_000));
+    // Stopped for a minute. What waits for it is heard first, and is no reason to take the rest to be lost.
+    let lost =
+        |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Notice(Notice::PeerLost { .. })));
+    assert!(!lost(&node.handle(at(60_100), presence(2, 2, 4_000))));
+    let Did { lost, .. } = wake_until(&mut node, 60_100, 80_000);
+    let after = 60_100 + Timings::default().beat + LATE;
+    assert_eq!(lost, [(after, peer(1)), (72_100, peer(2))]);
+}
+
+#[test]
+fn an_idle_node_beats_the_more_slowly_the_more_it_hears_and_says_so() {
+    for (peers, every) in [(1, 1_000), (5, 1_000), (19, 3_800), (60, 10_000)] {
+        let mut node = founder(peers);
+        for number in 1..=peers {
+            node.handle(at(100), presence(number, 1, u32::MAX));
+        }
+        let Did { said, .. } = wake_until(&mut node, 100, 30_000);
+        let said_last = said.last().expect("it beats");
+        assert_eq!(u64::from(said_last.1), every, "{peers}");
+        // What it says of its next beat holds.
+        for pair in said.windows(2) {
+            assert!(pair[1].0 - pair[0].0 <= u64::from(pair[0].1), "{pair:?}");
+        }
+        // The change that made it slower was told three times by the shortest rhythm first.
+        let brisk = said.windows(2).filter(|pair| pair[1].0 - pair[0].0 <= 1_000).count();
+        assert!(brisk >= BRISK_BEATS as usize, "{said:?}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Why a task that nobody holds is not taken, in words for people.
+
+use std::collections::BTreeSet;
+
+use super::{Node, Offer};
+use crate::kernel::id::{PeerId, TaskId};
+use crate::kernel::task::{Policy, State, Workload};
+
+impl Node {
+    /// What keeps a task from being taken, as far as one can tell from here; nothing for one that is held, has ended, or
+    /// will be taken at any moment.
+    pub fn waits_for(&self, task: &TaskId) -> Option<String> {
+        let folded = self.ledger.get(task).filter(|folded| folded.state == State::Pending)?;
+        let workload = &folded.workload;
+        if workload.policy() == Policy::GithubOnly {
+            return None;
+        }
+        let hosts: Vec<Host<'_>> = self.hosts().filter(|host| lists(host.offer, workload)).collect();
+        if hosts.is_empty() {
+            return Some(format!("no live node lists its repository {} among its sources", workload.repository.name));
+        }
+        let able: Vec<&Host<'_>> = hosts.iter().filter(|host| Self::can_run(host.offer, workload)).collect();
+        if able.is_empty() {
+            return Some(lacking(&hosts, workload));
+        }
+        let willing: Vec<&&Host<'_>> = able.iter().filter(|host| !folded.declined.contains(&host.peer)).collect();
+        if willing.is_empty() {
+            return Some(format!("all nodes that could have declined it; the last says: {}", folded.note));
+        }
+        if willing.iter().all(|host| host.offer.slots == 0) {
+            return Some("the nodes that could run no tasks now; see `runmesh doctor` there".to_owned());
+        }
+        if willing.iter().all(|host| host.draining) {
+            return Some("all nodes that could are draining".to_owned());
+        }
+        if self.is_careful(workload) && self.majority_until().is_none() {
+            return Some(
+                "this node does not hear more than half of the members, and the source says `stop`".to_owned(),
+            );
+        }
+        let full = willing.iter().all(|host| host.free == 0);
+        full.then(|| match willing.len() {
+            1 => "the one node that can has no free slot".to_owned(),
+            number => format!("none of the {number} nodes that can has a free slot"),
+        })
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = Host<'_>> {
+        let me = Host {
+            peer: self.me.peer(),
+            offer: &self.offer,
+            free: self.free_slots(),
+            draining: self.custody.draining(),
+        };
+        let others = self.peers.heard().map(|peer| Host {
+            peer: peer.place.peer(),
+            offer: &peer.presence.offer,
+            free: peer.presence.free,
+            draining: peer.presence.draining,
+        });
+        std::iter::once(me).chain(others)
+    }
+}
+
+/// A live node.
+struct Host<'a> {
+    peer: PeerId,
+    offer: &'a Offer,
+    free: u32,
+    draining: bool,
+}
+
+fn lists(offer: &Offer, workload: &Workload) -> bool {
+    workload.repository.sources().iter().any(|source| offer.sources.contains(source))
+}
+
+/// The labels that nobody offers, else that nobody offers together.
+fn lacking(hosts: &[Host<'_>], workload: &Workload) -> String {
+    let offered: BTreeSet<&String> = hosts.iter().flat_map(|host| &host.offer.labels).collect();
+    let quoted = |labels: Vec<&String>| labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+    let missing: Vec<&String> = workload.labels.iter().filter(|label| !offered.contains(label)).collect();
+    if missing.is_empty() {
+        return format!("no live node offers all of {} together", quoted(workload.labels.iter().collect()));
+    }
+    format!("no live node that lists its repository offers {}", quoted(missing))
+}
