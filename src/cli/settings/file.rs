@@ -158,6 +158,7 @@ mod tests {
             labels = ["GPU"]
             act = "/a"
             interval = 5
+            retention = "2d"
             drain = true
         "#;
         let layer = parse(text).unwrap();
@@ -169,6 +170,7 @@ mod tests {
         assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
+        assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
     }
 
