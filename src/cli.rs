@@ -14,6 +14,7 @@ mod args;
 mod demo;
 mod doctor;
 mod failure;
+mod github;
 mod inspect;
 mod link;
 mod mesh;
@@ -78,6 +79,12 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         Command::Mesh(command) => block_on(mesh::run(&place()?, command)),
         Command::Inspect(inspect) => block_on(inspect::run(&place()?, inspect, dot)),
         Command::Tasks(command) => block_on(tasks::run(&place()?, command)),
+        Command::Github(command) => {
+            let args::GithubCommand::P2pDiscover(
+                args::DiscoverCommand::Once(look) | args::DiscoverCommand::Monitor(look),
+            ) = command;
+            block_on(github::run(settings::of_github(&arguments.global, look, &world)?, command))
+        }
         Command::P2pWorkflow(command) => block_on(p2p_workflow::run(&place()?, command)),
         Command::Demo(demo) => block_on(demo::run(demo)),
     }

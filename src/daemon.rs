@@ -10,6 +10,7 @@ mod chronicle;
 mod effects;
 mod home;
 mod intake;
+mod sources;
 mod work;
 mod workers;
 
@@ -28,10 +29,11 @@ pub use home::{Home, HomeError};
 
 use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
-use self::work::{Found, Sources};
+use self::sources::{Found, Sources};
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query};
-use crate::forge::GitSource;
+use crate::forge::Spec;
+use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
@@ -69,9 +71,10 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
-    pub sources: Vec<GitSource>,
+    pub sources: Vec<Spec>,
+    pub github: GithubSettings,
     /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
-    pub stop_when_cut_off: Vec<GitSource>,
+    pub stop_when_cut_off: Vec<Spec>,
     /// The most tasks at once; 0 for a node that only takes part.
     pub max_runners: u32,
     pub isolation: Isolation,
@@ -85,6 +88,25 @@ pub struct Settings {
     pub discovery_interval: Duration,
     /// How long history is kept at least.
     pub retention: Duration,
+}
+
+/// How this host reaches GitHub.
+#[derive(Debug, Clone, Default)]
+pub struct GithubSettings {
+    pub endpoint: Endpoint,
+    pub credentials: Lookup,
+    pub selection: Selection,
+}
+
+impl GithubSettings {
+    /// Finds the credentials. Asks GitHub nothing yet.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub async fn open(&self) -> Result<Github, GithubError> {
+        let credentials = self.credentials.find(&self.endpoint.host).await?;
+        Github::new(self.endpoint.clone(), credentials, self.selection.clone())
+    }
 }
 
 /// Why a node could not start, or had to end.

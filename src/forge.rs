@@ -4,7 +4,9 @@
 //! nothing of it is executed, and every wait ends. Leaves the meaning of a file to `workflow`, who looks and when to the
 //! kernel, and running to `runner`.
 
+mod decide;
 pub mod git;
+pub mod github;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +16,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::kernel::io::SourceKey;
+use crate::kernel::known::Gone;
 use crate::kernel::task::{Policy, Priority, Repository, RunEvent, Tag, Trigger, Workload};
 use crate::workflow::{Dropped, Workflow};
 
@@ -27,9 +30,13 @@ const MAX_LABEL: usize = 256;
 /// The most bytes of a path or a ref that a task may have.
 const MAX_PATH: usize = 1_024;
 
+pub use decide::Head;
+
 /// The name of a source, as an operator writes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Spec {
+    /// `github:*`: all repositories that the credentials reach.
+    GithubAll,
     /// `github:OWNER`: all repositories of a user or an organisation.
     GithubOwner { owner: String },
     /// `github:OWNER/REPO`
@@ -49,10 +56,10 @@ pub struct GitSource {
 /// Why a text names no source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    #[error("`{0}` names no source: write github:OWNER, github:OWNER/REPO, git:PATH or git:NAME=PATH")]
+    #[error("`{0}` names no source: write github:OWNER, github:OWNER/REPO, github:*, git:PATH or git:NAME=PATH")]
     Form(String),
     #[error(
-        "`{0}` names no GitHub owner or repository: write github:OWNER or github:OWNER/REPO, as in the page's address"
+        "`{0}` names no GitHub owner or repository: write github:OWNER or github:OWNER/REPO, as in the page's address, or github:* for all that the token reaches"
     )]
     Github(String),
     #[error("`{0}` gives no path: write git:PATH, such as git:/srv/repositories or git:.")]
@@ -68,6 +75,7 @@ impl FromStr for Spec {
             Some(("github", name)) => {
                 let bad = || SpecError::Github(shown());
                 match name.split_once('/') {
+                    None if name == "*" => Ok(Self::GithubAll),
                     None if is_owner(name) => Ok(Self::GithubOwner { owner: name.to_owned() }),
                     Some((owner, repository)) if is_owner(owner) && is_repository(repository) => {
                         Ok(Self::GithubRepository { owner: owner.to_owned(), repository: repository.to_owned() })
@@ -94,6 +102,7 @@ impl FromStr for Spec {
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::GithubAll => f.write_str("github:*"),
             Self::GithubOwner { owner } => write!(f, "github:{owner}"),
             Self::GithubRepository { owner, repository } => write!(f, "github:{owner}/{repository}"),
             Self::Git(GitSource { name: None, path }) => {
@@ -126,6 +135,19 @@ pub struct Findings {
     pub workloads: Vec<Workload>,
     /// What else an operator should know.
     pub warnings: Vec<String>,
+    /// What the mesh has pending of workflows that are there no more.
+    pub gone: Vec<Gone>,
+}
+
+/// A person's or program's request to run a workflow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// `workflow_dispatch` inputs.
+    pub inputs: BTreeMap<String, String>,
+    /// Its own id: the same one twice is one task.
+    pub request: String,
+    /// By the workflow's tags when absent.
+    pub priority: Option<Priority>,
 }
 
 impl Findings {
@@ -134,6 +156,7 @@ impl Findings {
         self.workflows.extend(other.workflows);
         self.workloads.extend(other.workloads);
         self.warnings.extend(other.warnings);
+        self.gone.extend(other.gone);
     }
 }
 

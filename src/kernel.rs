@@ -9,6 +9,7 @@ pub mod election;
 pub mod entry;
 pub mod id;
 pub mod io;
+pub mod known;
 pub mod ledger;
 pub mod merkle;
 pub mod node;

@@ -15,7 +15,7 @@
 //!   mesh.key           0600, the same of the mesh's key; only where the mesh was made
 //!   peers.txt          0600, where other members were reached last
 //!   mesh.toml          0600, which mesh, whom to reach first, the ticket not used yet
-//!   runmesh.redb       0600, the entries
+//!   runmesh.redb       0600, the entries, and notes that other rooms keep
 //! ```
 
 mod addresses;
@@ -24,6 +24,7 @@ mod dir;
 mod error;
 mod keys;
 mod membership;
+mod notes;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -39,7 +39,11 @@ $ runmesh inspect everything
 ...
 [2]
 $ runmesh node run --source svn:/here
-! error: invalid value 'svn:/here' for '--source <SPEC>': is not git:PATH or git:NAME=PATH, a local git repository or a folder of them
+! error: invalid value 'svn:/here' for '--source <SPEC>': is not github:OWNER, github:OWNER/REPO, git:PATH or git:NAME=PATH
+...
+[2]
+$ runmesh node run --source github:a/b/c
+! error: invalid value 'github:a/b/c' for '--source <SPEC>': names no GitHub owner or repository: write [..]
 ...
 [2]
 $ runmesh node run --source git:
@@ -70,10 +74,10 @@ $ runmesh mesh invite --ttl soon
 fn help_shows_only_what_works() {
     let help = Terminal::new().run(&["--help"]);
     assert_eq!(help.status, 0);
-    for word in ["node", "mesh", "inspect", "tasks", "p2p-workflow", "demo", "doctor", "completions"] {
+    for word in ["node", "mesh", "inspect", "tasks", "github", "p2p-workflow", "demo", "doctor", "completions"] {
         assert!(help.stdout.contains(&format!("\n  {word} ")), "{word}: {}", help.stdout);
     }
-    for word in ["github", "reap", "revoke"] {
+    for word in ["reap", "revoke"] {
         assert!(!help.stdout.contains(word), "{word}: {}", help.stdout);
     }
 }
@@ -173,10 +177,10 @@ nothing waits
 $ runmesh inspect runners --data-dir [DIR]/a
 nothing runs here now
 $ runmesh inspect sources --data-dir [DIR]/a
-no sources; name one with `runmesh node run --source git:PATH`
+no sources; name one with `runmesh node run --source github:OWNER` or `--source git:PATH`
 $ runmesh mesh members --data-dir [DIR]/a
 member [..] state      admitted  by
-12D3KooW[..]  this node  [..]  itself, as founder
+12D3KooW[..]  self  [..]  itself
 $ runmesh inspect tasks 12ab --data-dir [DIR]/a
 ! error: no task's id begins with `12ab`
 !   hint: `runmesh inspect tasks` lists the tasks that this node knows

@@ -125,6 +125,9 @@ async fn daemon(
                 "a/dropped" => drop(answer),
                 other => answer.send(Err(Refusal::NotFound(format!("no source contains the repository {other}")))),
             },
+            Query::Discover { sources, answer } => {
+                answer.send(Ok(proto::DiscoverResponse { submitted: 3, problems: sources, ..Default::default() }));
+            }
             Query::Cancel { task, answer, why } => {
                 assert_eq!(why, "enough");
                 answer.send(task.find(&known()));
@@ -187,6 +190,8 @@ async fn every_question_reaches_the_daemon_and_its_answer_comes_back() {
     assert!(client.runners().await.expect("answered").is_empty());
     assert_eq!(client.members().await.expect("answered")[0].right, "founder");
     assert_eq!(client.submit(submission("a/b")).await.expect("answered"), known()[0].to_string());
+    let looked = client.discover(&["github:octo".to_owned()]).await.expect("answered");
+    assert_eq!((looked.submitted, looked.problems), (3, vec!["github:octo".to_owned()]));
     assert_eq!(client.cancel("2222", "enough").await.expect("answered"), known()[2].to_string());
     let lease = Some(Duration::from_millis(1500));
     assert_eq!(client.next_task(Duration::ZERO, lease).await.expect("answered").lease_for_ms, 1500);

@@ -7,13 +7,17 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use runmesh::forge::git::{GitError, History, LocalRepository, Resolved, checkout, discover, manual, resolve, text};
-use runmesh::forge::{Findings, Found, GitSource};
+use runmesh::forge::git as local_git;
+use runmesh::forge::git::{GitError, History, LocalRepository, Resolved, checkout, resolve, text};
+use runmesh::forge::{Asked, Findings, Found, GitSource};
+use runmesh::kernel::known::{Known, KnownWorkflow};
 use runmesh::kernel::task::{Policy, Priority, RunEvent, Tag, Trigger, Workload};
 use tempfile::TempDir;
 
 const TAGGED: &str = "# P2P: p2p-only\nname: Tagged\non: push\njobs: {a: {runs-on: Linux, steps: [{run: x}]}}\n";
 const W: &str = ".github/workflows/";
+/// The present minute.
+const MINUTE: u64 = 28_400_000;
 
 /// Calls git as a person would who has no settings.
 fn git(folder: &Path, arguments: &[&str]) -> String {
@@ -79,6 +83,23 @@ impl Repo {
     async fn findings(&self) -> Findings {
         discover(&self.local().await, &BTreeMap::new()).await.expect("looks")
     }
+}
+
+/// A look where the mesh knows these heads to be submitted.
+async fn discover(local: &LocalRepository, submitted: &BTreeMap<String, String>) -> Result<Findings, GitError> {
+    let of = |head: &String| KnownWorkflow { pushed: Some(head.clone()), ..KnownWorkflow::default() };
+    let workflows = submitted.iter().map(|(path, head)| (path.clone(), of(head))).collect();
+    local_git::discover(local, &Known { workflows }, MINUTE).await
+}
+
+async fn manual(
+    local: &LocalRepository,
+    path: &str,
+    inputs: &BTreeMap<String, String>,
+    request: &str,
+    priority: Option<Priority>,
+) -> Result<Workload, GitError> {
+    local_git::manual(local, path, &Asked { inputs: inputs.clone(), request: request.to_owned(), priority }).await
 }
 
 fn source(name: Option<&str>, path: &Path) -> GitSource {
@@ -748,4 +769,38 @@ async fn nothing_of_a_repository_is_executed() {
     // The trap is real: git as a person calls it falls in.
     git(repo.path(), &["status"]);
     assert_ne!(std::fs::read_to_string(&mark).expect("is there"), "");
+}
+
+#[tokio::test]
+async fn ticks_are_made_up_once_and_what_is_no_more_is_told() {
+    let hourly = "# P2P: p2p-only\non: {schedule: [{cron: '15 * * * *'}], workflow_dispatch: }\njobs: {a: {runs-on: x, steps: [{run: y}]}}\n";
+    let repo = Repo::with(&[(".github/workflows/w.yml", hourly), (".github/workflows/old.yml", TAGGED)]);
+    let first = git(repo.path(), &["rev-parse", "HEAD"]);
+    let local = repo.local().await;
+    let ticks = |findings: &Findings| {
+        let tick = |workload: &Workload| match &workload.trigger {
+            Trigger::Schedule { minute, .. } => Some((*minute, workload.event)),
+            _ => None,
+        };
+        findings.workloads.iter().filter_map(tick).collect::<Vec<_>>()
+    };
+    assert_eq!(ticks(&repo.findings().await), [], "none before it was seen");
+    let known = |since: u64, last: Option<u64>| {
+        let ticks = last.map(|minute| ("15 * * * *".to_owned(), minute)).into_iter().collect();
+        let pending = [first.clone()].into();
+        let workflow = KnownWorkflow { since: Some(since), ticks, pending, ..KnownWorkflow::default() };
+        let old = KnownWorkflow { pending: [first.clone(), "0".repeat(40)].into(), ..KnownWorkflow::default() };
+        Known { workflows: [(format!("{W}w.yml"), workflow), (format!("{W}old.yml"), old)].into() }
+    };
+    let latest = MINUTE - (MINUTE - 15) % 60;
+    let looked = local_git::discover(&local, &known(MINUTE - 1_000, None), MINUTE).await.expect("looks");
+    assert_eq!(ticks(&looked), [(latest, RunEvent::Schedule)], "the latest one missed");
+    let looked = local_git::discover(&local, &known(0, Some(latest)), MINUTE).await.expect("looks");
+    assert_eq!((ticks(&looked), looked.gone.len()), (vec![], 0));
+    // Deleted; what is pending of a commit that this clone does not know stays.
+    std::fs::remove_file(repo.path().join(".github/workflows/old.yml")).expect("removes");
+    repo.commit(&[]);
+    let looked = local_git::discover(&local, &known(0, Some(latest)), MINUTE).await.expect("looks");
+    let [gone] = looked.gone.as_slice() else { panic!("{looked:?}") };
+    assert_eq!((gone.path.as_str(), &gone.commits), (".github/workflows/old.yml", &[first].into()));
 }

@@ -287,8 +287,10 @@ fn left_to_github_only_while_nobody_holds_it_and_lost_only_after_the_last_attemp
 fn who_declines_ranks_last_but_may_still_claim() {
     let (mut world, base) = World::new();
     let anchor = world.introduce(2, &[base]);
-    let declined = world.write(3, &[anchor], Event::Decline(Decline { task: task(), why: String::new() }));
-    assert_eq!(world.fold().expect("introduced").last, BTreeSet::from([peer(3)]));
+    let declined = world.write(3, &[anchor], Event::Decline(Decline { task: task(), why: "no engine".to_owned() }));
+    let folded = world.fold().expect("introduced");
+    assert_eq!((&folded.last, &folded.declined), (&BTreeSet::from([peer(3)]), &BTreeSet::from([peer(3)])));
+    assert_eq!((folded.note.as_str(), folded.spent), ("no engine", 0));
     let fence = world.claim(3, &[declined], 1, anchor);
     assert_eq!(holder(&world.fold().expect("introduced")), Some((peer(3), fence)));
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::settings::{self, Executor, Isolation};
-use crate::forge::GitSource;
+use crate::forge::Spec;
 use crate::kernel::task::Conclusion;
 
 const AFTER_HELP: &str = "\
@@ -83,6 +83,9 @@ pub(super) enum Command {
     /// Submit and cancel tasks, read their logs
     #[command(subcommand)]
     Tasks(TasksCommand),
+    /// Find tagged workflows across repositories
+    #[command(subcommand)]
+    Github(GithubCommand),
     /// Have a program of your own execute tasks, for a node with `--executor none`; check tags
     #[command(subcommand)]
     P2pWorkflow(P2pCommand),
@@ -112,14 +115,14 @@ pub(super) struct RunArguments {
     /// Address of a node to begin with, besides those of the ticket; may be repeated [env: RUNMESH_BOOTSTRAP]
     #[arg(long, value_name = "MULTIADDR", value_parser = settings::multiaddr)]
     pub(super) bootstrap: Vec<String>,
-    /// Where workflows come from: git:PATH, a git repository or a folder of them, or git:NAME=PATH to name it alike on
-    /// all hosts; may be repeated [env: RUNMESH_SOURCES]
+    /// Where workflows come from: github:OWNER or github:OWNER/REPO; or git:PATH, a local git repository or a folder of
+    /// them, or git:NAME=PATH to name it alike on all hosts; may be repeated [env: RUNMESH_SOURCES]
     #[arg(long = "source", value_name = "SPEC", value_parser = settings::source)]
-    pub(super) sources: Vec<GitSource>,
+    pub(super) sources: Vec<Spec>,
     /// One of the sources whose tasks must not run twice: they are claimed and kept here only while more than half of
     /// the members are heard; may be repeated [env: RUNMESH_STOP_WHEN_CUT_OFF]
     #[arg(long, value_name = "SPEC", value_parser = settings::source)]
-    pub(super) stop_when_cut_off: Vec<GitSource>,
+    pub(super) stop_when_cut_off: Vec<Spec>,
     /// Most tasks at once, 0 to 1024; 0 takes part without running any [env: RUNMESH_MAX_RUNNERS] [default: half of
     /// the processors]
     #[arg(long, value_name = "N", value_parser = settings::runners)]
@@ -230,6 +233,50 @@ pub(super) enum TasksCommand {
         #[arg(long, short)]
         follow: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GithubCommand {
+    /// Find tagged workflows and submit them: through the node of the data directory where one runs, else on its own
+    #[command(subcommand)]
+    P2pDiscover(DiscoverCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DiscoverCommand {
+    /// Look once
+    Once(LookArguments),
+    /// Look again and again, until SIGINT or SIGTERM
+    Monitor(LookArguments),
+}
+
+#[derive(Debug, Default, Args)]
+pub(super) struct LookArguments {
+    /// A GitHub user or organisation; may be repeated. Without one and without --source: the node's sources, else all
+    /// repositories that the token reaches
+    #[arg(long = "owner", value_name = "O", value_parser = settings::owner)]
+    pub(super) owners: Vec<String>,
+    /// github:OWNER, github:OWNER/REPO, git:PATH; may be repeated [env: RUNMESH_SOURCES]
+    #[arg(long = "source", value_name = "SPEC", value_parser = settings::source)]
+    pub(super) sources: Vec<Spec>,
+    /// Only repositories whose name matches, such as `team-*`; may be repeated [env: RUNMESH_INCLUDE]
+    #[arg(long, value_name = "PATTERN", value_parser = settings::pattern)]
+    pub(super) include: Vec<String>,
+    /// Not repositories whose name matches; may be repeated [env: RUNMESH_EXCLUDE]
+    #[arg(long, value_name = "PATTERN", value_parser = settings::pattern)]
+    pub(super) exclude: Vec<String>,
+    /// Forks too [env: RUNMESH_FORKS]
+    #[arg(long)]
+    pub(super) forks: bool,
+    /// Only repositories pushed to within so many days [env: RUNMESH_SINCE_DAYS]
+    #[arg(long, value_name = "N", value_parser = settings::days)]
+    pub(super) since_days: Option<u32>,
+    /// Seconds between two looks of `monitor`, 1 to 86400 [env: RUNMESH_INTERVAL] [default: 60]
+    #[arg(long, value_name = "S", value_parser = settings::interval)]
+    pub(super) interval: Option<u64>,
+    /// The same as --output json
+    #[arg(long)]
+    pub(super) output_json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -72,7 +72,7 @@ impl Sight<'_> {
             }
             View::Clock { last } => self.show(&node.clock(*last).await?, |clock| host::clock(screen, clock, now)),
             View::Runners => self.show(&node.runners().await?, |runners| host::runners(screen, runners, now)),
-            View::Sources => self.show(&node.sources().await?, |sources| host::sources(screen, sources)),
+            View::Sources => self.show(&node.sources().await?, |sources| host::sources(screen, sources, now)),
             View::Events { .. } => Ok(String::new()),
         }
     }

@@ -130,12 +130,11 @@ async fn members(place: &Place) -> Result<(), Failure> {
 fn member_table(screen: Screen, members: &[Member], now: u64) -> String {
     let row = |member: &Member| {
         let state = match (member.self_, member.heard) {
-            (true, _) => Cell::painted(Paint::Strong, "this node"),
+            (true, _) => Cell::painted(Paint::Strong, "self"),
             (false, true) => Cell::painted(Paint::Good, "heard"),
-            (false, false) => Cell::painted(Paint::Faint, "not heard"),
+            (false, false) => Cell::painted(Paint::Faint, "silent"),
         };
-        let by =
-            if member.admitted_by == member.peer_id { "itself, as founder" } else { short_peer(&member.admitted_by) };
+        let by = if member.admitted_by == member.peer_id { "itself" } else { short_peer(&member.admitted_by) };
         [Cell::from(&member.peer_id), state, ago(now.saturating_sub(member.admitted_ms)).into(), by.into()]
     };
     screen.table(

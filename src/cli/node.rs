@@ -7,7 +7,6 @@ use super::failure::Failure;
 use super::screen::{Paint, Screen, count, facts, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::daemon::{self, DaemonError, Started};
-use crate::forge::Spec;
 use crate::net::Multiaddr;
 use crate::runner;
 
@@ -61,6 +60,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         },
         data_dir: settings.data_dir,
         sources: settings.sources,
+        github: settings.github,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         drain: settings.drain,
@@ -87,11 +87,11 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
         }
     };
     let sources = match settings.sources.is_empty() {
-        true => "none of its own; name some with --source git:PATH".to_owned(),
+        true => "none of its own; name some with --source github:OWNER or git:PATH".to_owned(),
         false => list(&mut settings.sources.iter().map(|source| {
             let careful = settings.stop_when_cut_off.contains(source);
             let stops = if careful { "  stopped when this node is cut off" } else { "" };
-            format!("{}{stops}", Spec::Git(source.clone()))
+            format!("{source}{stops}")
         })),
     };
     let mesh = match (started.founded, started.joining) {

@@ -98,7 +98,7 @@ impl Screen {
             }
             used += seen_width(word);
         }
-        lines
+        lines.into_iter().map(|line| line.trim_end().to_owned()).collect()
     }
 
     /// A table of these columns, without lines, fit to this screen. The columns named in `keep` never fold.

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::args::{Form, Global, Output, RunArguments};
+use super::args::{Form, Global, LookArguments, Output, RunArguments};
 use super::failure::Failure;
-use crate::forge::{GitSource, Spec, SpecError};
+use crate::daemon::GithubSettings;
+use crate::forge::github::{Endpoint, Lookup, Selection};
+use crate::forge::{Spec, SpecError};
 use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
 
@@ -47,7 +49,7 @@ impl Place {
 }
 
 /// What `node run` needs to know, validated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct NodeSettings {
     /// Absolute.
     pub(super) data_dir: PathBuf,
@@ -55,9 +57,10 @@ pub(super) struct NodeSettings {
     pub(super) listen: Vec<String>,
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
-    pub(super) sources: Vec<GitSource>,
+    pub(super) sources: Vec<Spec>,
+    pub(super) github: GithubSettings,
     /// Those of them whose tasks are stopped here when most members are not heard.
-    pub(super) stop_when_cut_off: Vec<GitSource>,
+    pub(super) stop_when_cut_off: Vec<Spec>,
     /// 0 to 1024.
     pub(super) max_runners: u32,
     pub(super) executor: Executor,
@@ -115,8 +118,15 @@ struct Layer {
     output: Option<Output>,
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
-    sources: Option<Vec<GitSource>>,
-    stop_when_cut_off: Option<Vec<GitSource>>,
+    sources: Option<Vec<Spec>>,
+    github_api: Option<Endpoint>,
+    github_app: Option<u64>,
+    github_app_key: Option<PathBuf>,
+    include: Option<Vec<String>>,
+    exclude: Option<Vec<String>>,
+    forks: Option<bool>,
+    since_days: Option<u32>,
+    stop_when_cut_off: Option<Vec<Spec>>,
     max_runners: Option<u32>,
     executor: Option<Executor>,
     isolation: Option<Isolation>,
@@ -136,6 +146,13 @@ impl Layer {
             listen: self.listen.or(lower.listen),
             bootstrap: self.bootstrap.or(lower.bootstrap),
             sources: self.sources.or(lower.sources),
+            github_api: self.github_api.or(lower.github_api),
+            github_app: self.github_app.or(lower.github_app),
+            github_app_key: self.github_app_key.or(lower.github_app_key),
+            include: self.include.or(lower.include),
+            exclude: self.exclude.or(lower.exclude),
+            forks: self.forks.or(lower.forks),
+            since_days: self.since_days.or(lower.since_days),
             stop_when_cut_off: self.stop_when_cut_off.or(lower.stop_when_cut_off),
             max_runners: self.max_runners.or(lower.max_runners),
             executor: self.executor.or(lower.executor),
@@ -152,8 +169,11 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.github_app_key = self.github_app_key.map(|path| folder.join(path));
         for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
-            source.path = folder.join(&source.path);
+            if let Spec::Git(source) = source {
+                source.path = folder.join(&source.path);
+            }
         }
         self
     }
@@ -205,10 +225,12 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
     let mut layer = layers(global, Some(run), world)?;
     let taken = std::mem::take(&mut layer);
     let half = u32::try_from(world.processors / 2).unwrap_or(MOST_RUNNERS).clamp(1, MOST_RUNNERS);
+    let github = github(&taken, world)?;
     let settings = NodeSettings {
         data_dir: PathBuf::new(),
         listen: taken.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(str::to_owned).to_vec()),
         bootstrap: taken.bootstrap.unwrap_or_default(),
+        github,
         sources: taken.sources.unwrap_or_default(),
         stop_when_cut_off: taken.stop_when_cut_off.unwrap_or_default(),
         max_runners: taken.max_runners.unwrap_or(half),
@@ -220,13 +242,63 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         drain: taken.drain.unwrap_or_default(),
     };
-    if let Some(stray) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
-        let spec = Spec::Git(stray.clone());
+    if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
         return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
             .hint(format!("list it as a source too, written alike: --source {spec}")));
     }
     let place = settle(Layer { data_dir: taken.data_dir, output: taken.output, ..Layer::default() }, global, world)?;
     Ok((place.clone(), NodeSettings { data_dir: place.data_dir, ..settings }))
+}
+
+/// What the commands about GitHub need to know.
+pub(super) struct GithubPlace {
+    pub(super) place: Place,
+    pub(super) github: GithubSettings,
+    /// None where nothing names any.
+    pub(super) sources: Vec<Spec>,
+    pub(super) interval: Duration,
+}
+
+/// The settings that the commands about GitHub need.
+pub(super) fn of_github(global: &Global, look: &LookArguments, world: &World) -> Result<GithubPlace, Failure> {
+    let layer = look_flags(look).below(&world.folder).over(layers(global, None, world)?);
+    let github = github(&layer, world)?;
+    let interval = layer.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs);
+    let sources = layer.sources.clone().unwrap_or_default();
+    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, interval })
+}
+
+fn look_flags(look: &LookArguments) -> Layer {
+    let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let owners = look.owners.iter().map(|owner| Spec::GithubOwner { owner: owner.clone() });
+    let sources: Vec<Spec> = owners.chain(look.sources.iter().cloned()).collect();
+    Layer {
+        sources: (!sources.is_empty()).then_some(sources),
+        include: list(&look.include),
+        exclude: list(&look.exclude),
+        forks: look.forks.then_some(true),
+        since_days: look.since_days,
+        interval: look.interval,
+        output: look.output_json.then_some(Output::Json),
+        ..Layer::default()
+    }
+}
+
+fn github(layer: &Layer, world: &World) -> Result<GithubSettings, Failure> {
+    let token = match world.text("GITHUB_TOKEN")? {
+        Some(token) => Some(token),
+        None => world.text("GH_TOKEN")?,
+    };
+    Ok(GithubSettings {
+        endpoint: layer.github_api.clone().unwrap_or_default(),
+        credentials: Lookup { token, app: layer.github_app, app_key: layer.github_app_key.clone() },
+        selection: Selection {
+            include: layer.include.clone().unwrap_or_default(),
+            exclude: layer.exclude.clone().unwrap_or_default(),
+            forks: layer.forks.unwrap_or_default(),
+            since_days: layer.since_days,
+        },
+    })
 }
 
 fn settle(layer: Layer, global: &Global, world: &World) -> Result<Place, Failure> {
@@ -283,6 +355,13 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
         bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
+        github_api: value(one, "RUNMESH_GITHUB_API", endpoint)?,
+        github_app: value(one, "RUNMESH_GITHUB_APP", app)?,
+        github_app_key: world.variable("RUNMESH_GITHUB_APP_KEY").map(PathBuf::from),
+        include: values(one, "RUNMESH_INCLUDE", pattern)?,
+        exclude: values(one, "RUNMESH_EXCLUDE", pattern)?,
+        forks: value(one, "RUNMESH_FORKS", yes_or_no)?,
+        since_days: value(one, "RUNMESH_SINCE_DAYS", days)?,
         stop_when_cut_off: values(one, "RUNMESH_STOP_WHEN_CUT_OFF", source)?,
         max_runners: value(one, "RUNMESH_MAX_RUNNERS", runners)?,
         executor: value(one, "RUNMESH_EXECUTOR", word)?,
@@ -332,18 +411,49 @@ pub(super) fn multiaddr(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads where workflows come from. GitHub's are not read by this version.
-pub(super) fn source(text: &str) -> Result<GitSource, String> {
-    match text.parse() {
-        Ok(Spec::Git(source)) => Ok(source),
-        Ok(Spec::GithubOwner { .. } | Spec::GithubRepository { .. }) | Err(SpecError::Github(_)) => {
-            Err("is at GitHub, which this version does not read: clone it and write git:PATH".to_owned())
+/// Reads where workflows come from.
+pub(super) fn source(text: &str) -> Result<Spec, String> {
+    text.parse().map_err(|error| match error {
+        SpecError::Github(_) => {
+            "names no GitHub owner or repository: write github:OWNER, github:OWNER/REPO, or github:* for all that the \
+             token reaches"
+                .to_owned()
         }
-        Err(SpecError::NoPath(_)) => Err("gives no path: write git:PATH".to_owned()),
-        Err(SpecError::Form(_)) => {
-            Err("is not git:PATH or git:NAME=PATH, a local git repository or a folder of them".to_owned())
-        }
+        SpecError::NoPath(_) => "gives no path: write git:PATH".to_owned(),
+        SpecError::Form(_) => "is not github:OWNER, github:OWNER/REPO, git:PATH or git:NAME=PATH".to_owned(),
+    })
+}
+
+/// Reads a GitHub owner.
+pub(super) fn owner(text: &str) -> Result<String, String> {
+    match format!("github:{text}").parse() {
+        Ok(Spec::GithubOwner { owner }) => Ok(owner),
+        _ => Err("is no GitHub user or organisation".to_owned()),
     }
+}
+
+/// Reads where GitHub's API is.
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|_| "is no API address: write https://HOST or https://HOST/api/v3".to_owned())
+}
+
+/// Reads a GitHub App's id.
+pub(super) fn app(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "is no GitHub App's id, which is a number".to_owned())
+}
+
+/// Reads a pattern of repositories' names.
+pub(super) fn pattern(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 200 {
+        return Err("is no pattern such as `team-*` or `owner/name`, of at most 200 bytes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads a number of days.
+pub(super) fn days(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=36_500).contains(number));
+    number.ok_or_else(|| "is not a number of days from 1 to 36500".to_owned())
 }
 
 /// Reads a number of tasks.

@@ -24,6 +24,8 @@ use super::socket;
 const ANSWER: Duration = Duration::from_secs(15);
 /// The same of a submission, for which it may have to look into a repository.
 const SUBMIT: Duration = Duration::from_secs(65);
+/// The same of a look into all sources.
+const DISCOVER: Duration = Duration::from_secs(605);
 /// How often a node that says nothing is asked whether it lives, and how long it has to answer.
 const PING: Duration = Duration::from_secs(20);
 /// The most bytes of one answer: some 10,000 peers, or the latest entries with all their parents.
@@ -126,6 +128,12 @@ impl Client {
     /// Introduces a task; answers its id.
     pub async fn submit(&self, request: SubmitRequest) -> Result<String, ControlError> {
         Ok(self.answer(SUBMIT, self.rpc.clone().submit(request)).await?.id)
+    }
+
+    /// Has the node look into these of its sources now, or into all.
+    pub async fn discover(&self, sources: &[String]) -> Result<DiscoverResponse, ControlError> {
+        let request = DiscoverRequest { sources: sources.to_vec() };
+        self.answer(DISCOVER, self.rpc.clone().discover(request)).await
     }
 
     /// Ends the task whose id begins so; answers its whole id.

@@ -119,6 +119,11 @@ pub enum Query {
         last: usize,
         answer: Answer<EventFeed>,
     },
+    /// Look into these sources now, or into all.
+    Discover {
+        sources: Vec<String>,
+        answer: Answer<proto::DiscoverResponse>,
+    },
     /// The new task's id, or that of the one that the same request made before.
     Submit {
         submit: Box<SubmitQuery>,
@@ -325,6 +330,16 @@ pub(super) fn reason(why: String) -> Result<String, Refusal> {
         return Err(Refusal::Invalid(format!("the reason is longer than {MAX_WORD} bytes")));
     }
     Ok(why)
+}
+
+/// Names of sources that a caller gives.
+pub(super) fn names(names: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if names.len() > MAX_INPUTS || names.iter().any(|name| name.len() > MAX_WORD) {
+        return Err(Refusal::Invalid(format!(
+            "more than {MAX_INPUTS} sources are named, or one is longer than {MAX_WORD} bytes"
+        )));
+    }
+    Ok(names)
 }
 
 /// The beginning of a task's id.

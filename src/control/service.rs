@@ -10,7 +10,9 @@ use tonic::{Request, Response, Status};
 
 use super::proto::control_server::Control;
 use super::proto::{self, *};
-use super::query::{Answer, CompleteQuery, NextQuery, Query, SubmitQuery, TaskFilter, TaskName, claimed, reason};
+use super::query::{
+    Answer, CompleteQuery, NextQuery, Query, SubmitQuery, TaskFilter, TaskName, claimed, names, reason,
+};
 use super::{Refusal, feed};
 
 /// How long the daemon may take to answer what it knows. Its queue is answered in milliseconds; a minute's silence
@@ -18,6 +20,8 @@ use super::{Refusal, feed};
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to look a workflow up in its repository before it has a task of it.
 const SUBMIT: Duration = Duration::from_secs(60);
+/// How long a look into all sources may take.
+const DISCOVER: Duration = Duration::from_secs(600);
 /// The most of the latest events or entries that are shown.
 const MOST_LATEST: u32 = 1000;
 
@@ -108,6 +112,11 @@ impl Control for Service {
         let submit = Box::new(SubmitQuery::read(request.into_inner())?);
         let id = self.ask(SUBMIT, |answer| Query::Submit { submit, answer }).await?;
         Ok(Response::new(TaskRef { id: id.to_string() }))
+    }
+
+    async fn discover(&self, request: Request<DiscoverRequest>) -> Answered<DiscoverResponse> {
+        let sources = names(request.into_inner().sources)?;
+        self.ask(DISCOVER, |answer| Query::Discover { sources, answer }).await.map(Response::new)
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Answered<TaskRef> {

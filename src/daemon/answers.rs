@@ -37,6 +37,7 @@ impl Daemon {
                 None => self.submit(*submit, answer),
                 Some(refusal) => answer.send(Err(refusal)),
             },
+            Query::Discover { sources, answer } => self.discover_now(&sources, answer),
             Query::Cancel { task, why, answer } => match self.disk_refuses().map_or_else(|| self.find(&task), Err) {
                 Ok(task) => {
                     let token = self.token();

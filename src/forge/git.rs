@@ -7,6 +7,7 @@
 mod checkout;
 mod command;
 mod discover;
+mod fetch;
 mod resolve;
 
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use crate::kernel::task::Repository;
 
 pub use checkout::{History, checkout};
 pub use discover::{discover, manual, text};
+pub(super) use discover::{full_path, is_commit_id, is_workflow, read, read_if_tagged};
+pub(super) use fetch::fetch;
 pub use resolve::{Resolved, resolve};
 
 /// The host of all local repositories, in [`Repository::host`].
@@ -33,14 +36,6 @@ pub struct LocalRepository {
     pub path: PathBuf,
     /// Where its objects and refs are.
     git_dir: PathBuf,
-}
-
-/// The commit that a repository stands at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// The full name of its branch, or `HEAD` where no branch says what the default is.
-    pub r#ref: String,
-    pub commit: String,
 }
 
 /// What went wrong with a local repository.

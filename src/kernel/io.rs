@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
+use super::known::Gone;
 use super::task::{Conclusion, Fence, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -48,6 +49,8 @@ pub struct Presence {
     pub beat: u64,
     /// After how long at most the next presence follows, in milliseconds; 0 is the shortest beat.
     pub every: u32,
+    /// This node has to know at any time whom it hears: all that hear it beat by the shortest rhythm.
+    pub attentive: bool,
     pub heads: BTreeSet<Cid>,
     pub offer: Offer,
     /// Slots that nothing occupies now.
@@ -157,8 +160,8 @@ pub enum Input {
     Offer(Offer),
     /// The sources whose tasks are claimed and kept here only while more than half of the members are heard.
     Careful(BTreeSet<SourceKey>),
-    /// Discovery of a source succeeded: everything of it that should run now.
-    Discovered { source: SourceKey, workloads: Vec<Workload> },
+    /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
+    Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
     /// Discovery of a source failed.
     Undiscovered { source: SourceKey },
     /// A person or program submits a task; answered by [`Output::Answer`].

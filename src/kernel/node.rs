@@ -188,7 +188,7 @@ impl Node {
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
-            Input::Discovered { source, workloads } => self.on_discovered(source, workloads),
+            Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),

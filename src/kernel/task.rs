@@ -155,8 +155,20 @@ impl Repository {
         if self.host == LOCAL_HOST {
             return vec![format!("{LOCAL_HOST}:{}", self.id)];
         }
+        // GitHub folds the case of names.
+        let name = self.name.to_ascii_lowercase();
+        let owner = name.split('/').next().unwrap_or_default();
+        vec![format!("{}/{owner}", self.host), format!("{}/{name}", self.host)]
+    }
+
+    /// Whether this is one of its [`Self::sources`]. Asked for every task and peer, so it makes no text.
+    pub fn is_of(&self, source: &str) -> bool {
+        let below = |mark: char| source.strip_prefix(self.host.as_str())?.strip_prefix(mark);
+        if self.host == LOCAL_HOST {
+            return below(':') == Some(self.id.as_str());
+        }
         let owner = self.name.split('/').next().unwrap_or_default();
-        vec![format!("{}/{owner}", self.host), format!("{}/{}", self.host, self.name)]
+        below('/').is_some_and(|name| name.eq_ignore_ascii_case(owner) || name.eq_ignore_ascii_case(&self.name))
     }
 }
 
@@ -354,6 +366,29 @@ impl State {
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
             Self::LeftToGithub => "left-to-github",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_of_its_sources_and_of_no_other() {
+        let of = |host: &str, id: &str, name: &str| Repository {
+            host: host.to_owned(),
+            id: id.to_owned(),
+            name: name.to_owned(),
+        };
+        let all = [of("git", "lab", "lab"), of("git", "lab2", "lab"), of("api.github.com", "7", "octo/lab")];
+        for (number, repository) in all.iter().enumerate() {
+            assert!(repository.sources().iter().all(|source| repository.is_of(source)), "{repository:?}");
+            let others = all.iter().enumerate().filter(|(other, _)| *other != number);
+            assert!(!others.flat_map(|(_, other)| other.sources()).any(|source| repository.is_of(&source)));
+        }
+        for source in ["", "git", "git:", "api.github.com", "api.github.com/", "api.github.com/oct", "git/lab"] {
+            assert!(!all.iter().any(|repository| repository.is_of(source)), "{source}");
         }
     }
 }

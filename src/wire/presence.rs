@@ -19,8 +19,21 @@ use crate::kernel::task::Fence;
 /// left out is one that others do not know of.
 pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
     debug_assert_eq!(presence.peer.public_key(), &key.verifying_key().to_bytes());
-    let Presence { peer, life, beat, every, heads, offer, free, draining, running, unheard, discovered, version } =
-        presence;
+    let Presence {
+        peer,
+        life,
+        beat,
+        every,
+        attentive,
+        heads,
+        offer,
+        free,
+        draining,
+        running,
+        unheard,
+        discovered,
+        version,
+    } = presence;
     let source_fits = |source: &&String| source.len() <= MAX_SOURCE;
     let message = proto::Presence {
         peer: peer.public_key().to_vec(),
@@ -28,6 +41,7 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
         beat: *beat,
         head: heads.iter().take(MAX_HEADS).map(|head| head.digest().to_vec()).collect(),
         every_ms: *every,
+        attentive: *attentive,
         slots: offer.slots,
         free: *free,
         draining: *draining,
@@ -74,6 +88,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
         life: message.life,
         beat: message.beat,
         every: message.every_ms,
+        attentive: message.attentive,
         heads: set(message.head, "heads", MAX_HEADS, |head| cid(&head))?,
         offer: Offer {
             slots: message.slots,
@@ -128,6 +143,7 @@ mod tests {
             life: u64::MAX,
             beat: u64::MAX,
             every: u32::MAX,
+            attentive: true,
             heads: (0..MAX_HEADS + more).map(|n| Cid::from_digest(digest(n))).collect(),
             offer: Offer {
                 slots: u32::MAX,
@@ -213,7 +229,7 @@ mod tests {
         let fence = (any::<u32>(), arbitrary::cid()).prop_map(|(attempt, claim)| Fence { attempt, claim });
         let names = || btree_set("[a-z:/.é-]{0,20}", 0..5);
         let offer = (any::<u32>(), names(), names());
-        let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>());
+        let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<(bool, bool)>());
         let sets = (
             btree_set(arbitrary::cid(), 0..5),
             btree_map(arbitrary::task(), fence, 0..5),
@@ -221,15 +237,16 @@ mod tests {
             btree_map("[a-z]{0,9}", any::<u64>(), 0..5),
         );
         (numbers, offer, sets, "[0-9.é]{0,20}").prop_map(
-            |((life, beat, every, free, draining), (slots, labels, sources), sets, version)| {
+            |((life, beat, every, free, (draining, attentive)), (slots, labels, sources), sets, version)| {
                 let (heads, running, unheard, discovered): (_, BTreeMap<_, _>, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
-                let peer = presence(0).peer;
+                let Presence { peer, .. } = presence(0);
                 Presence {
                     peer,
                     life,
                     beat,
                     every,
+                    attentive,
                     heads,
                     offer,
                     free,

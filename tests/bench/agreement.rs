@@ -41,7 +41,7 @@ pub(crate) fn owners() -> Outcome<Vec<Row>> {
 /// Tasks that did not end with a result on every node.
 pub(crate) fn lost() -> Outcome<Vec<Row>> {
     const TASKS: usize = 20_000;
-    let ended = World::of(20, TASKS, 200).run()?;
+    let ended = World::of(20, TASKS, 100).run()?;
     let source = source_system(&["lost", "20", &TASKS.to_string()])?;
     let row = Row::alone("tasks_lost", "of 20,000", Goal::AtMost(0.0), (TASKS - ended.completed) as f64);
     Ok(vec![row.against("the source system's rule, in Python", source)])
@@ -234,7 +234,11 @@ impl World {
                     self.plan(self.now + 1, host, Input::Ran { task, fence, report: Report::Stopped });
                 }
                 Output::Discover { source } => {
-                    self.plan(self.now + 1, host, Input::Discovered { source, workloads: Vec::new() });
+                    self.plan(
+                        self.now + 1,
+                        host,
+                        Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
+                    );
                 }
                 Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }

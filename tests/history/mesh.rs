@@ -285,7 +285,11 @@ impl Mesh {
                     self.later(HOP, number, Input::Ran { task, fence, report: Report::Stopped });
                 }
                 Output::Discover { source } => {
-                    self.later(HOP, number, Input::Discovered { source, workloads: vec![firmware(7)] });
+                    self.later(
+                        HOP,
+                        number,
+                        Input::Discovered { source, workloads: vec![firmware(7)], gone: Vec::new() },
+                    );
                 }
                 Output::Answer { answer, .. } => {
                     answer.expect("the node takes it");

@@ -60,6 +60,7 @@ pub(crate) struct Node {
     pub(crate) peer: String,
     dir: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     /// A signal that its processes are not to die of.
     ignored: Option<&'static str>,
     process: Option<Child>,
@@ -69,7 +70,15 @@ pub(crate) struct Node {
 impl Node {
     fn new(arguments: Vec<String>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { peer: String::new(), dir, arguments, ignored: None, process: None, since: Instant::now() }
+        Self {
+            peer: String::new(),
+            dir,
+            arguments,
+            environment: Vec::new(),
+            ignored: None,
+            process: None,
+            since: Instant::now(),
+        }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -88,6 +97,7 @@ impl Node {
         command.args(arguments).arg("--data-dir").arg(self.data_dir());
         // Settings of whoever runs the tests are none of theirs.
         command.env("XDG_CONFIG_HOME", self.dir.path()).stdin(Stdio::null());
+        command.env_remove("GITHUB_TOKEN").env_remove("GH_TOKEN").envs(self.environment.iter().cloned());
         command
     }
 
@@ -164,7 +174,7 @@ impl Node {
         self.since.elapsed()
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.pid().to_string()]).status().expect("kill runs");
         assert!(status.success());
     }
@@ -214,9 +224,22 @@ impl Mesh {
 
     /// The same, with more arguments.
     pub(crate) fn with(count: usize, repositories: &[Repository], more: &[&str]) -> Self {
+        Self::made(count, &arguments(repositories, more), |_| Vec::new())
+    }
+
+    /// The same with these arguments alone, and an environment for each node.
+    #[allow(dead_code, reason = "tests/duty.rs uses it")]
+    pub(crate) fn at_github(count: usize, more: &[&str], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
+        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--isolation", "bwrap"];
+        let arguments: Vec<String> = listen.iter().chain(more).map(|word| (*word).to_owned()).collect();
+        Self::made(count, &arguments, environment)
+    }
+
+    fn made(count: usize, arguments: &[String], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
         let mut mesh = Self { nodes: Vec::new() };
         for n in 0..count {
-            let mut node = Node::new(arguments(repositories, more));
+            let mut node = Node::new(arguments.to_vec());
+            node.environment = environment(n);
             if n > 0 {
                 let invited = mesh.nodes[0].run(&["mesh", "invite"]);
                 assert_eq!(invited.status, 0, "{invited:?}");

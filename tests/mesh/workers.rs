@@ -136,6 +136,34 @@ fn the_task_of_a_silent_worker_goes_to_another_and_a_cancelled_one_is_its_no_mor
 }
 
 #[test]
+fn a_holder_that_hears_most_of_the_members_no_more_gives_up_what_must_not_run_twice() {
+    let repository = Repository::with(&[("any.yml", ANY)]);
+    let spec = format!("git:{}", repository.path());
+    let more = ["--executor", "none", "--stop-when-cut-off", spec.as_str()];
+    let mesh = Mesh::with(3, std::slice::from_ref(&repository), &more);
+    let nodes: Vec<&Node> = mesh.nodes().collect();
+    let given = next(nodes[0], &[]);
+    // One of three may be silent.
+    nodes[2].signal("-STOP");
+    nodes[0].wait_for("silence", |node| node.json(&["inspect", "status"])["peers"] == 1);
+    assert_eq!(nodes[0].run(&["p2p-workflow", "keep", id_of(&given)]).status, 0);
+    nodes[1].signal("-STOP");
+    nodes[0].wait_for("the end of its work", |node| {
+        node.json(&["inspect", "runners"]).as_array().is_some_and(Vec::is_empty)
+    });
+    refused(&nodes[0].run(&["p2p-workflow", "complete", id_of(&given)]), "did not hear most of the members");
+    let waits = nodes[0].json(&["inspect", "tasks", id_of(&given)]);
+    assert_eq!(waits["state"], "pending", "{waits:#}");
+    refused(&nodes[0].run(&["p2p-workflow", "next", "--wait", "1s"]), "no task came in time");
+    nodes[1].signal("-CONT");
+    nodes[2].signal("-CONT");
+    let again = next(nodes[0], &[]);
+    assert_eq!(id_of(&again), id_of(&given));
+    assert_eq!(nodes[0].run(&["p2p-workflow", "complete", id_of(&again)]).status, 0);
+    mesh.stop();
+}
+
+#[test]
 fn a_worker_that_left_before_its_turn_takes_nothing() {
     let repository = Repository::with(&[("plain.yml", &ANY.replace("# P2P: p2p-only\n", ""))]);
     let mesh = Mesh::alone(std::slice::from_ref(&repository), &["--executor", "none"]);

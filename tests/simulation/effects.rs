@@ -233,6 +233,6 @@ impl World<'_> {
         }
         let there = self.jobs.iter().filter(|job| job.origin == Origin::Discovered && job.at <= self.now);
         let workloads = there.map(|job| job.workload.as_ref().clone()).collect();
-        self.give(host, boot, Input::Discovered { source, workloads });
+        self.give(host, boot, Input::Discovered { source, workloads, gone: Vec::new() });
     }
 }

@@ -60,7 +60,11 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
     if peers.is_empty() {
         return "no other members yet; `runmesh mesh invite` prints a ticket for one\n".to_owned();
     }
+    // What all offer is said once.
+    let common: Vec<&String> =
+        peers[0].labels.iter().filter(|label| peers.iter().all(|peer| peer.labels.contains(label))).collect();
     let row = |peer: &Peer| {
+        let own: Vec<&str> = peer.labels.iter().filter(|label| !common.contains(label)).map(String::as_str).collect();
         let state = match (peer.connected, peer.heard_ago_ms, peer.draining) {
             (true, _, true) => Cell::painted(Paint::Warn, "draining"),
             (true, _, false) => Cell::painted(Paint::Good, "connected"),
@@ -74,12 +78,19 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
             peer.round_trip_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")).into(),
             format!("{} of {}", peer.free, peer.slots).into(),
             peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" ").into(),
-            peer.labels.join(", ").into(),
+            own.join(", ").into(),
             peer.addresses.first().map_or("", |address| without_peer(address)).into(),
         ]
     };
     let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
-    screen.table(columns, peers.iter().map(row).collect(), &["peer", "state", "heard", "round trip", "free"])
+    let keep = ["peer", "state", "heard", "round trip", "free", "address"];
+    let mut text = screen.table(columns, peers.iter().map(row).collect(), &keep);
+    if !common.is_empty() {
+        let common: Vec<&str> = common.into_iter().map(String::as_str).collect();
+        let all = if peers.len() == 1 { "it offers" } else { "all offer" };
+        text.push_str(&format!("\n{all} the labels {}\n", common.join(", ")));
+    }
+    text
 }
 
 /// What was dropped of the history.
@@ -141,9 +152,10 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
 }
 
 /// Where workflows come from.
-pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
+pub(super) fn sources(screen: Screen, sources: &[Source], now: u64) -> String {
     if sources.is_empty() {
-        return "no sources; name one with `runmesh node run --source git:PATH`\n".to_owned();
+        return "no sources; name one with `runmesh node run --source github:OWNER` or `--source git:PATH`\n"
+            .to_owned();
     }
     let row = |source: &Source| {
         let problem = source.problem.as_deref().unwrap_or_default();
@@ -162,6 +174,44 @@ pub(super) fn sources(screen: Screen, sources: &[Source]) -> String {
         let name = if source.spec.is_empty() { &source.key } else { &source.spec };
         text.push_str(&format!("\ntasks of {name} are stopped here while most members are not heard\n"));
     }
+    text.push_str(&looks(screen, sources, now));
+    text
+}
+
+/// What the last looks at GitHub took, and what the tokens have left.
+fn looks(screen: Screen, sources: &[Source], now: u64) -> String {
+    let row = |source: &Source| {
+        let cycle = source.cycle?;
+        Some([
+            Cell::from(source.key.as_str()),
+            cycle.calls.into(),
+            cycle.points.into(),
+            format!("{} kB", cycle.bytes.div_ceil(1_000)).into(),
+            span(cycle.took_ms).into(),
+            cycle.repositories.into(),
+            format!("{} new, {} changed, {} gone", cycle.new, cycle.changed, cycle.gone).into(),
+        ])
+    };
+    let rows: Vec<_> = sources.iter().filter_map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = ["last look", "calls", "points", "answers", "took", "repositories", "files"];
+    let mut text = format!("\n{}", screen.table(columns, rows, &["calls", "points", "answers", "took"]));
+    // All sources share a token; an app has one for each owner.
+    let mut limits: Vec<[String; 3]> = Vec::new();
+    for limit in sources.iter().flat_map(|source| &source.limits) {
+        let row = [
+            limit.api.clone(),
+            format!("{} of {}", limit.remaining, limit.limit),
+            format!("in {}", span(limit.reset_ms.saturating_sub(now))),
+        ];
+        if !limits.contains(&row) {
+            limits.push(row);
+        }
+    }
+    let rows = limits.into_iter().map(|row| row.map(Cell::from)).collect();
+    text.push_str(&format!("\n{}", screen.table(["GitHub's limit", "left", "renewed"], rows, &[])));
     text
 }
 

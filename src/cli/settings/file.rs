@@ -5,17 +5,24 @@ use std::path::Path;
 use toml::Value;
 
 use super::super::failure::Failure;
-use super::{Layer, duration, interval, label, multiaddr, runners, source, word};
+use super::{Layer, app, days, duration, endpoint, interval, label, multiaddr, pattern, runners, source, word};
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 21] = [
     "data_dir",
     "output",
     "listen",
     "bootstrap",
     "sources",
+    "github_api",
+    "github_app",
+    "github_app_key",
+    "include",
+    "exclude",
+    "forks",
+    "since_days",
     "stop_when_cut_off",
     "max_runners",
     "executor",
@@ -77,6 +84,13 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "listen" => layer.listen = Some(list(value, multiaddr).map_err(wrong)?),
             "bootstrap" => layer.bootstrap = Some(list(value, multiaddr).map_err(wrong)?),
             "sources" => layer.sources = Some(list(value, source).map_err(wrong)?),
+            "github_api" => layer.github_api = Some(string(value, endpoint).map_err(wrong)?),
+            "github_app" => layer.github_app = Some(number(value, app).map_err(wrong)?),
+            "github_app_key" => layer.github_app_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "include" => layer.include = Some(list(value, pattern).map_err(wrong)?),
+            "exclude" => layer.exclude = Some(list(value, pattern).map_err(wrong)?),
+            "forks" => layer.forks = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
+            "since_days" => layer.since_days = Some(number(value, days).map_err(wrong)?),
             "stop_when_cut_off" => layer.stop_when_cut_off = Some(list(value, source).map_err(wrong)?),
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
@@ -151,6 +165,13 @@ mod tests {
             listen = ["/ip4/127.0.0.1/tcp/0"]
             bootstrap = []
             sources = ["git:/r", "git:s"]
+            github_api = "https://ghe.example/api/v3"
+            github_app = 7
+            github_app_key = "k.pem"
+            include = ["a-*"]
+            exclude = ["b"]
+            forks = true
+            since_days = 30
             stop_when_cut_off = ["git:s"]
             max_runners = 3
             executor = "none"

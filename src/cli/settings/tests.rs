@@ -6,8 +6,8 @@ fn global() -> Global {
     Global { data_dir: None, config: None, output: None }
 }
 
-fn git(name: Option<&str>, path: PathBuf) -> GitSource {
-    GitSource { name: name.map(str::to_owned), path }
+fn git(name: Option<&str>, path: PathBuf) -> Spec {
+    Spec::Git(crate::forge::GitSource { name: name.map(str::to_owned), path })
 }
 
 fn settled(
@@ -103,7 +103,7 @@ fn a_bad_variable_is_named_with_its_value() {
     let complaint = complain("RUNMESH_LISTEN", "/ip4/127.0.0.1/tcp/0,localhost:1");
     assert!(complaint.contains("RUNMESH_LISTEN") && complaint.contains("`localhost:1`, which is not"), "{complaint}");
     let complaint = complain("RUNMESH_SOURCES", "svn:/x");
-    assert!(complaint.contains("is not git:PATH"), "{complaint}");
+    assert!(complaint.contains("is not github:OWNER"), "{complaint}");
 }
 
 #[test]
@@ -130,6 +130,6 @@ fn values_are_read_strictly() {
     assert_eq!(input("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
     assert!(input("=b").is_err() && input("b").is_err());
     assert!(label("").is_err() && label("a b").is_err());
-    assert!(source("git:").is_err() && source("/repo").is_err() && source("github:me").is_err());
+    assert!(source("git:").is_err() && source("/repo").is_err() && source("github:me/x/y").is_err());
     assert!(multiaddr("").is_err() && multiaddr("127.0.0.1:80").is_err());
 }

@@ -56,25 +56,30 @@ pub async fn checkout(
 
     let url = source.line("read origin", &["config", "--local", "--get", "remote.origin.url"]).await?;
     let url = origin(url.as_deref(), &repository.repository.name);
-    copy.output("name origin", &["config", "remote.origin.url", &url], LOOK).await?;
+    check_out(&copy, &url, &commit, r#ref).await
+}
+
+/// Brings a commit that a copy has into its folder, with `origin` and HEAD named.
+pub(super) async fn check_out(copy: &Git, url: &str, commit: &str, r#ref: &str) -> Result<(), GitError> {
+    copy.output("name origin", &["config", "remote.origin.url", url], LOOK).await?;
     let refspec = "+refs/heads/*:refs/remotes/origin/*";
     copy.output("name origin", &["config", "remote.origin.fetch", refspec], LOOK).await?;
     match r#ref.strip_prefix("refs/heads/") {
         Some(branch) => {
             let tracking = format!("refs/remotes/origin/{branch}");
-            copy.output("set HEAD", &["update-ref", &tracking, &commit], LOOK).await?;
-            copy.output("set HEAD", &["update-ref", r#ref, &commit], LOOK).await?;
+            copy.output("set HEAD", &["update-ref", &tracking, commit], LOOK).await?;
+            copy.output("set HEAD", &["update-ref", r#ref, commit], LOOK).await?;
             copy.output("set HEAD", &["symbolic-ref", "HEAD", r#ref], LOOK).await?;
         }
         None => {
-            copy.output("set HEAD", &["update-ref", "--no-deref", "HEAD", &commit], LOOK).await?;
+            copy.output("set HEAD", &["update-ref", "--no-deref", "HEAD", commit], LOOK).await?;
         }
     }
-    copy.output("check out", &["reset", "--quiet", "--hard", &commit], WALK).await.map(drop)
+    copy.output("check out", &["reset", "--quiet", "--hard", commit], WALK).await.map(drop)
 }
 
 /// Sees to it that the folder is there and empty. Returns its full path.
-async fn prepare(into: &Path) -> Result<PathBuf, GitError> {
+pub(super) async fn prepare(into: &Path) -> Result<PathBuf, GitError> {
     let failed = |error| GitError::NoPath { path: into.to_owned(), error };
     tokio::fs::create_dir_all(into).await.map_err(failed)?;
     let mut entries = tokio::fs::read_dir(into).await.map_err(failed)?;

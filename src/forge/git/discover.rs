@@ -1,18 +1,20 @@
 //! A look into a repository: its workflow files at the commit that it stands at, and what of them should run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
-use crate::kernel::task::{Priority, RunEvent, Trigger, Workload};
-use crate::workflow::{self, PushFilter, Workflow};
+use crate::kernel::known::{Gone, Known};
+use crate::kernel::task::{Repository, Workload};
+use crate::workflow::{self, Workflow};
 
-use super::super::{Draft, Findings, Found, policy_forbids};
+use super::super::decide::{Changed, Site, decide};
+use super::super::{Asked, Findings, Found, Head, policy_forbids};
 use super::command::{Git, LOOK, write};
 use super::resolve::{commit_of, head};
-use super::{FOLDER, GitError, Head, LocalRepository};
+use super::{FOLDER, GitError, LocalRepository};
 
 /// The most workflow files of one repository.
 const MAX_FILES: usize = 1_000;
@@ -23,21 +25,19 @@ const MAX_CHANGED: usize = 3_000;
 /// Looks for the workflows of a repository: the files `.github/workflows/*.yml` and `*.yaml` at the commit that its
 /// default branch stands at, whatever its working tree holds.
 ///
-/// `submitted` says, by workflow path, which head was the last that a push task was made of; it decides path filters.
-/// A workflow that is not in it runs whatever its path filter.
+/// `known` is what the mesh has of it already: it decides path filters (a workflow of which no push is known runs
+/// whatever its path filter), ticks, and what is gone. `minute` is the present one, in minutes since 1970.
 ///
 /// # Errors
 /// Only when git fails; what is wrong with a file is told of that file.
-pub async fn discover(
-    repository: &LocalRepository,
-    submitted: &BTreeMap<String, String>,
-) -> Result<Findings, GitError> {
+pub async fn discover(repository: &LocalRepository, known: &Known, minute: u64) -> Result<Findings, GitError> {
     let git = repository.git();
     let mut findings = Findings::default();
     let Some(head) = head(&git, &mut findings.warnings).await? else {
         findings.warnings.push(format!("{} has no commits yet", repository.path.display()));
         return Ok(findings);
     };
+    let site = repository.site(&head);
     let mut files = Vec::new();
     for entry in entries(&git, &head.commit, FOLDER).await? {
         let Some(path) = entry.path else {
@@ -57,7 +57,7 @@ pub async fn discover(
         }
         match entry.what {
             What::File { blob } => files.push((path, blob)),
-            What::NoFile(why) => findings.workflows.push(repository.found(&head, &path, None, Some(why))),
+            What::NoFile(why) => findings.workflows.push(site.found(&path, None, Some(why))),
         }
     }
 
@@ -66,68 +66,73 @@ pub async fn discover(
     for (path, blob) in files {
         let bytes = blobs.next(&git).await?;
         let Some(workflow) = read_if_tagged(&path, bytes).await else {
-            findings.workflows.push(repository.found(&head, &path, None, policy_forbids(&Default::default())));
+            findings.workflows.push(site.found(&path, None, policy_forbids(&Default::default())));
             continue;
         };
-        let warnings =
-            workflow.warnings.iter().map(|warning| format!("{}: {path}: {warning}", repository.repository.name));
-        findings.warnings.extend(warnings);
-        let (workload, why_not) =
-            match decide(repository, &head, &path, blob, &workflow, submitted.get(&path), &mut changes).await? {
-                Ok(workload) => (Some(workload), None),
-                Err(why) => (None, Some(why)),
-            };
-        if workload.is_some() {
-            let unknown = workflow.labels().expressions;
-            findings.warnings.extend(unknown.iter().map(|label| {
-                format!(
-                    "{}: {path}: the label `{label}` is known only when it runs, so it does not choose the host",
-                    repository.repository.name
-                )
-            }));
-        }
-        findings.workflows.push(repository.found(&head, &path, Some(&workflow), why_not));
-        findings.workloads.extend(workload);
+        findings.warnings.extend(workflow.warnings.iter().map(|warning| site.says(&path, warning)));
+        let of_it = known.workflows.get(&path);
+        let decision = match decide(site, &path, &blob, &workflow, of_it, None, minute) {
+            Ok(decision) => decision,
+            Err(before) => {
+                let changed = changes.since(&before).await?;
+                decide(site, &path, &blob, &workflow, of_it, Some(&changed), minute).unwrap_or_default()
+            }
+        };
+        findings.warnings.extend(decision.warnings);
+        findings.workflows.push(site.found(&path, Some(&workflow), decision.why_not));
+        findings.workloads.extend(decision.workloads);
     }
     blobs.close(&git).await?;
+    findings.gone = gone(repository, &git, &head, known, &findings.workflows).await?;
     findings.workflows.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(findings)
 }
 
+/// Of what is pending, that whose workflow is not there any more, or has no tags: only where the head stands on the
+/// commit it was found at, for this clone may be behind another host's.
+async fn gone(
+    repository: &LocalRepository,
+    git: &Git,
+    head: &Head,
+    known: &Known,
+    workflows: &[Found],
+) -> Result<Vec<Gone>, GitError> {
+    let tagged: BTreeSet<&str> =
+        workflows.iter().filter(|found| !found.tags.is_empty()).map(|found| found.path.as_str()).collect();
+    let mut gone = Vec::new();
+    for (path, of_it) in known.workflows.iter().filter(|(path, _)| !tagged.contains(path.as_str())) {
+        let mut commits = BTreeSet::new();
+        for commit in of_it.pending.iter().filter(|commit| **commit != head.commit && is_commit_id(commit)) {
+            let arguments = ["merge-base", "--is-ancestor", commit.as_str(), head.commit.as_str()];
+            let ended = git.ended("compare with the head before", &arguments, LOOK).await?;
+            if ended.status.success() {
+                commits.insert(commit.clone());
+            }
+        }
+        if !commits.is_empty() {
+            let Repository { host, id, .. } = repository.repository.clone();
+            gone.push(Gone { host, id, path: path.clone(), commits });
+        }
+    }
+    Ok(gone)
+}
+
 /// The task of a person's or program's request to run a workflow file, at the commit that its repository stands at.
-/// `path` may leave the folder `.github/workflows/` out. Without `priority` the tags give it.
+/// `path` may leave the folder `.github/workflows/` out.
 ///
 /// # Errors
 /// [`GitError::Refused`] says why it cannot run: no such file, no YAML, tags that leave it to GitHub, no trigger, or
 /// wrong inputs.
-pub async fn manual(
-    repository: &LocalRepository,
-    path: &str,
-    inputs: &BTreeMap<String, String>,
-    request: &str,
-    priority: Option<Priority>,
-) -> Result<Workload, GitError> {
+pub async fn manual(repository: &LocalRepository, path: &str, asked: &Asked) -> Result<Workload, GitError> {
     let git = repository.git();
-    let path = if path.contains('/') { path.to_owned() } else { format!("{FOLDER}{path}") };
+    let path = full_path(path);
     let refused = |why: String| GitError::Refused { path: repository.path.clone(), workflow: path.clone(), why };
     let Some(head) = head(&git, &mut Vec::new()).await? else {
         return Err(refused("the repository has no commits yet".to_owned()));
     };
     let bytes = text(repository, &head.commit, &path).await?;
     let workflow = read(&path, bytes).await;
-    if !workflow.tags.is_empty()
-        && let Some(why) = policy_forbids(&workflow.tags)
-    {
-        return Err(refused(why));
-    }
-    let draft = repository.draft(&head, &path, &workflow);
-    let trigger = Trigger::Manual { request: request.to_owned() };
-    // Why it is no workflow at all says more than that it has no trigger.
-    let mut workload = draft.workload(trigger, RunEvent::WorkflowDispatch).map_err(refused)?;
-    workload.event = workflow.triggers.manual_event().map_err(refused)?;
-    workload.inputs = workflow.triggers.check_inputs(inputs).map_err(refused)?;
-    workload.priority = priority.unwrap_or(workload.priority);
-    Ok(workload)
+    repository.site(&head).manual(&path, &workflow, asked).map_err(refused)
 }
 
 /// The bytes of a workflow file at a commit.
@@ -156,102 +161,45 @@ pub async fn text(repository: &LocalRepository, commit: &str, path: &str) -> Res
     }
 }
 
-/// What a workflow's triggers and tags come to: a task, or why not.
-async fn decide(
-    repository: &LocalRepository,
-    head: &Head,
-    path: &str,
-    blob: String,
-    workflow: &Workflow,
-    submitted: Option<&String>,
-    changes: &mut Changes<'_>,
-) -> Result<Result<Workload, String>, GitError> {
-    if let Some(why) = policy_forbids(&workflow.tags) {
-        return Ok(Err(why));
-    }
-    let draft = repository.draft(head, path, workflow);
-    let event = match (&workflow.error, workflow.triggers.event()) {
-        (None, Err(why)) => return Ok(Err(why)),
-        (_, event) => event.unwrap_or(RunEvent::Push),
-    };
-    let trigger = match &workflow.triggers.push {
-        None => Trigger::Revision { blob },
-        Some(push) => {
-            if let Some(why) = filtered(push, head, submitted, changes).await? {
-                return Ok(Err(why));
-            }
-            Trigger::Push { r#ref: head.r#ref.clone(), commit: head.commit.clone() }
-        }
-    };
-    Ok(draft.workload(trigger, event))
-}
-
-/// Why a push of this head does not start a workflow, if so.
-async fn filtered(
-    push: &PushFilter,
-    head: &Head,
-    submitted: Option<&String>,
-    changes: &mut Changes<'_>,
-) -> Result<Option<String>, GitError> {
-    if !push.matches_ref(&head.r#ref) {
-        return Ok(Some(format!("the filters of its `on: push` leave {} out", head.r#ref)));
-    }
-    let Some(before) = submitted.filter(|before| push.filters_paths() && **before != head.commit) else {
-        return Ok(None);
-    };
-    let matches = match changes.since(before).await? {
-        Some(changed) => push.matches_paths(changed.iter().map(String::as_str)),
-        None => true,
-    };
-    Ok((!matches).then(|| {
-        format!("no file changed since {} that the paths of its `on: push` name", &before[..before.len().min(12)])
-    }))
-}
-
 /// The files that differ between earlier heads and this one.
 struct Changes<'a> {
     git: &'a Git,
     head: &'a Head,
-    known: BTreeMap<String, Option<Vec<String>>>,
+    known: BTreeMap<String, Changed>,
 }
 
 impl Changes<'_> {
-    /// Nothing where that cannot be known, or where there are too many.
-    async fn since(&mut self, before: &str) -> Result<Option<&[String]>, GitError> {
-        if !self.known.contains_key(before) {
-            let changed = if is_commit_id(before) && commit_of(self.git, before).await?.is_some() {
-                let arguments = [
-                    "diff-tree",
-                    "-r",
-                    "-z",
-                    "--name-only",
-                    "--no-renames",
-                    "--no-ext-diff",
-                    "--end-of-options",
-                    before,
-                    &self.head.commit,
-                ];
-                let ended = self.git.ended("compare with the head before", &arguments, LOOK).await?;
-                let ended = self.git.check("compare with the head before", ended)?;
-                let paths = ended.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-                let paths: Vec<String> = paths.map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-                (!ended.cut && paths.len() <= MAX_CHANGED).then_some(paths)
-            } else {
-                None
-            };
-            self.known.insert(before.to_owned(), changed);
+    async fn since(&mut self, before: &str) -> Result<Changed, GitError> {
+        if let Some(changed) = self.known.get(before) {
+            return Ok(changed.clone());
         }
-        Ok(self.known.get(before).and_then(Option::as_deref))
+        let changed = self.compare(before).await?;
+        self.known.insert(before.to_owned(), changed.clone());
+        Ok(changed)
+    }
+
+    async fn compare(&self, before: &str) -> Result<Changed, GitError> {
+        if !is_commit_id(before) || commit_of(self.git, before).await?.is_none() {
+            return Ok(Changed::Unknown);
+        }
+        let head = &self.head.commit;
+        let options = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-ext-diff", "--end-of-options"];
+        let arguments = [&options[..], &[before, head]].concat();
+        let ended = self.git.ended("compare with the head before", &arguments, LOOK).await?;
+        let ended = self.git.check("compare with the head before", ended)?;
+        let paths = ended.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let paths: Vec<String> = paths.map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+        Ok(if ended.cut || paths.len() > MAX_CHANGED { Changed::Unknown } else { Changed::Paths(paths) })
     }
 }
 
 /// Off the runtime's threads: the worst files take a good part of a second.
-async fn read_if_tagged(path: &str, bytes: Vec<u8>) -> Option<Workflow> {
+pub(in crate::forge) async fn read_if_tagged(path: &str, bytes: Vec<u8>) -> Option<Workflow> {
     let path = path.to_owned();
     off_the_runtime(move || workflow::read_if_tagged(&path, &bytes)).await
 }
 
-async fn read(path: &str, bytes: Vec<u8>) -> Workflow {
+pub(in crate::forge) async fn read(path: &str, bytes: Vec<u8>) -> Workflow {
     let path = path.to_owned();
     off_the_runtime(move || workflow::read(&path, &bytes)).await
 }
@@ -277,35 +225,25 @@ impl LocalRepository {
         found.ok_or_else(|| GitError::NoCommit { path: self.path.clone(), commit: commit.chars().take(80).collect() })
     }
 
-    fn draft<'a>(&'a self, head: &'a Head, path: &'a str, workflow: &'a Workflow) -> Draft<'a> {
-        Draft { workflow, repository: &self.repository, path, commit: &head.commit, r#ref: &head.r#ref }
-    }
-
-    fn found(&self, head: &Head, path: &str, workflow: Option<&Workflow>, why_not: Option<String>) -> Found {
-        let tags = workflow.map(|workflow| workflow.tags.clone()).unwrap_or_default();
-        Found {
-            source: self.key.clone(),
-            repository: self.repository.name.clone(),
-            path: path.to_owned(),
-            commit: head.commit.clone(),
-            name: workflow.map_or(path, |workflow| &workflow.name).to_owned(),
-            priority: Priority::of(&tags),
-            tags,
-            dropped: workflow.map(|workflow| workflow.dropped.clone()).unwrap_or_default(),
-            why_not,
-        }
+    fn site<'a>(&'a self, head: &'a Head) -> Site<'a> {
+        Site { source: &self.key, repository: &self.repository, head }
     }
 }
 
+/// A workflow's path, with its folder where that was left out.
+pub(in crate::forge) fn full_path(path: &str) -> String {
+    if path.contains('/') { path.to_owned() } else { format!("{FOLDER}{path}") }
+}
+
 /// Whether a path names a workflow file: one directly in the folder, with one of the two endings.
-fn is_workflow(path: &str) -> bool {
+pub(in crate::forge) fn is_workflow(path: &str) -> bool {
     path.strip_prefix(FOLDER).is_some_and(|file| {
         !file.contains('/')
             && file.rsplit_once('.').is_some_and(|(name, end)| !name.is_empty() && matches!(end, "yml" | "yaml"))
     })
 }
 
-fn is_commit_id(text: &str) -> bool {
+pub(in crate::forge) fn is_commit_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

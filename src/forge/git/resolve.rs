@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::kernel::task::Repository;
 
-use super::super::GitSource;
+use super::super::{GitSource, Head};
 use super::command::{Git, LOOK, WALK, within};
-use super::{GitError, HOST, Head, LocalRepository};
+use super::{GitError, HOST, LocalRepository};
 
 /// The most repositories of one folder.
 const MAX_REPOSITORIES: usize = 1_000;

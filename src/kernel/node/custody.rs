@@ -93,6 +93,11 @@ impl Custody {
         self.running.len()
     }
 
+    /// Whether some source's tasks are kept here only while most of the members are heard.
+    pub(super) fn has_careful_sources(&self) -> bool {
+        !self.careful.is_empty()
+    }
+
     pub(super) const fn draining(&self) -> bool {
         self.draining
     }
@@ -215,6 +220,7 @@ impl Node {
 
     pub(super) fn on_careful(&mut self, sources: BTreeSet<SourceKey>) {
         self.custody.careful = sources;
+        self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();
     }
 

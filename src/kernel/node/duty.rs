@@ -8,13 +8,18 @@ use std::sync::Arc;
 
 use super::Node;
 use crate::kernel::election::Place;
-use crate::kernel::entry::{Event, Introduce};
-use crate::kernel::id::{Digest, PeerId};
+use crate::kernel::entry::{Cancel, Event, Introduce};
+use crate::kernel::id::{Digest, PeerId, TaskId};
 use crate::kernel::io::{Notice, Offer, Output, SourceKey};
-use crate::kernel::task::{Policy, Workload};
+use crate::kernel::known::Gone;
+use crate::kernel::task::{Policy, State, Trigger, Workload};
 
 /// Intervals without a good discovery after which the next node takes over (DESIGN.md section 5).
 const STALE_INTERVALS: u64 = 2;
+/// Intervals for which a node that could not discover a source leaves it to the others.
+const FAILED_INTERVALS: u64 = 10;
+/// The age that is told of a source that this node cannot read, in milliseconds: a year.
+pub(super) const NEVER: u64 = 365 * 86_400_000;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Source {
@@ -22,10 +27,20 @@ struct Source {
     good: Option<u64>,
     /// When this node looks next, if it is on duty then.
     next: u64,
+    /// When a discovery by this node failed, unless a good one has come since: others do it for a while.
+    failed: Option<u64>,
     /// A discovery is under way.
     busy: bool,
     /// Since when this node lists it.
     since: u64,
+}
+
+impl Source {
+    /// How long ago this node discovered it well; [`NEVER`] while it cannot.
+    fn age(&self, now: u64, interval: u64) -> Option<u64> {
+        let failing = self.failed.is_some_and(|failed| now - failed < FAILED_INTERVALS * interval);
+        if failing { Some(NEVER) } else { Some(now - self.good?) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +63,12 @@ impl Duty {
     /// How long ago each source was last discovered well by this node, in milliseconds.
     pub(super) fn ages(&self, now: u64) -> BTreeMap<SourceKey, u64> {
         self.sources.iter().filter_map(|(key, source)| Some((key.clone(), now - source.good?))).collect()
+    }
+
+    /// As [`Self::ages`], for the others to choose by: a source that this node cannot read now counts as never read.
+    pub(super) fn told(&self, now: u64, interval: u64) -> BTreeMap<SourceKey, u64> {
+        let told = self.sources.iter().filter_map(|(key, source)| Some((key.clone(), source.age(now, interval)?)));
+        told.collect()
     }
 }
 
@@ -90,32 +111,41 @@ impl Node {
         }
     }
 
-    /// The member whose duty the source is, as far as this node can tell.
+    /// The member whose duty the source is, as far as this node can tell: of those that list it, in the order of their
+    /// distance from its name, the first whose last good discovery is not too old. Where all are too old, somebody has
+    /// failed on duty: the first that never was is next, then the first that does not say that it cannot.
     pub(super) fn on_duty(&self, key: &SourceKey) -> PeerId {
         let now = self.now.mono;
-        let stale_after = STALE_INTERVALS * self.settings.timings.discovery;
+        let interval = self.settings.timings.discovery;
         let name = Digest::of(&[key.as_bytes()]);
-        let mine = self.duty.sources.get(key).map(|source| now - source.good.unwrap_or(source.since));
+        let mine = self.duty.sources.get(key).map(|source| (self.me, source.age(now, interval), source.since));
         let others =
             self.peers.heard().filter(|peer| !peer.presence.draining && peer.presence.offer.sources.contains(key));
         let others = others.map(|peer| {
-            let told = peer.presence.discovered.get(key).map(|age| age + (now - peer.last));
-            (peer.place, told.unwrap_or(now - peer.since))
+            let told = peer.presence.discovered.get(key).map(|age| age.saturating_add(now - peer.last));
+            (peer.place, told, peer.since)
         });
-        let mut all: Vec<(u32, Place, u64)> = others
-            .chain(mine.map(|age| (self.me, age)))
-            .map(|(place, age)| (name.hamming(&place.peer().place()), place, age))
+        let mut all: Vec<(u32, Place, Option<u64>, u64)> = others
+            .chain(mine)
+            .map(|(place, told, since)| (name.hamming(&place.peer().place()), place, told, since))
             .collect();
-        all.sort_by_key(|(distance, place, _)| (*distance, place.peer()));
-        let fresh = all.iter().find(|(_, _, age)| *age <= stale_after);
-        fresh.or(all.first()).map_or(self.me.peer(), |(_, place, _)| place.peer())
+        all.sort_by_key(|(distance, place, ..)| (*distance, place.peer()));
+        let find = |which: &dyn Fn(Option<u64>, u64) -> bool| {
+            all.iter().find(|(.., told, since)| which(*told, *since)).map(|(_, place, ..)| place.peer())
+        };
+        find(&|told, since| told.unwrap_or(now - since) <= STALE_INTERVALS * interval)
+            .or_else(|| find(&|told, _| told.is_none()))
+            .or_else(|| find(&|told, _| told.is_some_and(|age| age < NEVER)))
+            .or_else(|| find(&|_, _| true))
+            .unwrap_or(self.me.peer())
     }
 
     /// A discovery came to its end: introduces what is not known yet.
-    pub(super) fn on_discovered(&mut self, key: SourceKey, workloads: Vec<Workload>) {
+    pub(super) fn on_discovered(&mut self, key: SourceKey, workloads: Vec<Workload>, gone: &[Gone]) {
         if let Some(source) = self.duty.sources.get_mut(&key) {
             source.busy = false;
             source.good = Some(self.now.mono);
+            source.failed = None;
         }
         if !self.may_write() {
             return;
@@ -123,14 +153,57 @@ impl Node {
         let mut seen = BTreeSet::new();
         for workload in workloads {
             if workload.policy() != Policy::GithubOnly && seen.insert(workload.id()) {
+                self.supersede(&workload);
                 self.introduce(workload);
             }
+        }
+        for gone in gone {
+            let is_gone = |workload: &Workload| {
+                gone.host == workload.repository.host
+                    && gone.id == workload.repository.id
+                    && gone.path == workload.path
+                    && gone.commits.contains(&workload.commit)
+            };
+            self.cancel_pending(is_gone, "its workflow was deleted, or has no tags any more");
+        }
+    }
+
+    /// Cancels what nobody holds of an older push of the same workflow and branch. What runs goes on.
+    fn supersede(&mut self, newer: &Workload) {
+        let Trigger::Push { r#ref, commit } = &newer.trigger else { return };
+        if self.ledger.get(&newer.id()).is_some() {
+            return;
+        }
+        let older = |workload: &Workload| {
+            let same = |a: &Workload, b: &Workload| {
+                (&a.repository.host, &a.repository.id, &a.path) == (&b.repository.host, &b.repository.id, &b.path)
+            };
+            let of_branch = matches!(&workload.trigger, Trigger::Push { r#ref: other, .. } if other == r#ref);
+            of_branch && same(workload, newer)
+        };
+        let short: String = commit.chars().take(12).collect();
+        self.cancel_pending(older, &format!("superseded by the push of {short}"));
+    }
+
+    fn cancel_pending(&mut self, which: impl Fn(&Workload) -> bool, why: &str) {
+        let pending = |task: &&TaskId| {
+            let folded = self.ledger.get(task);
+            folded.is_some_and(|folded| {
+                let by_hand = matches!(folded.workload.trigger, Trigger::Manual { .. } | Trigger::GithubJob { .. });
+                folded.state == State::Pending && !by_hand && which(&folded.workload)
+            })
+        };
+        let cancelled: Vec<TaskId> = self.ledger.open().iter().filter(pending).copied().collect();
+        for task in cancelled {
+            self.events.push(Event::Cancel(Cancel { task, why: why.to_owned() }));
         }
     }
 
     pub(super) fn on_undiscovered(&mut self, key: &SourceKey) {
         if let Some(source) = self.duty.sources.get_mut(key) {
             source.busy = false;
+            source.failed = Some(self.now.mono);
+            self.peers.changed(self.now.mono, &self.settings.timings);
         }
     }
 

@@ -4,7 +4,8 @@
 //! has nothing to do beats more slowly the more members it hears. Its death shows later, then, which costs time and
 //! nothing else: a task whose nearest candidate is a dead idle node waits until that one's turn is over and its answer
 //! overdue (`sync`), a source's duty passes on later, a slot is thought free that is not there. Nothing that is decided
-//! about a task somebody holds depends on it: life is the task in its holder's presence (`custody`).
+//! about a task somebody holds depends on it: life is the task in its holder's presence (`custody`). Only who has to
+//! know at any time whether it hears most of the members (`quorum`) is heard by nodes that do not rest.
 
 use std::collections::BTreeMap;
 
@@ -182,6 +183,13 @@ impl Peers {
         self.announce_by(now + timings.announce);
     }
 
+    /// Somebody has come or gone. In a large mesh many do at a time, and are told of together, well within the grace
+    /// after a closed connection.
+    fn met(&mut self, now: u64, timings: &Timings) {
+        let share = self.heard().count() as u64 * timings.announce;
+        self.announce_by(now + share.min(timings.close_grace / 2).max(timings.announce));
+    }
+
     pub(super) fn heads_changed(&mut self, now: u64, timings: &Timings) {
         self.announce_by(now + timings.heads);
     }
@@ -203,7 +211,8 @@ impl Peers {
     /// hears.
     fn every(&self, idle: bool, timings: &Timings) -> u64 {
         let share = self.heard().count() as u64 * timings.idle_share;
-        if idle { share.min(timings.idle_beat).max(timings.beat) } else { timings.beat }
+        let may_rest = idle && !self.heard().any(|peer| peer.presence.attentive);
+        if may_rest { share.min(timings.idle_beat).max(timings.beat) } else { timings.beat }
     }
 
     /// The author of what has come tells of it at once; that it is here too is told within the shortest beat, for those
@@ -223,7 +232,7 @@ impl Node {
         self.peers.connected.insert(peer, self.now.mono);
         self.sync.greet(peer);
         // A newcomer should not wait a beat to learn who is here.
-        self.peers.changed(self.now.mono, &self.settings.timings);
+        self.peers.met(self.now.mono, &self.settings.timings);
     }
 
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
@@ -236,7 +245,7 @@ impl Node {
         self.custody.watch_by(self.now.mono + self.settings.timings.close_grace);
         self.sync.forget(&peer);
         // Whoever hears this node only over that connection shall hear it over others before it takes it to be lost.
-        self.peers.changed(self.now.mono, &self.settings.timings);
+        self.peers.met(self.now.mono, &self.settings.timings);
     }
 
     /// Takes a presence whose signature has been checked.
@@ -275,6 +284,8 @@ impl Node {
                 || (&a.offer, a.free, a.draining, &a.running, &a.unheard)
                     != (&b.offer, b.free, b.draining, &b.running, &b.unheard)
         });
+        // Whom somebody wants to hear often says at once that it will be.
+        let rhythm = known.is_some_and(|known| known.presence.attentive != presence.attentive);
         let since = known.filter(|_| heard).map_or(now, |known| known.since);
         let place = known.map_or_else(|| Place::of(peer), |known| known.place);
         let mut past = known.map(|known| known.past.clone()).unwrap_or_default();
@@ -290,7 +301,7 @@ impl Node {
         if !heard {
             self.notice(Notice::PeerHeard { peer });
         }
-        if !heard || objects {
+        if !heard || objects || rhythm {
             self.peers.changed(now, &self.settings.timings);
         }
         if matters {
@@ -376,13 +387,14 @@ impl Node {
             life: self.settings.seed,
             beat: self.peers.beat,
             every: u32::try_from(every).unwrap_or(u32::MAX),
+            attentive: self.custody.has_careful_sources(),
             heads: self.clock.heads().clone(),
             offer: self.offer.clone(),
             free: self.free_slots(),
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).collect(),
-            discovered: self.duty.ages(now),
+            discovered: self.duty.told(now, self.settings.timings.discovery),
             version: self.settings.version.clone(),
         };
         self.outbox.push(Output::Announce(Box::new(presence)));
@@ -390,8 +402,7 @@ impl Node {
 
     /// Whether a host with this offer may run the workload.
     pub(super) fn can_run(offer: &super::Offer, workload: &Workload) -> bool {
-        workload.labels.is_subset(&offer.labels)
-            && workload.repository.sources().iter().any(|source| offer.sources.contains(source))
+        workload.labels.is_subset(&offer.labels) && offer.sources.iter().any(|source| workload.repository.is_of(source))
     }
 
     /// The heard members that may run the workload and have a slot free, as far as one can tell from here.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::{Node, Stage, claimed_by};
 use crate::kernel::clock::Member;
 use crate::kernel::election::Seed;
-use crate::kernel::entry::Hlc;
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::io::{Offer, Presence, SourceKey, Vector};
-use crate::kernel::ledger::{Folded, Slot};
-use crate::kernel::task::{Repository, Trigger, Workload};
+use crate::kernel::known::Known;
+use crate::kernel::ledger::Folded;
+use crate::kernel::task::Workload;
 
 /// How far a node is in taking part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,27 +133,22 @@ impl Node {
         if runs { "running" } else { folded.state.word() }
     }
 
-    /// For each workflow of a repository, by path: the head commit that its latest push task was made of.
-    pub fn pushed(&self, repository: &Repository) -> BTreeMap<String, String> {
-        let mut latest: BTreeMap<String, (Hlc, String)> = BTreeMap::new();
-        let ours = (&repository.host, &repository.id);
-        for of_it in self.ledger.submitted().filter(|of_it| (&of_it.workflow.0, &of_it.workflow.1) == ours) {
-            let pushed = of_it.last.iter().filter(|last| matches!(last.slot, Slot::Push(_)));
-            if let Some(last) = pushed.max_by_key(|last| last.at) {
-                latest.insert(of_it.workflow.2.clone(), (Hlc::default(), last.value.clone()));
+    /// What the mesh knows of the repositories of a host, by their ids.
+    pub fn known(&self, host: &str) -> BTreeMap<String, Known> {
+        let mut known: BTreeMap<String, Known> = BTreeMap::new();
+        // Of what was dropped the checkpoint has the last, and when at the latest it was first known.
+        let minute = self.clock.time_of_base().unwrap_or_default() / 60_000;
+        for submitted in self.ledger.submitted().filter(|submitted| submitted.workflow.0 == host) {
+            known.entry(submitted.workflow.1.clone()).or_default().recall(submitted, minute);
+        }
+        for (_, folded) in self.ledger.all().filter(|(_, folded)| folded.workload.repository.host == host) {
+            let id = &folded.workload.repository.id;
+            match known.get_mut(id) {
+                Some(repository) => repository.add(folded),
+                None => known.entry(id.clone()).or_default().add(folded),
             }
         }
-        for (_, folded) in self.ledger.all() {
-            let workload = &folded.workload;
-            let same = (&workload.repository.host, &workload.repository.id) == (&repository.host, &repository.id);
-            if let (true, Trigger::Push { commit, .. }) = (same, &workload.trigger) {
-                let known = latest.get(&workload.path);
-                if known.is_none_or(|(time, _)| *time < folded.introduced) {
-                    latest.insert(workload.path.clone(), (folded.introduced, commit.clone()));
-                }
-            }
-        }
-        latest.into_iter().map(|(path, (_, commit))| (path, commit)).collect()
+        known
     }
 
     /// The waiting tasks that this host may run, the first first.
@@ -188,8 +183,12 @@ impl Node {
     /// How long ago a source was last discovered well, by whomever, in milliseconds.
     pub fn discovered_ago(&self, key: &SourceKey, now: u64) -> Option<u64> {
         let mine = self.duty.ages(now).get(key).copied();
-        let others = self.peers.all().filter_map(|peer| Some(peer.presence.discovered.get(key)? + (now - peer.last)));
-        others.chain(mine).min()
+        let others = self
+            .peers
+            .all()
+            .filter_map(|peer| Some(peer.presence.discovered.get(key)?.saturating_add(now - peer.last)));
+        // What is told of a source that a node cannot read is no time.
+        others.chain(mine).min().filter(|age| *age < super::duty::NEVER)
     }
 
     /// The heard candidates for a task, the first first, whether or not a slot is free: the same on all nodes that hear

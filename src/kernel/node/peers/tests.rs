@@ -50,6 +50,7 @@ fn presence(number: u8, beat: u64, every: u32) -> Input {
         life: 1,
         beat,
         every,
+        attentive: false,
         heads: BTreeSet::new(),
         offer: Offer::default(),
         free: 0,
