@@ -5,7 +5,6 @@
 //! `forge` and running them to `runner`.
 
 mod cron;
-mod cut;
 mod glob;
 mod job;
 mod matrix;
@@ -85,9 +84,9 @@ pub fn tags(bytes: &[u8]) -> Tags {
     if let Some(error) = too_large(bytes) {
         gathered.warn(error);
     } else if tags::may_hold_tags(bytes) {
-        let shape = comments(bytes, &mut gathered);
+        let flow_depth = comments(bytes, &mut gathered);
         if tags::may_hold_variables(bytes) {
-            match parse(bytes, &shape) {
+            match yaml::parse(bytes, flow_depth) {
                 Ok(document) => variables(bytes, &document, &mut gathered),
                 Err(error) => gathered.warn(error),
             }
@@ -113,8 +112,8 @@ pub fn read(path: &str, bytes: &[u8]) -> Workflow {
         Some(error) => Err(error),
         None => {
             let tagged = tags::may_hold_tags(bytes);
-            let shape = comments(bytes, &mut gathered);
-            let document = parse(bytes, &shape);
+            let flow_depth = comments(bytes, &mut gathered);
+            let document = yaml::parse(bytes, flow_depth);
             if let (true, Ok(document)) = (tagged, &document) {
                 variables(bytes, document, &mut gathered);
             }
@@ -160,31 +159,14 @@ fn too_large(bytes: &[u8]) -> Option<String> {
         .then(|| format!("{size} bytes; a workflow file of more than {MAX_BYTES} is not read, its tags neither"))
 }
 
-/// What the comment scanner tells of a file besides its comments.
-struct Shape {
-    /// How deep the brackets nest.
-    flow_depth: usize,
-    steps: Vec<cut::Steps>,
-}
-
-/// Gathers the tags in comments.
-fn comments(bytes: &[u8], gathered: &mut Gathered<'_>) -> Shape {
-    let mut finder = cut::Finder::default();
-    let shape = scan::scan(bytes, |seen| match seen {
-        Seen::Comment { line, text } => gathered.comment(line, text),
-        Seen::Key { after, column, flow_depth: 0, text, .. } => finder.key(column, after, text),
-        Seen::Key { .. } => {}
+/// Gathers the tags in comments. Returns how deep the brackets nest.
+fn comments(bytes: &[u8], gathered: &mut Gathered<'_>) -> usize {
+    let shape = scan::scan(bytes, |seen| {
+        if let Seen::Comment { line, text } = seen {
+            gathered.comment(line, text);
+        }
     });
-    Shape { flow_depth: shape.flow_depth, steps: finder.found }
-}
-
-/// Parses a file without what its steps do. One with anchors is parsed whole: they may stand in a step.
-fn parse(bytes: &[u8], shape: &Shape) -> Result<Document, String> {
-    let whole = std::str::from_utf8(bytes).ok().filter(|_| !yaml::may_hold_anchor(bytes));
-    match whole.and_then(|text| cut::steps(text, &shape.steps)) {
-        Some(short) => yaml::parse(short.as_bytes(), shape.flow_depth),
-        None => yaml::parse(bytes, shape.flow_depth),
-    }
+    shape.flow_depth
 }
 
 /// Gathers the tags in variables, of the workflow and of its jobs.

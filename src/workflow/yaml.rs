@@ -129,7 +129,7 @@ pub(super) fn parse(bytes: &[u8], flow_depth: usize) -> Result<Document, String>
 }
 
 /// Whether a `&name` may be an anchor: only behind these can a node begin.
-pub(super) fn may_hold_anchor(bytes: &[u8]) -> bool {
+fn may_hold_anchor(bytes: &[u8]) -> bool {
     let begins = |before: &u8| before.is_ascii_whitespace() || !before.is_ascii() || b"[{,:\"'".contains(before);
     let names = |after: &u8| !after.is_ascii_whitespace() && *after != b'&';
     let at = |at: usize| (at == 0 || bytes.get(at - 1).is_some_and(begins)) && bytes.get(at + 1).is_some_and(names);
