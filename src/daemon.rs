@@ -38,6 +38,7 @@ use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
+use crate::kernel::snapshot::Sealed;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Owner, Store, StoreError};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub drain: bool,
     /// Between two looks at a source.
     pub discovery_interval: Duration,
+    /// How long history is kept at least.
+    pub retention: Duration,
 }
 
 /// How this host reaches GitHub.
@@ -124,6 +127,11 @@ pub enum DaemonError {
          move the data directory's runmesh.redb away, and the node fetches its history from its peers"
     )]
     Damaged { at: u64, why: String },
+    #[error(
+        "the database's snapshot of dropped history does not read back as it was written ({0}); the disk or the file is \
+         damaged: move the data directory's runmesh.redb away, and the node fetches its history from its peers"
+    )]
+    DamagedSnapshot(String),
     #[error("listening for signals: {0}")]
     Signals(std::io::Error),
     #[error("asking the system for random bytes: {0}")]
@@ -256,6 +264,7 @@ impl Daemon {
         let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());
         let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
         let store = Store::open(home.dir, Owner { mesh, peer })?;
+        let snapshot = kept_snapshot(&store, &mesh)?;
         let kept = kept_entries(&store, &mesh)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
         runner_settings.act.clone_from(&settings.act);
@@ -275,7 +284,8 @@ impl Daemon {
         let timings = Timings {
             discovery: u64::try_from(settings.discovery_interval.as_millis()).unwrap_or(u64::MAX),
             ..Timings::default()
-        };
+        }
+        .keeping(u64::try_from(settings.retention.as_millis()).unwrap_or(u64::MAX));
         let kernel_settings = KernelSettings {
             key: key.clone(),
             mesh,
@@ -286,7 +296,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let now = Now { mono: 1, wall: wall_ms() };
-        let (node, outputs) = Node::new(now, kernel_settings, kept);
+        let (node, outputs) = Node::restore(now, kernel_settings, snapshot, kept);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
         let mut daemon = Self {
@@ -491,6 +501,12 @@ fn remembered(store: &Store) -> Vec<Multiaddr> {
         Vec::new()
     });
     kept.iter().filter_map(|address| address.parse().ok()).collect()
+}
+
+/// What the database has in the place of entries that were dropped.
+fn kept_snapshot(store: &Store, mesh: &MeshId) -> Result<Option<Sealed>, DaemonError> {
+    let opened = store.snapshot()?.map(|bytes| Sealed::open(bytes.into(), mesh)).transpose();
+    opened.map_err(|error| DaemonError::DamagedSnapshot(error.to_string()))
 }
 
 /// The database's entries, opened and checked, in their order.

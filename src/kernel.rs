@@ -15,5 +15,7 @@ pub mod merkle;
 pub mod node;
 pub mod quarantine;
 pub mod queue;
+pub mod rules;
+pub mod snapshot;
 pub mod task;
 pub mod timings;

@@ -41,7 +41,7 @@ pub use error::{Holder, StoreError};
 pub use keys::Secret;
 pub use membership::Membership;
 
-use database::{ENTRIES, PLACES};
+use database::{ENTRIES, PLACES, SNAPSHOT};
 
 /// The entries of one node on its disk.
 pub struct Store {
@@ -191,6 +191,50 @@ impl Store {
                 transaction.commit()?
             }
             Ok(dropped)
+        })
+    }
+
+    /// Puts a snapshot in the place of the one before and forgets entries, all of it or nothing. Entries that are not
+    /// here are passed over. Where more than half of the file is free then, it is shortened; that fails without harm.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn condense(&self, snapshot: &[u8], dropped: &[Cid]) -> Result<(), StoreError> {
+        self.within("writing to the database", |database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut kept = transaction.open_table(ENTRIES)?;
+                let mut places = transaction.open_table(PLACES)?;
+                for cid in dropped {
+                    let place = places.remove(cid.digest())?.map(|place| place.value());
+                    if let Some(place) = place {
+                        kept.remove(place)?;
+                    }
+                }
+                transaction.open_table(SNAPSHOT)?.insert((), snapshot)?;
+            }
+            Ok(transaction.commit()?)
+        })?;
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = database.as_mut()
+            && let Err(error) = database::contained(&self.path, || database::give_back(open, &self.path))
+        {
+            // What was to be done is done; the next use opens the file anew.
+            database::close(&self.path, database.take());
+            return Err(StoreError::database("shortening the database", &self.path, error));
+        }
+        Ok(())
+    }
+
+    /// The snapshot that stands for entries that were forgotten.
+    ///
+    /// # Errors
+    /// As [`Self::entries`].
+    pub fn snapshot(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.within("reading the database", |database| match database.begin_read()?.open_table(SNAPSHOT) {
+            Ok(table) => Ok(table.get(())?.map(|bytes| bytes.value().to_vec())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         })
     }
 

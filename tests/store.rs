@@ -133,6 +133,23 @@ fn dropped_entries_are_gone_and_their_room_is_used_again() {
 }
 
 #[test]
+fn a_snapshot_takes_the_place_of_entries() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = open(dir.path()).expect("opens");
+    assert_eq!(store.snapshot().expect("read"), None);
+    let all = numbered(0..10);
+    store.append(&all).expect("kept");
+    let dropped: Vec<Cid> = all[..6].iter().map(|entry| entry.cid()).collect();
+    store.condense(b"first", &dropped).expect("condensed");
+    // What is gone already is passed over.
+    store.condense(b"second", &dropped[..1]).expect("condensed");
+    drop(store);
+    let store = open(dir.path()).expect("opens");
+    assert_eq!(store.snapshot().expect("read").as_deref(), Some(b"second".as_slice()));
+    assert_eq!(cids(&store), all[6..].iter().map(|entry| entry.cid()).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_directory_is_made_private_and_one_that_others_write_to_is_refused() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("a/b");

@@ -144,6 +144,10 @@ pub(super) struct RunArguments {
     /// Seconds between two looks at a source, 1 to 86400 [env: RUNMESH_INTERVAL] [default: 60]
     #[arg(long, value_name = "S", value_parser = settings::interval)]
     pub(super) interval: Option<u64>,
+    /// How long the history of tasks and of the mesh is kept at least, such as 12h or 7d; what is older is dropped once
+    /// all members agree on what is kept in its place [env: RUNMESH_RETENTION] [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = settings::duration)]
+    pub(super) retention: Option<std::time::Duration>,
     /// On SIGINT or SIGTERM, finish what runs instead of giving it to other nodes; a second signal stops at once [env:
     /// RUNMESH_DRAIN]
     #[arg(long)]

@@ -65,6 +65,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         act: settings.act,
         drain: settings.drain,
         discovery_interval: settings.interval,
+        retention: settings.retention,
     })
 }
 

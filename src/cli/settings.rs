@@ -26,6 +26,8 @@ const MOST_RUNNERS: u32 = 1024;
 const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4477", "/ip4/0.0.0.0/udp/4477/quic-v1"];
 /// Between two looks at a source, unless told otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// The longest a ticket may be good for.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -69,6 +71,8 @@ pub(super) struct NodeSettings {
     pub(super) act: Option<PathBuf>,
     /// Between two looks at a source.
     pub(super) interval: Duration,
+    /// How long history is kept at least.
+    pub(super) retention: Duration,
     /// On a signal, finish what runs instead of handing it over.
     pub(super) drain: bool,
 }
@@ -129,6 +133,7 @@ struct Layer {
     labels: Option<Vec<String>>,
     act: Option<PathBuf>,
     interval: Option<u64>,
+    retention: Option<Duration>,
     drain: Option<bool>,
 }
 
@@ -155,6 +160,7 @@ impl Layer {
             labels: self.labels.or(lower.labels),
             act: self.act.or(lower.act),
             interval: self.interval.or(lower.interval),
+            retention: self.retention.or(lower.retention),
             drain: self.drain.or(lower.drain),
         }
     }
@@ -233,6 +239,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         labels: taken.labels.unwrap_or_default(),
         act: taken.act,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
+        retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         drain: taken.drain.unwrap_or_default(),
     };
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
@@ -334,6 +341,7 @@ fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
         labels: list(&run.labels),
         act: run.act.clone(),
         interval: run.interval,
+        retention: run.retention,
         drain: run.drain.then_some(true),
         ..place
     }
@@ -361,6 +369,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         labels: values(one, "RUNMESH_LABELS", label)?,
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
+        retention: value(one, "RUNMESH_RETENTION", duration)?,
         drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
     })
 }

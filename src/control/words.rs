@@ -130,6 +130,10 @@ pub fn event(time_ms: u64, notice: &Notice) -> proto::Event {
             let text = format!("{author:?} has signed two entries with number {sequence}: {first} and {second}");
             ("equivocation", text)
         }
+        Notice::Condensed { dropped, kept } => (
+            "condensed",
+            format!("dropped {dropped} entries beneath a checkpoint that all members agree on; {kept} stay"),
+        ),
         Notice::Refused { from, why } => {
             event.peer = Some(from.to_string());
             event.note = Some(why.clone());

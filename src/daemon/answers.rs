@@ -10,6 +10,7 @@ use crate::kernel::io::{Input, Presence};
 use crate::kernel::ledger::Folded;
 use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
+use crate::kernel::rules::RULES;
 use crate::net::PeerInfo;
 
 impl Daemon {
@@ -83,6 +84,14 @@ impl Daemon {
             warnings
                 .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
         }
+        if let Some(rules) = status.behind_rules {
+            warnings.push(format!(
+                "a member knows the rules of folding up to number {rules}, this version only up to {RULES}: this node \
+                 claims nothing before it is upgraded"
+            ));
+        }
+        warnings.extend(status.alarm.clone().filter(|alarm| !warnings.contains(alarm)));
+        let checkpoint = checkpoint(&status);
         let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
         proto::Status {
             peer_id: self.node.peer().to_string(),
@@ -103,6 +112,7 @@ impl Daemon {
             members: u32::try_from(self.node.members().count()).unwrap_or(u32::MAX),
             quarantined: status.waiting_entries as u64,
             warnings,
+            checkpoint,
         }
     }
 
@@ -204,6 +214,7 @@ impl Daemon {
             vector: vector.collect(),
             quarantined: status.waiting_entries as u64,
             latest: latest.collect(),
+            root: checkpoint(&status),
         })
     }
 
@@ -268,4 +279,10 @@ impl Daemon {
         };
         Ok(LogFile { path, ended })
     }
+}
+
+/// What was dropped last.
+fn checkpoint(status: &crate::kernel::node::Status) -> Option<proto::Checkpoint> {
+    let (hash, time_ms) = status.checkpoint?;
+    Some(proto::Checkpoint { id: status.cut?.to_string(), hash: hash.to_string(), time_ms })
 }

@@ -209,6 +209,13 @@ impl Daemon {
                     place.send(answer.map_err(Refusal::NotNow));
                 }
             }
+            Output::Condense { snapshot, dropped } => {
+                let kept = tokio::task::block_in_place(|| self.store.condense(&snapshot, &dropped));
+                if let Err(error) = kept {
+                    // Nothing is lost: the next start finds the checkpoint among the entries again.
+                    self.chronicle.warn(format!("dropping what lies beneath a checkpoint: {error}"));
+                }
+            }
             Output::Notice(notice) => self.chronicle.note(&notice),
         }
     }
@@ -242,6 +249,8 @@ impl Daemon {
             },
             Reply::Turn { mine } => response::seal_turn(&mine),
             Reply::Admitted => response::seal_admitted(),
+            Reply::Beneath { hash, parts } => response::seal_beneath(&hash, parts),
+            Reply::Part { bytes, parts } => response::seal_part(bytes, parts),
             Reply::Refused { why } => response::seal_refused(&why),
         };
         if let Err(error) = self.net.respond(place, bytes).await {

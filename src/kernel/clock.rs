@@ -4,13 +4,18 @@
 //! says of a set of entries does not depend on the order in which they came. It leaves to the ledger what the counting
 //! entries mean, to the quarantine the entries whose parents are missing, and to the store their bytes.
 
+mod base;
+mod cut;
 mod members;
 mod reach;
+mod retire;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-pub use members::{Member, Members};
+pub use base::ChainBase;
+pub use cut::{Division, Tally};
+pub use members::{Member, MemberBase, Members};
 pub use reach::Reach;
 
 use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS};
@@ -73,6 +78,8 @@ pub enum Refusal {
     Sequence,
     #[error("it is void and no counting entry stands on it")]
     Void,
+    #[error("it does not stand above the checkpoint")]
+    Past,
 }
 
 /// Proof that an author has written two entries with one sequence number.
@@ -98,29 +105,91 @@ struct Placed {
     counts: bool,
     /// The order in which entries came here: a causal one.
     ordinal: u64,
-    admissions: Vec<(Admit, u64)>,
+    parents: Box<[Cid]>,
+    time: Hlc,
+    said: Vec<Said>,
+}
+
+/// What an entry says that the clock itself reads.
+#[derive(Debug, Clone)]
+enum Said {
+    /// With the entry's label of time.
+    Admit(Admit, u64),
+    /// The author's version knows the rules up to this number.
+    Declare(u32),
+    /// The peer is to be waited for no longer.
+    Retire(PeerId),
+    /// The author agrees to what that entry proposes.
+    Acknowledge(Cid),
+}
+
+impl Said {
+    /// What stands in a body.
+    fn of(body: &Body) -> Vec<Self> {
+        let said = body.events.iter().filter_map(|event| match event {
+            Event::Admit(admit) => Some(Self::Admit(admit.clone(), body.time.ms)),
+            Event::Declare(declare) => Some(Self::Declare(declare.rules)),
+            Event::Retire(retire) => Some(Self::Retire(retire.peer)),
+            Event::Acknowledge(acknowledge) => Some(Self::Acknowledge(acknowledge.proposal)),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    /// Whether the founder's own admission is among what a peer said.
+    fn founds(said: &[Self], mesh: &MeshId, peer: &PeerId) -> bool {
+        said.iter().any(|said| matches!(said, Self::Admit(admit, _) if Members::founds(mesh, peer, admit)))
+    }
 }
 
 struct Chain {
     author: Author,
-    /// The first entry seen of each sequence number, from 1 on.
+    /// How many of its entries lie beneath the checkpoint and are not here any more.
+    base: u64,
+    /// How many of those count.
+    base_counting: u64,
+    /// The first entry seen of each sequence number after those.
     entries: Vec<Cid>,
-    /// Entries with this number or a later one do not count.
+    /// Entries with this number or a later one do not count, by the checkpoint.
+    void: Option<u64>,
+    /// Entries with this number or a later one do not count: by the checkpoint, a fork or a retirement.
     cut: Option<u64>,
     fork: Option<Fork>,
     /// How many of the chain's entries count; they are its beginning.
     counting: u64,
 }
 
+impl Chain {
+    const fn new(author: Author) -> Self {
+        Self { author, base: 0, base_counting: 0, entries: Vec::new(), void: None, cut: None, fork: None, counting: 0 }
+    }
+
+    /// The number of its latest entry.
+    const fn written(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
+    /// The entry with this number, if it is here.
+    fn at(&self, sequence: u64) -> Option<&Cid> {
+        self.entries.get(usize::try_from(sequence.checked_sub(self.base + 1)?).ok()?)
+    }
+}
+
 /// The graph of entries of one mesh.
 pub struct Clock {
     mesh: MeshId,
+    /// The checkpoint that all entries here stand above.
+    base: Option<base::Base>,
     placed: BTreeMap<Cid, Placed>,
     by_ordinal: BTreeMap<u64, Cid>,
     chains: Vec<Chain>,
     numbers: BTreeMap<Author, u32>,
     heads: BTreeSet<Cid>,
     members: Members,
+    /// Entries that propose retirements, and those that agree to them.
+    endorsed: BTreeMap<Cid, BTreeSet<Cid>>,
+    /// The retirements that hold, those of the checkpoint first.
+    retired: Vec<retire::Retired>,
     next_ordinal: u64,
     latest: Hlc,
 }
@@ -129,12 +198,15 @@ impl Clock {
     pub fn new(mesh: MeshId) -> Self {
         Self {
             mesh,
+            base: None,
             placed: BTreeMap::new(),
             by_ordinal: BTreeMap::new(),
             chains: Vec::new(),
             numbers: BTreeMap::new(),
             heads: BTreeSet::new(),
             members: Members::default(),
+            endorsed: BTreeMap::new(),
+            retired: Vec::new(),
             next_ordinal: 0,
             latest: Hlc::default(),
         }
@@ -150,6 +222,9 @@ impl Clock {
         if body.mesh != self.mesh {
             return (Placing::Refused(Refusal::Mesh), nothing);
         }
+        if self.is_past(body) {
+            return (Placing::Refused(Refusal::Past), nothing);
+        }
         let missing: Vec<Cid> = body.parents.iter().filter(|cid| !self.placed.contains_key(cid)).copied().collect();
         if !missing.is_empty() {
             return (Placing::Missing(missing), nothing);
@@ -159,8 +234,8 @@ impl Clock {
         if known + 1 != body.sequence {
             return (Placing::Refused(Refusal::Sequence), nothing);
         }
-        let admissions = admissions(body);
-        let founds = admissions.iter().any(|(admit, _)| Members::founds(&self.mesh, &body.author.peer, admit));
+        let said = Said::of(body);
+        let founds = Said::founds(&said, &self.mesh, &body.author.peer);
         let standing =
             Mark { cid: entry.cid(), author: u32::MAX, sequence: 0, height: below.height, reach: below.reach };
         let admitted = founds || self.members.admitted(&body.author.peer, &standing);
@@ -168,12 +243,14 @@ impl Clock {
             return (Placing::Refused(Refusal::NotMember), nothing);
         }
         let fork = self.conflict(entry);
-        let cut = self.numbers.get(&body.author).and_then(|number| self.chains[*number as usize].cut);
-        let void = cut.is_some_and(|cut| body.sequence >= cut);
+        let number = self.numbers.get(&body.author);
+        let cut = number.and_then(|number| self.chains[*number as usize].cut);
+        let unaware = body.sequence == 1 && self.is_unaware(&body.author.peer, number.copied(), &standing);
+        let void = unaware || cut.is_some_and(|cut| body.sequence >= cut);
         if void && !wanted && fork.is_none() {
             return (Placing::Refused(Refusal::Void), nothing);
         }
-        self.insert(entry, standing, admitted && !void && fork.is_none(), admissions, fork)
+        self.insert(entry, standing, admitted && !void && fork.is_none(), said, fork)
     }
 
     fn insert(
@@ -181,7 +258,7 @@ impl Clock {
         entry: &Entry,
         standing: Mark,
         counts: bool,
-        admissions: Vec<(Admit, u64)>,
+        said: Vec<Said>,
         fork: Option<Fork>,
     ) -> (Placing, Effects) {
         let body = entry.body();
@@ -189,25 +266,25 @@ impl Clock {
         let reach = standing.reach.with(author, body.sequence);
         let mark = Mark { cid: entry.cid(), author, sequence: body.sequence, height: standing.height, reach };
         let chain = &mut self.chains[author as usize];
-        if chain.entries.len() as u64 + 1 == body.sequence {
+        if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.cid);
         }
+        let votes = self.note_retirement(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.by_ordinal.insert(self.next_ordinal, mark.cid);
-        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, admissions };
+        let parents = body.parents.clone().into_boxed_slice();
+        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, parents, time: body.time, said };
         self.next_ordinal += 1;
         let mut effects = Effects { fork, recounted: false };
         if let Some(fork) = fork {
-            let chain = &mut self.chains[author as usize];
-            chain.fork = Some(fork);
-            chain.cut = Some(chain.cut.map_or(fork.sequence, |cut| cut.min(fork.sequence)));
+            self.chains[author as usize].fork = Some(fork);
             self.placed.insert(mark.cid, placed);
             self.recount();
             effects.recounted = true;
         } else if counts {
-            let admissions = placed.admissions.clone();
+            let said = placed.said.clone();
             self.placed.insert(mark.cid, placed);
-            if self.count(&mark, body.author.peer, &admissions).is_err() {
+            if self.count(&mark, body.author.peer, &said).is_err() || votes {
                 self.recount();
                 effects.recounted = true;
             } else {
@@ -216,6 +293,7 @@ impl Clock {
             }
         } else {
             self.placed.insert(mark.cid, placed);
+            self.cut_unaware(author);
         }
         (Placing::Placed { counts: self.counts(&mark.cid) }, effects)
     }
@@ -236,7 +314,7 @@ impl Clock {
     fn number(&mut self, author: Author) -> u32 {
         let chains = &mut self.chains;
         *self.numbers.entry(author).or_insert_with(|| {
-            chains.push(Chain { author, entries: Vec::new(), cut: None, fork: None, counting: 0 });
+            chains.push(Chain::new(author));
             chains.len() as u32 - 1
         })
     }
@@ -244,68 +322,53 @@ impl Clock {
     /// The fork that this entry proves, unless its author has one at the same or an earlier place already.
     fn conflict(&self, entry: &Entry) -> Option<Fork> {
         let chain = &self.chains[*self.numbers.get(&entry.author())? as usize];
-        let first = *chain.entries.get(usize::try_from(entry.sequence() - 1).ok()?)?;
+        let first = *chain.at(entry.sequence())?;
         let news = first != entry.cid() && chain.fork.is_none_or(|fork| entry.sequence() < fork.sequence);
         news.then(|| Fork { author: entry.author(), sequence: entry.sequence(), first, second: entry.cid() })
     }
 
-    fn count(&mut self, mark: &Mark, peer: PeerId, admissions: &[(Admit, u64)]) -> Result<(), ()> {
+    fn count(&mut self, mark: &Mark, peer: PeerId, said: &[Said]) -> Result<(), ()> {
         self.chains[mark.author as usize].counting += 1;
-        let mut again = Ok(());
-        for (admit, wall_ms) in admissions {
-            again = again.and(self.members.add(&self.mesh, mark, peer, admit, *wall_ms));
-        }
-        again
+        self.members.hear(&self.mesh, mark, peer, said)
     }
 
     /// Decides anew which entries count, in the one order that all nodes share.
     fn recount(&mut self) {
-        self.members = Members::default();
-        for chain in &mut self.chains {
-            chain.counting = 0;
+        let tally = self.decide_retirements();
+        for (cid, placed) in &mut self.placed {
+            placed.counts = tally.counting.contains(cid);
         }
-        let mut order: Vec<Order> = self.placed.values().map(|placed| placed.mark.order()).collect();
-        order.sort_unstable();
-        for (_, cid) in order {
-            let Some(placed) = self.placed.get(&cid) else { continue };
-            let (mark, admissions) = (placed.mark.clone(), placed.admissions.clone());
-            let chain = &self.chains[mark.author as usize];
-            let peer = chain.author.peer;
-            let founds = admissions.iter().any(|(admit, _)| Members::founds(&self.mesh, &peer, admit));
-            let counts =
-                chain.cut.is_none_or(|cut| mark.sequence < cut) && (founds || self.members.admitted(&peer, &mark));
-            if counts {
-                // In this order the first by a ticket is met first, so nothing can ask for another pass.
-                let _first_holds = self.count(&mark, peer, &admissions);
-            }
-            if let Some(placed) = self.placed.get_mut(&cid) {
-                placed.counts = counts;
-            }
+        for (chain, counting) in self.chains.iter_mut().zip(tally.lengths) {
+            chain.counting = counting;
         }
-        let last: Vec<Mark> =
-            (0..self.chains.len()).filter_map(|n| self.last_counting(n).map(|p| p.mark.clone())).collect();
+        self.members = tally.members;
+        let last: Vec<Mark> = (0..self.chains.len())
+            .filter_map(|n| self.last_counting(n))
+            .chain(self.base.as_ref().and_then(|base| self.placed.get(&base.cut)))
+            .map(|placed| placed.mark.clone())
+            .collect();
         let uncovered = last.iter().filter(|mark| !last.iter().any(|other| other.knows(mark)));
         self.heads = uncovered.map(|mark| mark.cid).collect();
     }
 
     fn last_counting(&self, chain: usize) -> Option<&Placed> {
         let chain = &self.chains[chain];
-        let last = usize::try_from(chain.counting.checked_sub(1)?).ok()?;
-        self.placed.get(chain.entries.get(last)?)
+        self.placed.get(chain.at(chain.counting)?)
     }
 
-    /// What the author would sign next. The author's own entries must all be here.
-    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>) -> Body {
-        let mut parents: Vec<Cid> = self.heads.iter().copied().collect();
+    /// What the author would sign next, on all heads but those that are not wanted. The author's own entries must all
+    /// be here.
+    pub fn next_body(&self, author: Author, wall_ms: u64, events: Vec<Event>, unwanted: impl Fn(&Cid) -> bool) -> Body {
+        let mut parents: Vec<Cid> = self.heads.iter().filter(|head| !unwanted(head)).copied().collect();
         let number = self.numbers.get(&author).copied();
-        let sequence = number.map_or(0, |number| self.chains[number as usize].entries.len() as u64) + 1;
-        if parents.len() > MAX_PARENTS {
+        let sequence = number.map_or(0, |number| self.chains[number as usize].written()) + 1;
+        if parents.len() > MAX_PARENTS || parents.len() < self.heads.len() {
             parents.truncate(MAX_PARENTS);
             let own = number.and_then(|number| self.last_counting(number as usize)).map(|placed| placed.mark.clone());
             if let Some(own) = own
                 && !parents.iter().any(|cid| self.placed.get(cid).is_some_and(|placed| placed.mark.reaches(&own)))
             {
-                parents.pop();
+                parents.truncate(MAX_PARENTS - 1);
                 parents.push(own.cid);
                 parents.sort_unstable();
             }
@@ -322,11 +385,11 @@ impl Clock {
     pub fn lacking(&self, vector: &Vector, limit: usize) -> Vec<Cid> {
         let mut cursors = BinaryHeap::new();
         let ordinal_at = |chain: &Chain, at: u64| {
-            let cid = chain.entries.get(usize::try_from(at).ok()?)?;
+            let cid = chain.at(at + 1)?;
             Some((self.placed.get(cid)?.ordinal, *cid))
         };
         for (number, chain) in self.chains.iter().enumerate() {
-            let from = vector.get(&chain.author).copied().unwrap_or(0);
+            let from = vector.get(&chain.author).copied().unwrap_or(0).max(chain.base);
             if from < chain.counting
                 && let Some((ordinal, cid)) = ordinal_at(chain, from)
             {
@@ -365,6 +428,11 @@ impl Clock {
         self.chains[*self.numbers.get(author)? as usize].fork
     }
 
+    /// Whether the author's later entries do not count, for a fork or because it was retired.
+    pub fn is_cut(&self, author: &Author) -> bool {
+        self.numbers.get(author).is_some_and(|number| self.chains[*number as usize].cut.is_some())
+    }
+
     /// The author of an entry that is here.
     pub fn author_of(&self, cid: &Cid) -> Option<Author> {
         Some(self.chains[self.placed.get(cid)?.mark.author as usize].author)
@@ -372,7 +440,7 @@ impl Clock {
 
     /// How many entries the author's chain holds here, void ones included.
     pub fn written_by(&self, author: &Author) -> u64 {
-        self.numbers.get(author).map_or(0, |number| self.chains[*number as usize].entries.len() as u64)
+        self.numbers.get(author).map_or(0, |number| self.chains[*number as usize].written())
     }
 
     /// The author of the latest entry by this peer to have come here.
@@ -409,6 +477,11 @@ impl Clock {
         self.by_ordinal.values().rev().take(most).copied().collect()
     }
 
+    /// How many entries ever came here.
+    pub const fn placings(&self) -> u64 {
+        self.next_ordinal
+    }
+
     /// How many entries are here, void ones included.
     pub fn len(&self) -> usize {
         self.placed.len()
@@ -417,12 +490,4 @@ impl Clock {
     pub fn is_empty(&self) -> bool {
         self.placed.is_empty()
     }
-}
-
-fn admissions(body: &Body) -> Vec<(Admit, u64)> {
-    let admits = body.events.iter().filter_map(|event| match event {
-        Event::Admit(admit) => Some((admit.clone(), body.time.ms)),
-        _ => None,
-    });
-    admits.collect()
 }

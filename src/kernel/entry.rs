@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::id::{Author, Cid, MeshId, PeerId, TaskId};
+use super::id::{Author, Cid, Digest, MeshId, PeerId, TaskId};
 use super::task::{Conclusion, Fence, ReleaseReason, Workload};
 
 /// The format of entries written by this version.
@@ -256,6 +256,39 @@ pub struct Lose {
     pub attempt: u32,
 }
 
+/// The author's version knows the rules of folding up to this number ([`super::rules`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declare {
+    pub rules: u32,
+}
+
+/// The author proposes that what lies beneath an entry be dropped, and a snapshot be kept instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The entry that divides the history: every other one is its ancestor or its descendant.
+    pub cut: Cid,
+    /// The hash of the snapshot of the state at the cut.
+    pub hash: Digest,
+    /// Chains that count only up to a number, as the author knows them: from this one on they are void. Ascending.
+    pub void: Vec<(Author, u64)>,
+}
+
+/// The author agrees to what an entry proposes. To a [`Checkpoint`]: it has folded the state at the cut for itself and
+/// found the same. To a [`Retire`]: it has not heard of that member for as long either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledge {
+    /// The entry that proposes it.
+    pub proposal: Cid,
+}
+
+/// The author proposes that a member that has stayed away be waited for no longer. Once more than half of the members
+/// agree, of that member's entries those that this entry knows count, and what new incarnations of it write in knowledge
+/// of this entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retire {
+    pub peer: PeerId,
+}
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident $kind:literal,)*) => {
         /// One event of an entry. On the wire: a map of one pair, kind and contents.
@@ -327,6 +360,10 @@ events! {
     Cancel "cancel",
     Leave "leave",
     Lose "lose",
+    Declare "declare",
+    Checkpoint "checkpoint",
+    Acknowledge "acknowledge",
+    Retire "retire",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.

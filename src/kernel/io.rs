@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::entry::{Entry, Ticket};
-use super::id::{Author, Cid, PeerId, TaskId};
+use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
 use super::task::{Conclusion, Fence, ReleaseReason, Workload};
 
@@ -75,6 +75,8 @@ pub enum Request {
     Turn { tasks: BTreeSet<TaskId> },
     /// Admit me by this ticket.
     Join { ticket: Ticket },
+    /// Send this part of the snapshot of that hash, counted from 0.
+    Snapshot { hash: Digest, part: u32 },
 }
 
 /// The answer to a [`Request`].
@@ -86,6 +88,10 @@ pub enum Response {
     Turn { mine: BTreeSet<TaskId> },
     /// The asker is a member now.
     Admitted,
+    /// What the asker lacks was dropped; the snapshot of this hash stands for it, in so many parts.
+    Beneath { hash: Digest, parts: u32 },
+    /// A part of a snapshot, of so many.
+    Part { bytes: Vec<u8>, parts: u32 },
     /// No, and why.
     Refused { why: String },
 }
@@ -103,6 +109,14 @@ pub enum Reply {
         mine: BTreeSet<TaskId>,
     },
     Admitted,
+    Beneath {
+        hash: Digest,
+        parts: u32,
+    },
+    Part {
+        bytes: Vec<u8>,
+        parts: u32,
+    },
     Refused {
         why: String,
     },
@@ -182,6 +196,8 @@ pub enum Output {
     Discover { source: SourceKey },
     /// The answer to a command: the task it concerns, or why not.
     Answer { token: Token, answer: Result<TaskId, String> },
+    /// Put this snapshot on disk in the place of the one before, and forget these entries, both or neither.
+    Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
     /// Something that people want to see.
     Notice(Notice),
 }
@@ -224,6 +240,8 @@ pub enum Notice {
     Equivocation { author: Author, sequence: u64, first: Cid, second: Cid },
     /// An entry or a request was not taken, and why.
     Refused { from: PeerId, why: String },
+    /// What lay beneath a checkpoint was dropped: so many entries, and so many stay.
+    Condensed { dropped: usize, kept: usize },
     /// Something the operator should know.
     Warning { text: String },
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::Hlc;
-use super::ledger::Folded;
+use super::ledger::{Folded, Slot, Submitted};
 use super::task::{State, Trigger};
 
 /// What the mesh knows of the workflows of one repository.
@@ -29,6 +29,20 @@ pub struct KnownWorkflow {
 }
 
 impl Known {
+    /// Takes into account what a checkpoint remembers of one workflow, as of that minute. Whatever else is known of it
+    /// came later.
+    pub(super) fn recall(&mut self, submitted: &Submitted, minute: u64) {
+        let workflow = self.workflows.entry(submitted.workflow.2.clone()).or_default();
+        workflow.since = Some(minute);
+        let pushed = submitted.last.iter().filter(|last| matches!(last.slot, Slot::Push(_)));
+        workflow.pushed = pushed.max_by_key(|last| last.at).map(|last| last.value.clone());
+        for last in &submitted.last {
+            if let (Slot::Schedule(cron), Ok(tick)) = (&last.slot, last.value.parse()) {
+                workflow.ticks.insert(cron.clone(), tick);
+            }
+        }
+    }
+
     /// Takes one of the repository's tasks into account.
     pub(super) fn add(&mut self, folded: &Folded) {
         let workload = &folded.workload;

@@ -4,14 +4,18 @@
 //! state. The folding reads nothing but that set, so that any order of arrival gives the same state.
 
 mod fold;
+mod submitted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use fold::{Folded, HeldClaim};
+pub use fold::{Folded, HeldClaim, Kept};
+pub use submitted::{Last, Slot, Submitted};
 
 use super::clock::Mark;
 use super::entry::{Entry, Event, Hlc};
 use super::id::{Author, Cid, Digest, TaskId};
+use super::snapshot::Snapshot;
+use super::task::Workload;
 
 /// One event of a task, and where it stands in the clock.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ struct Fact {
 /// A task and everything said of it.
 #[derive(Debug, Default)]
 struct Record {
+    /// What the checkpoint has of it.
+    kept: Option<Kept>,
     facts: Vec<Fact>,
     folded: Option<Folded>,
 }
@@ -34,14 +40,23 @@ struct Record {
 pub struct Ledger {
     records: BTreeMap<TaskId, Record>,
     open: BTreeSet<TaskId>,
+    /// The hash of the checkpoint's snapshot.
+    base: Option<Digest>,
+    /// Tasks that had ended at the checkpoint, and at which height: nothing is taken of them any more.
+    closed: BTreeMap<TaskId, u64>,
+    /// By repository host and id, and path.
+    submitted: BTreeMap<(String, String, String), Submitted>,
 }
+
+/// For how many heights beneath a cut the ids of ended tasks are kept. Heights, not times: no clock can shorten it.
+const CLOSED_HEIGHTS: u64 = 1024;
 
 impl Ledger {
     /// Takes the events of an entry. Returns the tasks whose state must be folded again by [`Self::fold`].
     pub fn add(&mut self, entry: &Entry, mark: &Mark) -> BTreeSet<TaskId> {
         let mut touched = BTreeSet::new();
         for event in &entry.body().events {
-            let Some(task) = task_of(event) else { continue };
+            let Some(task) = task_of(event).filter(|task| !self.closed.contains_key(task)) else { continue };
             let fact =
                 Fact { mark: mark.clone(), author: entry.author(), time: entry.body().time, event: event.clone() };
             self.records.entry(task).or_default().facts.push(fact);
@@ -53,7 +68,8 @@ impl Ledger {
     /// Folds one task from those of its events whose entries count. `true` when its state is another than before.
     pub fn fold(&mut self, task: &TaskId, counts: impl Fn(&Cid) -> bool) -> bool {
         let Some(record) = self.records.get_mut(task) else { return false };
-        let folded = fold::fold(task, record.facts.iter().filter(|fact| counts(&fact.mark.cid)));
+        let facts = record.facts.iter().filter(|fact| counts(&fact.mark.cid));
+        let folded = fold::fold(task, record.kept.as_ref(), facts).map(|outcome| outcome.folded);
         let changed = folded != record.folded;
         if folded.as_ref().is_some_and(|folded| folded.state.is_open()) {
             self.open.insert(*task);
@@ -86,12 +102,101 @@ impl Ledger {
 
     /// A hash of the state of all tasks: equal on two nodes exactly when they agree.
     pub fn state_hash(&self) -> Digest {
-        let mut all = Vec::new();
+        let mut all = self.base.map(|base| base.0.to_vec()).unwrap_or_default();
         for (task, folded) in self.all() {
             all.extend_from_slice(&task.0);
             all.extend_from_slice(&folded.digest(task).0);
         }
         Digest::of(&[&all])
+    }
+}
+
+/// What a checkpoint keeps of the tasks.
+impl Ledger {
+    /// The state that the counting entries beneath a cut give, put into a snapshot.
+    pub fn condense(&self, counts: impl Fn(&Cid) -> bool, snapshot: &mut Snapshot) {
+        let floor = snapshot.height.saturating_sub(CLOSED_HEIGHTS);
+        let mut closed = self.closed.clone();
+        let mut submitted = self.submitted.clone();
+        for (task, record) in &self.records {
+            let facts = record.facts.iter().filter(|fact| counts(&fact.mark.cid));
+            let Some(outcome) = fold::fold(task, record.kept.as_ref(), facts) else { continue };
+            if let (Some(height), Some((slot, value))) =
+                (outcome.introduced_at, Slot::of(&outcome.folded.workload.trigger))
+            {
+                let key = Submitted::key(&outcome.folded.workload);
+                let of_it =
+                    submitted.entry(key.clone()).or_insert_with(|| Submitted { workflow: key, last: Vec::new() });
+                of_it.note(slot, value, (height, outcome.folded.anchor));
+            }
+            match outcome.ended_at {
+                Some(height) => drop(closed.insert(*task, height)),
+                None => snapshot.open.push((*task, outcome.kept)),
+            }
+        }
+        closed.retain(|_, height| *height >= floor);
+        snapshot.closed = closed.into_iter().collect();
+        snapshot.submitted = submitted.into_values().collect();
+    }
+
+    /// Puts a snapshot in the place of all events but those of entries that are still here. Answers which tasks may
+    /// have another state now.
+    pub fn stand_on(&mut self, snapshot: &Snapshot, hash: Digest, is_here: impl Fn(&Cid) -> bool) -> BTreeSet<TaskId> {
+        let mut touched: BTreeSet<TaskId> = std::mem::take(&mut self.records)
+            .into_iter()
+            .map(|(task, mut record)| {
+                record.facts.retain(|fact| is_here(&fact.mark.cid));
+                record.kept = None;
+                self.records.insert(task, record);
+                task
+            })
+            .collect();
+        self.base = Some(hash);
+        self.closed = snapshot.closed.iter().copied().collect();
+        self.submitted = snapshot.submitted.iter().map(|of_it| (of_it.workflow.clone(), of_it.clone())).collect();
+        for (task, kept) in &snapshot.open {
+            self.records.entry(*task).or_default().kept = Some(kept.clone());
+            touched.insert(*task);
+        }
+        let closed = &self.closed;
+        self.records
+            .retain(|task, record| !closed.contains_key(task) && (record.kept.is_some() || !record.facts.is_empty()));
+        self.open.retain(|task| self.records.contains_key(task));
+        touched
+    }
+
+    /// Whether a discovered task has been submitted before, as far as is known: it is here, or it had ended at the
+    /// checkpoint, or it is the last of its workflow and kind that the checkpoint knows and nothing came since.
+    pub fn was_submitted(&self, workload: &Workload) -> bool {
+        let task = workload.id();
+        if self.get(&task).is_some() || self.closed.contains_key(&task) {
+            return true;
+        }
+        let Some((slot, value)) = Slot::of(&workload.trigger) else { return false };
+        let key = Submitted::key(workload);
+        let Some(last) = self.submitted.get(&key).and_then(|of_it| of_it.last(&slot)) else { return false };
+        let minute = |value: &str| value.parse::<u64>().unwrap_or(0);
+        match slot {
+            Slot::Schedule(_) => minute(&value) <= minute(&last.value),
+            _ if value != last.value => false,
+            // Whatever was introduced since the checkpoint came later.
+            _ => !self.records.values().filter(|record| record.kept.is_none()).any(|record| {
+                record.folded.as_ref().is_some_and(|folded| {
+                    Submitted::key(&folded.workload) == key
+                        && Slot::of(&folded.workload.trigger).is_some_and(|(of, since)| of == slot && since != value)
+                })
+            }),
+        }
+    }
+
+    /// What was submitted last of each workflow at the checkpoint.
+    pub fn submitted(&self) -> impl Iterator<Item = &Submitted> {
+        self.submitted.values()
+    }
+
+    /// How many events of tasks are kept here.
+    pub fn facts(&self) -> usize {
+        self.records.values().map(|record| record.facts.len()).sum()
     }
 }
 
@@ -106,6 +211,11 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Cancel(cancel) => Some(cancel.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
-        Event::Admit(_) | Event::Unknown { .. } => None,
+        Event::Admit(_)
+        | Event::Declare(_)
+        | Event::Checkpoint(_)
+        | Event::Acknowledge(_)
+        | Event::Retire(_)
+        | Event::Unknown { .. } => None,
     }
 }

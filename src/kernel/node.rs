@@ -4,10 +4,12 @@
 //! with [`Input::Wake`] at the latest. There is no other way to drive it. Persist comes before publish, publish before
 //! start: every entry that a call has added stands in one [`Output::Persist`] ahead of all else it asks for.
 
+mod catchup;
 mod claims;
 mod commands;
 mod custody;
 mod duty;
+mod history;
 mod peers;
 mod quorum;
 mod sync;
@@ -27,6 +29,7 @@ use super::io::{Input, Notice, Now, Offer, Output, Token};
 use super::ledger::Ledger;
 use super::quarantine::Quarantine;
 use super::queue::Queue;
+use super::snapshot::Sealed;
 use super::task::State;
 pub use super::timings::Timings;
 pub use view::{Standing, Status};
@@ -90,6 +93,8 @@ pub struct Node {
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    history: history::History,
+    catchup: catchup::CatchUp,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -103,6 +108,16 @@ pub struct Node {
 impl Node {
     /// A node that has these entries on disk, in the order in which they were kept.
     pub fn new(now: Now, settings: Settings, kept: Vec<Arc<Entry>>) -> (Self, Vec<Output>) {
+        Self::restore(now, settings, None, kept)
+    }
+
+    /// A node that has this snapshot and these entries on disk, in the order in which they were kept.
+    pub fn restore(
+        now: Now,
+        settings: Settings,
+        snapshot: Option<Sealed>,
+        kept: Vec<Arc<Entry>>,
+    ) -> (Self, Vec<Output>) {
         let peer = PeerId::from_public_key(settings.key.verifying_key().to_bytes());
         let author = Author { peer, incarnation: incarnation(settings.seed, 0) };
         let mut node = Self {
@@ -121,6 +136,8 @@ impl Node {
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            history: history::History::new(now.mono, &settings.timings),
+            catchup: catchup::CatchUp::default(),
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -128,13 +145,21 @@ impl Node {
             next_token: 0,
             settings,
         };
+        if let Some(sealed) = snapshot {
+            node.stand_on(sealed);
+        }
+        let mut stale = Vec::new();
         for entry in kept {
             // What was kept once is kept, void or not: another entry may stand on it.
             let (placing, effects) = node.clock.place(&entry, true);
-            if let Placing::Placed { .. } = placing {
-                node.digest(&entry, &effects);
+            match placing {
+                Placing::Placed { .. } => node.digest(&entry, &effects),
+                Placing::Known => stale.push(entry.cid()),
+                Placing::Missing(_) | Placing::Refused(_) if node.clock.cut().is_some() => stale.push(entry.cid()),
+                Placing::Missing(_) | Placing::Refused(_) => {}
             }
         }
+        node.drop_stale(stale);
         // What has ended before is no news; the open tasks are looked at below.
         node.touched.clear();
         if let Some(last) = node.clock.last_incarnation(&peer) {
@@ -181,7 +206,11 @@ impl Node {
             Stage::Joining | Stage::Active => u64::MAX,
         };
         // What needs an entry waits until entries may be written.
-        let writing = if self.may_write() { self.claims.next_wake().min(self.duty.next_wake()) } else { u64::MAX };
+        let writing = if self.may_write() {
+            self.claims.next_wake().min(self.duty.next_wake()).min(self.history.next_wake())
+        } else {
+            u64::MAX
+        };
         let waits = [start, self.peers.next_wake(), self.sync.next_wake(), self.custody.next_wake(), writing];
         waits.into_iter().min().unwrap_or(u64::MAX).max(self.now.mono + 1)
     }
@@ -190,6 +219,8 @@ impl Node {
     fn settle(&mut self) {
         for _ in 0..MAX_ROUNDS {
             self.take_stage();
+            self.declare_rules();
+            self.take_history();
             self.watch_peers();
             self.take_custody();
             self.watch_tasks();
@@ -236,7 +267,8 @@ impl Node {
     }
 
     fn append(&mut self, events: Vec<Event>) {
-        let body = self.clock.next_body(self.author, self.now.wall, events);
+        let body =
+            self.clock.next_body(self.author, self.now.wall, events, |head| self.history.avoids(&self.me.peer(), head));
         let entry = Arc::new(Entry::seal(body, &self.settings.key));
         let (placing, effects) = self.clock.place(&entry, false);
         if let Placing::Placed { counts: true } = placing {
@@ -264,6 +296,7 @@ impl Node {
                 }
             }
         }
+        self.note_history(entry);
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
             tasks.extend(self.ledger.named());
@@ -296,6 +329,8 @@ impl Node {
     fn take_stage(&mut self) {
         if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
+        } else if self.clock.is_cut(&self.author) {
+            self.renew_incarnation("the others have retired it, having heard nothing of it for long");
         }
         match self.stage {
             Stage::Joining if self.clock.members().contains(&self.me.peer()) => {

@@ -32,7 +32,16 @@ pub struct Timings {
     pub round: u64,
     /// Between two discoveries of a source.
     pub discovery: u64,
+    /// How old an entry is at least before a checkpoint may drop it. 7 days by default (DESIGN.md section 3).
+    pub retention: u64,
+    /// Between two checkpoints. Own choice: a seventh of the retention time, so history is at most that much longer.
+    pub checkpoint: u64,
+    /// How long a member writes nothing before the others stop waiting for it. 30 days by default (DESIGN.md section 3).
+    pub retire: u64,
 }
+
+/// A day, in milliseconds.
+const DAY: u64 = 24 * 60 * 60 * 1000;
 
 impl Default for Timings {
     fn default() -> Self {
@@ -50,6 +59,17 @@ impl Default for Timings {
             heads: 200,
             round: 5_000,
             discovery: 60_000,
+            retention: 7 * DAY,
+            checkpoint: DAY,
+            retire: 30 * DAY,
         }
+    }
+}
+
+impl Timings {
+    /// The same with another retention time, in milliseconds: checkpoints are a seventh of it apart.
+    #[must_use]
+    pub const fn keeping(self, retention: u64) -> Self {
+        Self { retention, checkpoint: if retention < 7 { 1 } else { retention / 7 }, ..self }
     }
 }

@@ -9,7 +9,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, Database, ReadTransaction, ReadableDatabase as _, RepairSession, TableDefinition, TableHandle as _,
+    Builder, CompactionError, Database, ReadTransaction, ReadableDatabase as _, RepairSession, TableDefinition,
+    TableHandle as _,
 };
 
 use crate::kernel::id::{MeshId, PeerId};
@@ -21,6 +22,8 @@ use super::error::StoreError;
 pub(super) const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 /// An entry's place by the digest in its CID.
 pub(super) const PLACES: TableDefinition<&[u8; 32], u64> = TableDefinition::new("places");
+/// What stands for entries that were forgotten.
+pub(super) const SNAPSHOT: TableDefinition<(), &[u8]> = TableDefinition::new("snapshot");
 /// Whose database this is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("runmesh");
 
@@ -32,6 +35,8 @@ const LAYOUT: u32 = 1;
 /// The engine's page cache, in bytes. An idle node may take 40 MiB in all (DESIGN.md section 10), and entries are read
 /// in whole only at the start.
 const CACHE: usize = 8 * 1024 * 1024;
+/// The least free room that is worth shortening the file for, in bytes. Own choice.
+const LEAST_FREE: u64 = 4 * 1024 * 1024;
 
 /// Whose database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +90,24 @@ fn open_checked(at: &Path, path: &Path, owner: &Owner) -> Result<Database, Store
     let (database, checked) = opened.map_err(|error| StoreError::database("opening the database", path, error))?;
     checked?;
     Ok(database)
+}
+
+/// Gives free room back to the file system, where there is much of it: the engine uses it again by itself, but a file
+/// never gets shorter by that.
+pub(super) fn give_back(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    let stats = transaction.stats()?;
+    transaction.abort()?;
+    let used = stats.allocated_pages() * stats.page_size() as u64;
+    let size = fs::metadata(path).map_err(redb::Error::Io)?.len();
+    if size < 2 * used + LEAST_FREE {
+        return Ok(());
+    }
+    match database.compact() {
+        // Somebody is reading: next time.
+        Ok(_) | Err(CompactionError::TransactionInProgress) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Brings a database that was not closed to its last commit: a copy of it, which then takes its place, since the engine

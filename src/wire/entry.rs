@@ -104,7 +104,15 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Cancel(cancel) => note(&cancel.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
-        Event::Admit(_) | Event::Claim(_) | Event::Leave(_) | Event::Lose(_) => Ok(()),
+        // Numbers and names only: the entry's own size limits how many there are.
+        Event::Admit(_)
+        | Event::Claim(_)
+        | Event::Leave(_)
+        | Event::Lose(_)
+        | Event::Declare(_)
+        | Event::Checkpoint(_)
+        | Event::Acknowledge(_)
+        | Event::Retire(_) => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use prost::Message;
 use super::WireError;
 use super::proto;
 use crate::kernel::entry::{Signature, Ticket};
-use crate::kernel::id::{Author, Cid, Incarnation, PeerId, TaskId};
+use crate::kernel::id::{Author, Cid, Digest, Incarnation, PeerId, TaskId};
 use crate::kernel::io::Vector;
 
 /// Decodes a message of at most `limit` bytes.
@@ -39,6 +39,10 @@ pub(super) fn peer(bytes: &[u8]) -> Result<PeerId, WireError> {
 
 pub(super) fn task(bytes: &[u8]) -> Result<TaskId, WireError> {
     array(bytes, "a task").map(TaskId)
+}
+
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest, WireError> {
+    array(bytes, "a hash").map(Digest)
 }
 
 pub(super) fn cid(bytes: &[u8]) -> Result<Cid, WireError> {

@@ -4,6 +4,8 @@
 //! the mesh, so they change only together with the format. Limits on messages may grow in a later version.
 
 pub use crate::kernel::entry::{MAX_EVENTS, MAX_NOTE, MAX_PARENTS};
+/// A part of a snapshot is as large as a page; of more parts than these none is fetched.
+pub use crate::kernel::snapshot::{MAX_PARTS, PART};
 
 /// The most bytes of one gossip message. An entry of the greatest size fits twice, so a batch is worth its overhead; a
 /// greater message would delay the small ones behind it.

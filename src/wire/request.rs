@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::field::{cid, count, counts, decode, set, task, ticket, ticket_message, vector};
+use super::field::{cid, count, counts, decode, digest, set, task, ticket, ticket_message, vector};
 use super::limits::{MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
 use super::{WireError, proto};
 use crate::kernel::io::Request;
@@ -24,6 +24,7 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
             Ask::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
         }
         Request::Join { ticket } => Ask::Join(ticket_message(ticket)),
+        Request::Snapshot { hash, part } => Ask::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
     };
     Ok(proto::Request { ask: Some(ask) }.encode_to_vec())
 }
@@ -42,6 +43,7 @@ pub fn open(bytes: &[u8]) -> Result<Request, WireError> {
         },
         Ask::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
         Ask::Join(join) => Request::Join { ticket: ticket(&join)? },
+        Ask::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
     })
 }
 
@@ -52,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::entry::{Signature, Ticket};
-    use crate::kernel::id::{Author, Cid, Incarnation, PeerId};
+    use crate::kernel::id::{Author, Cid, Digest, Incarnation, PeerId};
     use crate::wire::field::arbitrary;
 
     fn sync(authors: usize, want: usize) -> Request {
@@ -111,6 +113,7 @@ mod tests {
                 .prop_map(|(vector, want)| Request::Sync { vector, want }),
             btree_set(arbitrary::task(), 0..9).prop_map(|tasks| Request::Turn { tasks }),
             ticket.prop_map(|ticket| Request::Join { ticket }),
+            (any::<[u8; 32]>(), any::<u32>()).prop_map(|(hash, part)| Request::Snapshot { hash: Digest(hash), part }),
         ]
     }
 

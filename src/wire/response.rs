@@ -2,11 +2,11 @@
 
 use prost::Message as _;
 
-use super::field::{clip, decode, set, task, text};
+use super::field::{clip, decode, digest, set, task, text};
 use super::gossip::open_all;
-use super::limits::{MAX_PAGE, MAX_PAGE_ENTRIES, MAX_RESPONSE, MAX_TURN, MAX_WHY};
+use super::limits::{MAX_PAGE, MAX_PAGE_ENTRIES, MAX_PARTS, MAX_RESPONSE, MAX_TURN, MAX_WHY, PART};
 use super::{WireError, proto};
-use crate::kernel::id::{MeshId, TaskId};
+use crate::kernel::id::{Digest, MeshId, TaskId};
 use crate::kernel::io::Response;
 use proto::response::Answer;
 
@@ -49,6 +49,16 @@ pub fn seal_admitted() -> Vec<u8> {
     seal(Answer::Admitted(proto::Admitted {}))
 }
 
+/// What the asker lacks was dropped; the snapshot of this hash stands for it.
+pub fn seal_beneath(hash: &Digest, parts: u32) -> Vec<u8> {
+    seal(Answer::Beneath(proto::Beneath { hash: hash.0.to_vec(), parts }))
+}
+
+/// A part of a snapshot, of so many. At most [`PART`] bytes.
+pub fn seal_part(bytes: Vec<u8>, parts: u32) -> Vec<u8> {
+    seal(Answer::Part(proto::Part { bytes, parts }))
+}
+
 /// No, and why; what is beyond [`MAX_WHY`] is cut off.
 pub fn seal_refused(why: &str) -> Vec<u8> {
     seal(Answer::Refused(proto::Refused { why: clip(why, MAX_WHY) }))
@@ -69,8 +79,17 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Response, WireError> {
         }
         Answer::Turn(turn) => Response::Turn { mine: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
         Answer::Admitted(proto::Admitted {}) => Response::Admitted,
+        Answer::Beneath(beneath) => Response::Beneath { hash: digest(&beneath.hash)?, parts: limited(beneath.parts)? },
+        Answer::Part(part) => {
+            super::field::size(part.bytes.len(), "a part of a snapshot", PART)?;
+            Response::Part { bytes: part.bytes, parts: limited(part.parts)? }
+        }
         Answer::Refused(refused) => Response::Refused { why: text(refused.why, "a reason", MAX_WHY)? },
     })
+}
+
+fn limited(parts: u32) -> Result<u32, WireError> {
+    super::field::count(parts as usize, "parts of a snapshot", MAX_PARTS as usize).map(|()| parts)
 }
 
 fn seal(answer: Answer) -> Vec<u8> {
@@ -113,6 +132,16 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_is_named_and_its_parts_are_read_back() {
+        let hash = Digest([7; 32]);
+        assert_eq!(open(&seal_beneath(&hash, 3), &MESH), Ok(Response::Beneath { hash, parts: 3 }));
+        let bytes = vec![9; PART];
+        let sealed = seal_part(bytes.clone(), MAX_PARTS);
+        assert!(sealed.len() <= MAX_RESPONSE);
+        assert!(open(&sealed, &MESH) == Ok(Response::Part { bytes, parts: MAX_PARTS }));
+    }
+
+    #[test]
     fn limits_hold() {
         assert!(matches!(open(&vec![0; MAX_RESPONSE + 1], &MESH), Err(WireError::TooLarge { .. })));
         let page = |entry| open(&seal(Answer::Page(proto::Page { entry, more: false })), &MESH);
@@ -127,6 +156,11 @@ mod tests {
         let many = (0..=MAX_TURN as u64).map(|n| [[0; 24].as_slice(), &n.to_be_bytes()].concat()).collect();
         let turn = seal(Answer::Turn(proto::Tasks { task: many }));
         assert!(matches!(open(&turn, &MESH), Err(WireError::TooMany { .. })));
+        assert!(matches!(open(&seal_part(vec![0; PART + 1], 2), &MESH), Err(WireError::TooLarge { .. })));
+        assert!(matches!(open(&seal_part(vec![0], MAX_PARTS + 1), &MESH), Err(WireError::TooMany { .. })));
+        assert!(matches!(open(&seal_beneath(&Digest([1; 32]), u32::MAX), &MESH), Err(WireError::TooMany { .. })));
+        let short = seal(Answer::Beneath(proto::Beneath { hash: vec![1; 31], parts: 1 }));
+        assert!(open(&short, &MESH).is_err_and(|error| error.is_provably_bad()));
         assert_eq!(open(&[], &MESH), Err(WireError::Unknown));
     }
 

@@ -240,7 +240,7 @@ impl World {
                         Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
                     );
                 }
-                Output::Answer { .. } | Output::Notice(_) => {}
+                Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }
         }
         let wake = self.hosts[host].node.next_wake();
@@ -259,6 +259,8 @@ impl World {
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
+            Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
+            Reply::Part { bytes, parts } => Response::Part { bytes, parts },
             Reply::Refused { why } => Response::Refused { why },
         }
     }

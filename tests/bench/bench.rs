@@ -17,8 +17,12 @@ mod history;
 mod idle;
 mod kernel;
 mod measure;
+#[path = "../history/mesh.rs"]
+#[expect(dead_code, reason = "the tests of bounded history use the rest")]
+mod mesh;
 mod processes;
 mod report;
+mod room;
 mod serf;
 mod sync;
 mod tags;
@@ -53,6 +57,7 @@ const THEMES: &[Theme] = &[
     Theme { names: &["sync_entries_per_s"], measure: sync::cold },
     Theme { names: &["dispatch_"], measure: dispatch::latency },
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
+    Theme { names: &["history_"], measure: room::steady },
     Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
     Theme { names: &["idle_rss_", "idle_cpu_", "idle_sent_"], measure: idle::cost },
     Theme { names: &["idle_3_"], measure: idle::cost_of_3 },

@@ -95,7 +95,7 @@ impl History {
         let sealed: Vec<(usize, Arc<Entry>)> = events
             .into_iter()
             .map(|(member, events)| {
-                let body = self.clock.next_body(self.author(member), wall, events);
+                let body = self.clock.next_body(self.author(member), wall, events, |_| false);
                 (member, Arc::new(Entry::seal(body, &self.keys[member])))
             })
             .collect();

@@ -9,6 +9,7 @@ use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
 use runmesh::kernel::io::{Input, Now, Output};
 use runmesh::kernel::ledger::Folded;
 use runmesh::kernel::node::{Entrance, Node, Settings, Standing, Timings};
+use runmesh::kernel::snapshot::Sealed;
 
 /// Attempts that may be lost before a task counts as lost, as in the daemon.
 pub(crate) const ATTEMPTS: u32 = 3;
@@ -21,13 +22,14 @@ impl Kernel {
         now: Now,
         (key, mesh, entrance): (SigningKey, MeshId, Entrance),
         seed: u64,
-        kept: Vec<Arc<Entry>>,
+        (snapshot, kept): (Option<Arc<[u8]>>, Vec<Arc<Entry>>),
     ) -> (Self, Vec<Output>) {
         // Sources are looked at more often than in earnest, so that runs are short.
         let timings = Timings { discovery: 5_000, ..Timings::default() };
         let settings =
             Settings { key, mesh, entrance, seed, timings, attempts: ATTEMPTS, version: "simulated".to_owned() };
-        let (node, outputs) = Node::new(now, settings, kept);
+        let snapshot = snapshot.map(|bytes| Sealed::open(bytes, &mesh).expect("it was kept"));
+        let (node, outputs) = Node::restore(now, settings, snapshot, kept);
         (Self(node), outputs)
     }
 

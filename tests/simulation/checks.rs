@@ -250,7 +250,12 @@ impl World<'_> {
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(process) = &host.process else { continue };
             let identity = (host.key.clone(), host.mesh, host.entrance.clone());
-            let (again, _) = Kernel::open(host.clocks.read(self.now), identity, seed, host.disk.kept.clone());
+            let (again, _) = Kernel::open(
+                host.clocks.read(self.now),
+                identity,
+                seed,
+                (host.disk.snapshot.clone(), host.disk.kept.clone()),
+            );
             if again.heads() != process.kernel.heads() || again.state_hash() != process.kernel.state_hash() {
                 return Err(format!(
                     "host {number} would be another after a restart: {} and {}",

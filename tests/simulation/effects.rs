@@ -60,6 +60,7 @@ impl World<'_> {
                 self.tell(host, || format!("answers {answer:?}"));
                 self.on_answer(host, token, answer);
             }
+            Output::Condense { snapshot, dropped } => self.hosts[host].disk.condense(snapshot, &dropped),
             Output::Notice(notice) => self.tell(host, || format!("notes {notice:.300?}")),
         }
     }
@@ -126,6 +127,8 @@ impl World<'_> {
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
+            Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
+            Reply::Part { bytes, parts } => Response::Part { bytes, parts },
             Reply::Refused { why } => {
                 self.tell(host, || format!("refuses host {}: {why}", asker.0));
                 Response::Refused { why }

@@ -96,6 +96,7 @@ impl Clocks {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) kept: Vec<Arc<Entry>>,
+    pub(crate) snapshot: Option<Arc<[u8]>>,
     by_cid: BTreeMap<Cid, usize>,
 }
 
@@ -107,6 +108,13 @@ impl Disk {
             self.kept.push(entry);
         }
         fresh
+    }
+
+    /// Keeps a snapshot and forgets entries.
+    pub(crate) fn condense(&mut self, snapshot: Arc<[u8]>, dropped: &[Cid]) {
+        self.snapshot = Some(snapshot);
+        self.kept.retain(|entry| !dropped.contains(&entry.cid()));
+        self.by_cid = self.kept.iter().enumerate().map(|(at, entry)| (entry.cid(), at)).collect();
     }
 
     pub(crate) fn get(&self, cid: &Cid) -> Option<&Arc<Entry>> {

@@ -64,7 +64,7 @@ pub(crate) fn causal_order(world: &World<'_>, mut chance: Chance) {
 
 fn stranger(world: &World<'_>, kept: Vec<Arc<Entry>>, chance: &mut Chance) -> Kernel {
     let identity = (SigningKey::from_bytes(&chance.bytes()), world.hosts[0].mesh, Entrance::None);
-    Kernel::open(Now { mono: 1, wall: 1 }, identity, chance.next(), kept).0
+    Kernel::open(Now { mono: 1, wall: 1 }, identity, chance.next(), (None, kept)).0
 }
 
 fn agrees(world: &World<'_>, stranger: &Kernel) -> Result<(), String> {

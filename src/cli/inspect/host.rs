@@ -4,7 +4,7 @@ use super::super::screen::{
     Cell, Paint, Screen, ago, count, facts, short_entry, short_hash, short_peer, short_task, span, workflow,
 };
 use super::graph;
-use crate::control::proto::{Clock, Peer, Runner, Source, Status};
+use crate::control::proto::{Checkpoint, Clock, Peer, Runner, Source, Status};
 
 /// How the node and the mesh stand.
 pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
@@ -36,6 +36,7 @@ pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
             ("mesh", format!("{}\n{heard}", status.mesh_id)),
             ("listens", status.listen.join("\n")),
             ("clock", format!("{entries}, {heads}, state {}{waiting}", short_hash(&status.state_hash))),
+            ("history", status.checkpoint.as_ref().map(|checkpoint| dropped(checkpoint, now)).unwrap_or_default()),
             ("tasks", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") }),
             ("runners", format!("{} of {} busy{draining}", runners.running, runners.max)),
             ("labels", status.labels.join(", ")),
@@ -92,6 +93,12 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
     text
 }
 
+/// What was dropped of the history.
+fn dropped(checkpoint: &Checkpoint, now: u64) -> String {
+    let age = span(now.saturating_sub(checkpoint.time_ms));
+    format!("begins {age} ago: what came before is dropped, in its place snapshot {}", short_hash(&checkpoint.hash))
+}
+
 /// The Merkle clock.
 pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
     let mut text = facts(
@@ -101,6 +108,10 @@ pub(super) fn clock(screen: Screen, clock: &Clock, now: u64) -> String {
             ("entries", clock.entries.to_string()),
             ("state", clock.state_hash.clone()),
             ("vector", clock.merkle_root.clone()),
+            (
+                "root",
+                clock.root.as_ref().map(|root| format!("{}\n{}", root.id, dropped(root, now))).unwrap_or_default(),
+            ),
             (
                 "waiting",
                 if clock.quarantined == 0 { String::new() } else { format!("{} for their parents", clock.quarantined) },

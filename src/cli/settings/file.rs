@@ -5,12 +5,12 @@ use std::path::Path;
 use toml::Value;
 
 use super::super::failure::Failure;
-use super::{Layer, app, days, endpoint, interval, label, multiaddr, pattern, runners, source, word};
+use super::{Layer, app, days, duration, endpoint, interval, label, multiaddr, pattern, runners, source, word};
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "data_dir",
     "output",
     "listen",
@@ -30,6 +30,7 @@ const KEYS: [&str; 20] = [
     "labels",
     "act",
     "interval",
+    "retention",
     "drain",
 ];
 
@@ -93,6 +94,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "stop_when_cut_off" => layer.stop_when_cut_off = Some(list(value, source).map_err(wrong)?),
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
+            "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
             "executor" => layer.executor = Some(string(value, word).map_err(wrong)?),
             "isolation" => layer.isolation = Some(string(value, word).map_err(wrong)?),
             "labels" => layer.labels = Some(list(value, label).map_err(wrong)?),
@@ -177,6 +179,7 @@ mod tests {
             labels = ["GPU"]
             act = "/a"
             interval = 5
+            retention = "2d"
             drain = true
         "#;
         let layer = parse(text).unwrap();
@@ -188,6 +191,7 @@ mod tests {
         assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
+        assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
     }
 

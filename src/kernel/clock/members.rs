@@ -1,8 +1,10 @@
 //! Who may write: the admissions among the entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Mark, Order};
+use serde::{Deserialize, Serialize};
+
+use super::{Mark, Order, Said};
 use crate::kernel::entry::{Admit, Right};
 use crate::kernel::id::{MeshId, PeerId};
 
@@ -28,6 +30,21 @@ pub struct Member {
     pub founder: bool,
 }
 
+/// A member at a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberBase {
+    pub peer: PeerId,
+    pub by: PeerId,
+    pub since_ms: u64,
+    /// What it was admitted by, the first first. No ticket among them admits anybody else.
+    pub rights: Vec<Right>,
+    /// The greatest number of rules that it had declared.
+    pub rules: u32,
+    /// It stayed away, and nobody waits for it before it is back.
+    pub retired: bool,
+}
+
 /// All admissions that were given a right by the mesh key, and which of them hold.
 ///
 /// A ticket is the right of one peer: of several admissions by it the first in the order (height, id) says whose, and
@@ -37,9 +54,63 @@ pub struct Member {
 pub struct Members {
     admissions: BTreeMap<PeerId, Vec<Admission>>,
     tickets: BTreeMap<u64, (Order, PeerId)>,
+    /// Which rules each has declared to know, and by which entries.
+    declared: BTreeMap<PeerId, Vec<(u32, Mark)>>,
+    /// The greatest number that anybody has declared.
+    highest_rules: u32,
 }
 
 impl Members {
+    /// The members at a checkpoint, every admission known to whatever stands above its cut.
+    pub(super) fn restored(members: &[MemberBase], cut: &Mark) -> Self {
+        let mut restored = Self::default();
+        for member in members {
+            for right in &member.rights {
+                if let Right::Ticket { ticket } = right {
+                    restored.tickets.insert(ticket.id, ((0, cut.cid), member.peer));
+                }
+            }
+            let admission = |right: &Right| Admission {
+                peer: member.peer,
+                mark: cut.clone(),
+                by: member.by,
+                right: right.clone(),
+                wall_ms: member.since_ms,
+            };
+            restored.admissions.insert(member.peer, member.rights.iter().map(admission).collect());
+            restored.declare(member.peer, member.rules, cut);
+        }
+        restored
+    }
+
+    /// The members as a checkpoint keeps them, by peer id.
+    pub(super) fn condensed(&self, is_away: impl Fn(&PeerId) -> bool) -> Vec<MemberBase> {
+        let kept = self.all().map(|member| {
+            let mut admissions: Vec<&Admission> = self.admissions[&member.peer].iter().collect();
+            admissions.retain(|admission| self.holds(admission));
+            // Those of a former checkpoint are in their order already, and come first.
+            admissions.sort_by_key(|admission| admission.mark.order());
+            let mut rights: Vec<Right> = Vec::new();
+            for admission in admissions {
+                if !rights.contains(&admission.right) {
+                    rights.push(admission.right.clone());
+                }
+            }
+            let Member { peer, by, since_ms, .. } = member;
+            MemberBase { peer, by, since_ms, rights, rules: self.declared(&peer), retired: is_away(&peer) }
+        });
+        kept.collect()
+    }
+
+    /// Whoever an entry admits that one entry does not know and another does, whether or not the admission holds.
+    pub(super) fn admitted_between(&self, below: &Mark, above: &[&Mark]) -> BTreeSet<PeerId> {
+        let all = self.admissions.values().flatten();
+        let between = all.filter(|admission| {
+            !below.reaches(&admission.mark) && above.iter().any(|mark| mark.reaches(&admission.mark))
+        });
+        between.map(|admission| admission.peer).collect()
+    }
+
     /// Whether an entry above this one by the peer counts: one of its admissions is known to `mark`, or is it.
     pub(super) fn admitted(&self, peer: &PeerId, mark: &Mark) -> bool {
         self.admissions
@@ -47,16 +118,22 @@ impl Members {
             .is_some_and(|all| all.iter().any(|admission| self.holds(admission) && mark.reaches(&admission.mark)))
     }
 
+    /// Takes note of what an entry that counts says. `Err` as in [`Self::add`].
+    pub(super) fn hear(&mut self, mesh: &MeshId, mark: &Mark, by: PeerId, said: &[Said]) -> Result<(), ()> {
+        let mut again = Ok(());
+        for said in said {
+            match said {
+                Said::Admit(admit, wall_ms) => again = again.and(self.add(mesh, mark, by, admit, *wall_ms)),
+                Said::Declare(rules) => self.declare(by, *rules, mark),
+                Said::Retire(_) | Said::Acknowledge(_) => {}
+            }
+        }
+        again
+    }
+
     /// Takes note of an admission by an entry that counts. `Err` when an admission that was taken to hold is not the
     /// first by its ticket after all, so that everything has to be counted again.
-    pub(super) fn add(
-        &mut self,
-        mesh: &MeshId,
-        mark: &Mark,
-        by: PeerId,
-        admit: &Admit,
-        wall_ms: u64,
-    ) -> Result<(), ()> {
+    fn add(&mut self, mesh: &MeshId, mark: &Mark, by: PeerId, admit: &Admit, wall_ms: u64) -> Result<(), ()> {
         if !admit.right.admits(mesh, &admit.peer) {
             return Ok(());
         }
@@ -79,6 +156,34 @@ impl Members {
         let admission = Admission { peer: admit.peer, mark: mark.clone(), by, right: admit.right.clone(), wall_ms };
         self.admissions.entry(admit.peer).or_default().push(admission);
         again
+    }
+
+    /// Takes note that a peer's version knows the rules up to this number.
+    fn declare(&mut self, peer: PeerId, rules: u32, mark: &Mark) {
+        self.highest_rules = self.highest_rules.max(rules);
+        self.declared.entry(peer).or_default().push((rules, mark.clone()));
+    }
+
+    /// The greatest number of rules that the peer has declared; 0 before it has.
+    pub fn declared(&self, peer: &PeerId) -> u32 {
+        self.declared.get(peer).into_iter().flatten().map(|(rules, _)| *rules).max().unwrap_or(0)
+    }
+
+    /// The same, as far as an entry knows.
+    pub(super) fn declared_below(&self, peer: &PeerId, mark: &Mark) -> u32 {
+        let all = self.declared.get(peer).into_iter().flatten();
+        all.filter(|(_, by)| mark.reaches(by)).map(|(rules, _)| *rules).max().unwrap_or(0)
+    }
+
+    /// The greatest number of rules that any member has declared.
+    pub const fn highest_rules(&self) -> u32 {
+        self.highest_rules
+    }
+
+    /// Whoever is a member as far as an entry knows.
+    pub(super) fn known_to(&self, mark: &Mark) -> BTreeSet<PeerId> {
+        let all = self.admissions.values().flatten();
+        all.filter(|admission| self.holds(admission) && mark.reaches(&admission.mark)).map(|held| held.peer).collect()
     }
 
     /// Whether a founder's own admission stands in this event of its entry.

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Fact;
 use crate::kernel::clock::Mark;
 use crate::kernel::election::{Place, Seed};
@@ -15,7 +17,8 @@ use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::task::{Fence, Policy, ReleaseReason, State, Workload};
 
 /// A claim that stands: it was made as the rules ask. It may hold, have held, or have lost to a nearer one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HeldClaim {
     pub author: Author,
     pub fence: Fence,
@@ -71,9 +74,60 @@ impl Folded {
     }
 }
 
+/// An open task as the entries beneath a checkpoint leave it: all that later ones can still refer to. Every later one
+/// knows all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    introductions: Vec<KeptIntroduction>,
+    /// Each with the introduction that it ranked by.
+    claims: Vec<(HeldClaim, Cid)>,
+    declined: BTreeSet<PeerId>,
+    note: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptIntroduction {
+    cid: Cid,
+    by: PeerId,
+    time: Hlc,
+    workload: Arc<Workload>,
+}
+
+impl Kept {
+    /// Whether it is of this task, and introduces it.
+    pub fn is_of(&self, task: &TaskId) -> bool {
+        let of_it = |introduction: &KeptIntroduction| introduction.workload.id() == *task;
+        !self.introductions.is_empty() && self.introductions.iter().all(of_it)
+    }
+}
+
+/// What the entries say of a task, and what a checkpoint has to keep of it.
+pub(super) struct Outcome {
+    pub(super) folded: Folded,
+    pub(super) kept: Kept,
+    /// The height of the entry that ended it.
+    pub(super) ended_at: Option<u64>,
+    /// The height of the introduction, unless an earlier checkpoint has it.
+    pub(super) introduced_at: Option<u64>,
+}
+
+/// An introduction that stands.
+struct Introduction<'a> {
+    /// `None` beneath the checkpoint: every fact knows it.
+    mark: Option<&'a Mark>,
+    cid: Cid,
+    by: PeerId,
+    time: Hlc,
+    workload: &'a Arc<Workload>,
+}
+
 /// A claim while the pass is under way.
 struct Standing<'a> {
-    mark: &'a Mark,
+    /// `None` beneath the checkpoint.
+    mark: Option<&'a Mark>,
+    anchor: Cid,
     /// How it is weighed against another of the same attempt: distance, tie hash, id.
     weight: (u32, Digest, Cid),
     claim: HeldClaim,
@@ -87,7 +141,11 @@ struct Ending<'a> {
 }
 
 /// The state that these facts give, or nothing when none of them introduces the task.
-pub(super) fn fold<'a>(task: &TaskId, facts: impl Iterator<Item = &'a Fact>) -> Option<Folded> {
+pub(super) fn fold<'a>(
+    task: &TaskId,
+    kept: Option<&'a Kept>,
+    facts: impl Iterator<Item = &'a Fact>,
+) -> Option<Outcome> {
     let mut facts: Vec<&Fact> = facts.collect();
     facts.sort_by_key(|fact| fact.mark.order());
     let mut pass = Pass {
@@ -98,6 +156,9 @@ pub(super) fn fold<'a>(task: &TaskId, facts: impl Iterator<Item = &'a Fact>) -> 
         declined: BTreeSet::new(),
         note: String::new(),
     };
+    if let Some(kept) = kept {
+        pass.resume(kept);
+    }
     for fact in facts {
         pass.take(fact);
     }
@@ -106,7 +167,7 @@ pub(super) fn fold<'a>(task: &TaskId, facts: impl Iterator<Item = &'a Fact>) -> 
 
 struct Pass<'a> {
     task: TaskId,
-    introductions: Vec<(&'a Fact, &'a Arc<Workload>)>,
+    introductions: Vec<Introduction<'a>>,
     claims: Vec<Standing<'a>>,
     endings: Vec<Ending<'a>>,
     declined: BTreeSet<PeerId>,
@@ -115,11 +176,17 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn take(&mut self, fact: &'a Fact) {
-        let known_introduction = self.introductions.iter().any(|(known, _)| fact.mark.knows(&known.mark));
+        let known_introduction = self.introductions.iter().any(|known| knows(fact, known.mark));
         if let Event::Introduce(introduce) = &fact.event {
             // Two introductions in one entry are one.
-            if !known_introduction && !self.introductions.iter().any(|(known, _)| known.mark.cid == fact.mark.cid) {
-                self.introductions.push((fact, &introduce.workload));
+            if !known_introduction && !self.introductions.iter().any(|known| known.cid == fact.mark.cid) {
+                self.introductions.push(Introduction {
+                    mark: Some(&fact.mark),
+                    cid: fact.mark.cid,
+                    by: fact.author.peer,
+                    time: fact.time,
+                    workload: &introduce.workload,
+                });
             }
             return;
         }
@@ -129,19 +196,18 @@ impl<'a> Pass<'a> {
         }
         match &fact.event {
             Event::Claim(claim) => {
-                let anchored = self
-                    .introductions
-                    .iter()
-                    .any(|(known, _)| known.mark.cid == claim.anchor && fact.mark.knows(&known.mark));
+                let anchored =
+                    self.introductions.iter().any(|known| known.cid == claim.anchor && knows(fact, known.mark));
                 let highest = self.known_claims(fact).map(|known| known.claim.fence.attempt).max().unwrap_or(0);
-                let twice = self.claims.iter().any(|known| known.mark.cid == fact.mark.cid);
+                let twice = self.claims.iter().any(|known| known.claim.fence.claim == fact.mark.cid);
                 if anchored && !twice && claim.attempt == highest + 1 {
                     let seed = Seed::of(&claim.anchor, &self.task);
                     let place = Place::of(fact.author.peer);
                     let distance = seed.distance(&place);
                     let fence = Fence { attempt: claim.attempt, claim: fact.mark.cid };
                     self.claims.push(Standing {
-                        mark: &fact.mark,
+                        mark: Some(&fact.mark),
+                        anchor: claim.anchor,
                         weight: (distance, seed.tie(&place), fact.mark.cid),
                         claim: HeldClaim { author: fact.author, fence, distance, released: None },
                     });
@@ -171,7 +237,7 @@ impl<'a> Pass<'a> {
                 let may_leave = self
                     .introductions
                     .iter()
-                    .any(|(known, workload)| fact.mark.knows(&known.mark) && workload.policy() == Policy::MeshFirst);
+                    .any(|known| knows(fact, known.mark) && known.workload.policy() == Policy::MeshFirst);
                 if may_leave && !held {
                     self.endings.push(Ending { fact, rank: (2, 0, None, fact.mark.cid) });
                 }
@@ -187,26 +253,27 @@ impl<'a> Pass<'a> {
     }
 
     fn known_claims(&self, fact: &'a Fact) -> impl Iterator<Item = &Standing<'a>> {
-        self.claims.iter().filter(|known| fact.mark.knows(known.mark))
+        self.claims.iter().filter(|known| knows(fact, known.mark))
     }
 
     /// The standing claim with this fence, if the fact's own author made it and the fact knows it.
     fn own_claim(&self, fact: &Fact, fence: &Fence) -> Option<usize> {
         self.claims.iter().position(|known| {
-            known.claim.fence == *fence && known.claim.author.peer == fact.author.peer && fact.mark.knows(known.mark)
+            known.claim.fence == *fence && known.claim.author.peer == fact.author.peer && knows(fact, known.mark)
         })
     }
 
-    fn settle(mut self) -> Option<Folded> {
-        let (first, workload) = *self.introductions.iter().min_by_key(|(fact, _)| fact.mark.cid)?;
+    fn settle(mut self) -> Option<Outcome> {
+        self.introductions.sort_by_key(|introduction| introduction.cid);
+        let first = self.introductions.first()?;
         self.claims.sort_by_key(|standing| (standing.claim.fence.attempt, standing.weight));
         let attempt = self.claims.last().map_or(0, |standing| standing.claim.fence.attempt);
         let winner = self.endings.iter().min_by_key(|ending| ending.rank);
-        let mut note = self.note;
+        let mut note = self.note.clone();
         let state = match winner.map(|ending| &ending.fact.event) {
             Some(Event::Finish(finish)) => {
                 note.clone_from(&finish.note);
-                let holder = winner.map_or(first.author.peer, |ending| ending.fact.author.peer);
+                let holder = winner.map_or(first.by, |ending| ending.fact.author.peer);
                 State::Completed {
                     holder,
                     fence: finish.fence,
@@ -230,22 +297,61 @@ impl<'a> Pass<'a> {
         let mut last = self.declined.clone();
         let gone = |claim: &&HeldClaim| claim.released.is_some() || claim.fence.attempt < attempt;
         last.extend(claims.iter().filter(gone).map(|claim| claim.author.peer));
-        Some(Folded {
-            workload: workload.clone(),
-            anchor: first.mark.cid,
+        let ended_at = winner.map(|ending| ending.fact.mark.height);
+        let introduced_at = first.mark.map(|mark| mark.height);
+        let folded = Folded {
+            workload: first.workload.clone(),
+            anchor: first.cid,
             introduced: first.time,
-            introduced_by: first.author.peer,
+            introduced_by: first.by,
             state,
             ended_by: winner.map(|ending| ending.fact.mark.cid),
             contested: self.endings.len() > 1,
             spent: spent(&claims),
             claims,
             attempt,
-            declined: self.declined,
+            declined: self.declined.clone(),
             last,
             note,
-        })
+        };
+        let introduction = |known: &Introduction<'_>| KeptIntroduction {
+            cid: known.cid,
+            by: known.by,
+            time: known.time,
+            workload: known.workload.clone(),
+        };
+        let kept = Kept {
+            introductions: self.introductions.iter().map(introduction).collect(),
+            claims: self.claims.iter().map(|standing| (standing.claim.clone(), standing.anchor)).collect(),
+            declined: self.declined,
+            note: self.note,
+        };
+        Some(Outcome { folded, kept, ended_at, introduced_at })
     }
+
+    /// Goes on where the entries beneath a checkpoint have come to.
+    fn resume(&mut self, kept: &'a Kept) {
+        self.introductions.extend(kept.introductions.iter().map(|kept| Introduction {
+            mark: None,
+            cid: kept.cid,
+            by: kept.by,
+            time: kept.time,
+            workload: &kept.workload,
+        }));
+        for (claim, anchor) in &kept.claims {
+            let seed = Seed::of(anchor, &self.task);
+            let tie = seed.tie(&Place::of(claim.author.peer));
+            let weight = (claim.distance, tie, claim.fence.claim);
+            self.claims.push(Standing { mark: None, anchor: *anchor, weight, claim: claim.clone() });
+        }
+        self.declined.clone_from(&kept.declined);
+        self.note.clone_from(&kept.note);
+    }
+}
+
+/// Whether a fact knows what has this mark.
+fn knows(fact: &Fact, mark: Option<&Mark>) -> bool {
+    mark.is_none_or(|mark| fact.mark.knows(mark))
 }
 
 /// Attempts of which no claim was given back by a host that went away in order, or had stopped for a nearer one.

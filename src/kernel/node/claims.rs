@@ -72,8 +72,7 @@ impl Node {
         };
         self.claims.look = true;
         if !claimable {
-            self.claims.waiting.remove(task);
-            self.queue.remove(task);
+            self.dequeue(task);
             return;
         }
         let version = (folded.attempt, folded.claims.iter().filter(|claim| claim.released.is_some()).count());
@@ -101,6 +100,12 @@ impl Node {
         }
     }
 
+    /// Takes a task out of all that waits to be claimed.
+    pub(super) fn dequeue(&mut self, task: &TaskId) {
+        self.claims.waiting.remove(task);
+        self.queue.remove(task);
+    }
+
     /// Claims what it is this node's turn to claim, and ends what nobody will run.
     pub(super) fn consider_claims(&mut self) {
         if !self.may_write() {
@@ -112,7 +117,7 @@ impl Node {
             return;
         }
         self.claims.next_claim = None;
-        if self.custody.draining() || !self.sync.has_all_it_was_told_of() {
+        if self.custody.draining() || self.is_behind_rules() || !self.sync.has_all_it_was_told_of() {
             return;
         }
         let members = self.clock.members();

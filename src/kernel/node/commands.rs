@@ -57,6 +57,7 @@ impl Node {
         match request {
             Request::Join { ticket } => self.on_join(from, token, ticket),
             _ if !member => self.refuse(from, token, format!("{from} is not a member as far as this node knows")),
+            Request::Snapshot { hash, part } => self.on_snapshot_request(from, token, hash, part),
             Request::Sync { vector, want } => self.on_sync_request(from, token, &vector, &want),
             Request::Turn { tasks } => self.on_turn_request(from, token, &tasks),
         }
@@ -92,7 +93,7 @@ impl Node {
         self.reply(to, token, Reply::Refused { why });
     }
 
-    fn reply(&mut self, to: PeerId, token: Token, reply: Reply) {
+    pub(super) fn reply(&mut self, to: PeerId, token: Token, reply: Reply) {
         self.outbox.push(Output::Reply { to, token, reply });
     }
 }

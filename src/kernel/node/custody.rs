@@ -175,7 +175,10 @@ impl Node {
             if self.may_write() {
                 self.tell_of(&task);
             }
-            let Some(folded) = self.ledger.get(&task) else { continue };
+            let Some(folded) = self.ledger.get(&task) else {
+                self.let_go(&task);
+                continue;
+            };
             let (held, open) = (claimed_by(&folded.state), folded.state.is_open());
             let mine = held.filter(|(holder, _)| *holder == self.me.peer()).map(|(_, fence)| fence);
             let workload = folded.workload.clone();
@@ -194,6 +197,14 @@ impl Node {
             self.peers.watch_now(self.now.mono);
             self.enqueue(&task);
         }
+    }
+
+    /// Nothing is known of a task any more: it had ended before a checkpoint, or its entries count for nothing.
+    fn let_go(&mut self, task: &TaskId) {
+        self.stop(*task, StopReason::Ended);
+        self.custody.fresh.retain(|(claimed, _)| claimed != task);
+        self.custody.watch(*task, None, self.now.mono);
+        self.dequeue(task);
     }
 
     fn take_or_release(&mut self, task: TaskId, fence: Fence, workload: Arc<Workload>) {

@@ -210,7 +210,7 @@ impl Node {
     /// Introduces a task, unless it is known.
     pub(super) fn introduce(&mut self, workload: Workload) {
         let task = workload.id();
-        if self.ledger.get(&task).is_none() {
+        if !self.ledger.was_submitted(&workload) {
             let workload = Arc::new(workload);
             self.notice(Notice::Introduced { task, workload: workload.clone() });
             self.events.push(Event::Introduce(Introduce { workload }));

@@ -22,8 +22,9 @@ const MAX_TOLD: usize = 4096;
 const MAX_ASKED: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     Sync,
+    Snapshot,
     Join,
     Turn,
 }
@@ -55,6 +56,8 @@ pub(super) struct Sync {
     admitted: bool,
     /// Whether some peer has given everything it had since this node started.
     complete: bool,
+    /// How many peers have given all they have while what the quarantine waits for did not come.
+    fruitless: u32,
     /// The smoothed round trip of questions, in milliseconds.
     round_trip: Option<u64>,
 }
@@ -96,6 +99,17 @@ impl Sync {
 
     pub(super) fn forget(&mut self, peer: &PeerId) {
         self.next.retain(|next| next != peer);
+    }
+
+    /// Asks nobody before that time.
+    pub(super) const fn pause(&mut self, until: u64) {
+        self.retry_at = Some(until);
+    }
+
+    /// What peers said they have is asked for again.
+    pub(super) fn begin_anew(&mut self) {
+        self.told.clear();
+        self.complete = false;
     }
 
     fn heard_answer(&mut self, asked_at: u64, now: u64) {
@@ -149,7 +163,7 @@ impl Node {
                 Placing::Refused(refusal) => {
                     self.sync.told.remove(&cid);
                     self.quarantine.refused(&cid);
-                    if refusal != Refusal::Void {
+                    if !matches!(refusal, Refusal::Void | Refusal::Past) {
                         self.notice(Notice::Refused { from, why: format!("{cid}: {refusal}") });
                     }
                 }
@@ -239,7 +253,7 @@ impl Node {
         }
     }
 
-    fn ask_for_more(&mut self, peer: PeerId) {
+    pub(super) fn ask_for_more(&mut self, peer: PeerId) {
         let mut want = self.quarantine.missing(MAX_WANTED);
         let told = self.sync.told.iter().filter(|(_, told)| told.asked < MAX_ASKED).map(|(cid, _)| *cid);
         want.extend(told.take(MAX_WANTED - want.len()));
@@ -247,7 +261,7 @@ impl Node {
         self.ask(peer, request, Asked::Sync);
     }
 
-    fn ask(&mut self, to: PeerId, request: Request, asked: Asked) -> Token {
+    pub(super) fn ask(&mut self, to: PeerId, request: Request, asked: Asked) -> Token {
         let token = self.token();
         if asked != Asked::Turn {
             self.sync.syncing = Some(token);
@@ -277,14 +291,21 @@ impl Node {
         match (asked, response) {
             (Asked::Sync, Response::Page { entries, more }) => {
                 let progress = self.take_entries(from, entries);
+                if progress {
+                    self.catchup.found_entries();
+                }
                 if more && progress {
                     self.go_on_learning();
                     self.ask_for_more(from);
                 } else {
-                    self.sync.complete = true;
-                    self.count_undelivered();
+                    self.names_none(from);
+                    // Who has nothing to give cannot tell that nothing is missing when others say that it is.
+                    self.sync.complete |= !self.catchup.is_under_way();
+                    self.count_undelivered(progress);
                 }
             }
+            (Asked::Sync, Response::Beneath { hash, parts }) => self.on_beneath(from, hash, parts),
+            (Asked::Snapshot, Response::Part { bytes, parts }) => self.on_part(from, &bytes, parts),
             (Asked::Join, Response::Admitted) => {
                 self.sync.admitted = true;
                 // Others may not know of it yet.
@@ -323,6 +344,7 @@ impl Node {
 
     /// Tries a peer again after the others; once all have been tried, after a while.
     fn retry(&mut self, peer: PeerId) {
+        self.names_none(peer);
         if self.peers.is_connected(&peer) {
             self.sync.greet(peer);
         }
@@ -334,7 +356,13 @@ impl Node {
     }
 
     /// A peer has given all it has. Heads that are still not here have been asked for in vain once more.
-    fn count_undelivered(&mut self) {
+    fn count_undelivered(&mut self, progress: bool) {
+        self.sync.fruitless = if progress || self.quarantine.is_empty() { 0 } else { self.sync.fruitless + 1 };
+        if self.sync.fruitless as usize > MAX_ASKED as usize * self.peers.connected().count().max(1) {
+            // What these wait for is nowhere any more. Should they count after all, they are fetched with their parents.
+            self.quarantine = super::Quarantine::default();
+            self.sync.fruitless = 0;
+        }
         for told in self.sync.told.values_mut() {
             // One in quarantine too: what it stands on may be gone with its author's disk.
             told.asked += 1;
@@ -350,11 +378,17 @@ impl Node {
         vector: &crate::kernel::io::Vector,
         want: &BTreeSet<Cid>,
     ) {
+        if self.clock.is_below_base(vector)
+            && let Some(beneath) = self.reply_beneath()
+        {
+            self.outbox.push(Output::Reply { to: from, token, reply: beneath });
+            return;
+        }
         let mut cids: Vec<Cid> = Vec::new();
         for fork in self.clock.proofs(vector) {
-            cids.extend([fork.first, fork.second]);
+            cids.extend([fork.first, fork.second].iter().filter(|cid| self.clock.holds(cid)));
         }
-        cids.extend(want.iter().filter(|cid| self.clock.contains(cid)).take(MAX_WANTED));
+        cids.extend(want.iter().filter(|cid| self.clock.holds(cid)).take(MAX_WANTED));
         let lacking = self.clock.lacking(vector, MAX_LISTED);
         let more = lacking.len() == MAX_LISTED;
         // What is lacking stands in causal order; what was asked for by name may stand on it, so it comes after.

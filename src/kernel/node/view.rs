@@ -36,6 +36,16 @@ pub struct Status {
     /// Heads that peers have named and that are not here.
     pub missing_heads: usize,
     pub state_hash: Digest,
+    /// A member has declared rules of folding that this version does not know: it claims nothing.
+    pub behind_rules: Option<u32>,
+    /// The entry beneath which everything was dropped.
+    pub cut: Option<Cid>,
+    /// The hash of the snapshot that stands for that, and the entry's label of time in milliseconds since 1970.
+    pub checkpoint: Option<(Digest, u64)>,
+    /// Events of tasks that are kept in memory.
+    pub facts: usize,
+    /// A checkpoint whose snapshot is not what this node makes of the same entries, in words.
+    pub alarm: Option<String>,
     /// How many tasks are in each state, by DESIGN.md's words.
     pub tasks: BTreeMap<&'static str, usize>,
     pub offer: Offer,
@@ -61,6 +71,11 @@ impl Node {
             waiting_entries: self.quarantine.len(),
             missing_heads: self.sync.told(),
             state_hash: self.state_hash(),
+            behind_rules: Some(self.clock.members().highest_rules()).filter(|_| self.is_behind_rules()),
+            cut: self.clock.cut(),
+            checkpoint: self.clock.base_hash().zip(self.clock.time_of_base()),
+            facts: self.ledger.facts(),
+            alarm: self.history.alarm().map(str::to_owned),
             tasks,
             offer: self.offer.clone(),
             free: self.free_slots(),
@@ -121,6 +136,11 @@ impl Node {
     /// What the mesh knows of the repositories of a host, by their ids.
     pub fn known(&self, host: &str) -> BTreeMap<String, Known> {
         let mut known: BTreeMap<String, Known> = BTreeMap::new();
+        // Of what was dropped the checkpoint has the last, and when at the latest it was first known.
+        let minute = self.clock.time_of_base().unwrap_or_default() / 60_000;
+        for submitted in self.ledger.submitted().filter(|submitted| submitted.workflow.0 == host) {
+            known.entry(submitted.workflow.1.clone()).or_default().recall(submitted, minute);
+        }
         for (_, folded) in self.ledger.all().filter(|(_, folded)| folded.workload.repository.host == host) {
             let id = &folded.workload.repository.id;
             match known.get_mut(id) {

@@ -1,0 +1,500 @@
+//! Bounded history: months of steady load in virtual time, members that stay away, liars, restarts, newcomers.
+
+mod history {
+    pub(crate) mod fold;
+    pub(crate) mod mesh;
+}
+
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use runmesh::kernel::clock::{Clock, Placing};
+use runmesh::kernel::entry::{
+    Acknowledge, Admit, Body, Cancel, Checkpoint, Declare, Entry, Event, FORMAT, Hlc, Retire, Right, Ticket,
+};
+use runmesh::kernel::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
+use runmesh::kernel::io::Input;
+use runmesh::kernel::node::{Entrance, Node};
+use runmesh::kernel::rules::RULES;
+use runmesh::kernel::snapshot::Sealed;
+use runmesh::kernel::task::Workload;
+use runmesh::store::{DataDir, Owner, Store};
+
+use history::mesh::{self, DAY, HOUR, Kept, Lie, Mesh, firmware};
+
+/// What a node holds at the end of a day.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    entries: usize,
+    facts: usize,
+    tasks: usize,
+    bytes: usize,
+}
+
+fn size(mesh: &Mesh, number: usize) -> Size {
+    let (status, disk) = (mesh.node(number).status(), &mesh.hosts[number].disk);
+    let bytes: usize = disk.entries.iter().map(|entry| entry.bytes().len()).sum();
+    assert_eq!(status.entries, disk.entries.len() + usize::from(status.cut.is_some()), "memory and disk");
+    Size {
+        entries: status.entries,
+        facts: status.facts,
+        tasks: status.tasks.values().sum(),
+        bytes: bytes + disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
+    }
+}
+
+fn introductions(mesh: &Mesh, workload: &Workload) -> usize {
+    let introduces = |event: &&Event| matches!(event, Event::Introduce(one) if one.workload.id() == workload.id());
+    mesh.written.values().flat_map(|entry| &entry.body().events).filter(introduces).count()
+}
+
+#[test]
+fn a_steady_load_takes_steady_room() {
+    let mut mesh = Mesh::of(4);
+    let mut sizes = Vec::new();
+    mesh.days(45, 24, |mesh| sizes.push(size(mesh, 2)));
+    mesh.run(HOUR);
+    mesh.agrees();
+    let most = |days: &[Size], of: fn(&Size) -> usize| days.iter().map(of).max().expect("days");
+    let measures: [fn(&Size) -> usize; 4] = [|s| s.entries, |s| s.facts, |s| s.tasks, |s| s.bytes];
+    for of in measures {
+        // The same number of tasks a day; a few entries more or less by who was admitted or raced when.
+        assert!(most(&sizes[34..], of) * 100 <= most(&sizes[9..20], of) * 105, "{sizes:#?}");
+    }
+    assert!(sizes[44].tasks < 10 * 24, "tasks are forgotten: {sizes:#?}");
+    assert!(mesh.is_done(0));
+    assert_eq!(introductions(&mesh, &firmware(7)), 1, "a revision is submitted once, though it was found every day");
+    for number in 0..4 {
+        assert_eq!(mesh.warnings(number), Vec::<&String>::new());
+    }
+}
+
+/// How many entries a node holds at most, at so many tasks a day, once the retention time is over: a task takes an
+/// introduction, a claim and a result; a checkpoint takes an entry of each member.
+const fn steady(tasks_a_day: usize) -> usize {
+    9 * (3 * tasks_a_day + 8)
+}
+
+#[test]
+fn while_a_member_is_cut_off_nothing_is_dropped_and_when_it_is_back_all_agree() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(10, 12, |_| {});
+    mesh.cut_off(3);
+    // It works on, alone, for three weeks: its entries and those of the others know nothing of each other.
+    mesh.days(21, 12, |_| {});
+    let apart = mesh.node(0).status();
+    assert!(apart.entries > 2 * steady(12), "{apart:?}");
+    mesh.connect(3);
+    mesh.run(DAY);
+    mesh.agrees();
+    assert!(mesh.is_done(3));
+    // Six tasks of every day's twelve or so were submitted at each side; none is lost.
+    let completed = mesh.node(3).status().tasks["completed"];
+    assert!(completed >= 21 * 12 && completed > apart.tasks["completed"], "{completed}");
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(3).status().entries < steady(12), "{:?}", mesh.node(3).status());
+}
+
+#[test]
+fn a_node_that_is_down_for_weeks_holds_up_dropping_and_catches_up() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(10, 12, |_| {});
+    mesh.stop(2);
+    mesh.days(20, 12, |_| {});
+    assert!(mesh.node(0).status().entries > 2 * steady(12), "{:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.run(DAY);
+    mesh.agrees();
+    mesh.days(3, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(2).status().entries < steady(12), "{:?}", mesh.node(2).status());
+    assert_eq!(mesh.warnings(2), Vec::<&String>::new(), "it goes on under its incarnation");
+}
+
+#[test]
+fn a_restart_after_a_drop_goes_on_from_the_snapshot() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(12, 12, |_| {});
+    for number in 0..3 {
+        let (hash, heads) = (mesh.node(number).state_hash(), mesh.node(number).heads().copied().collect::<Vec<_>>());
+        let author = mesh.node(number).status().author;
+        mesh.stop(number);
+        mesh.start(number);
+        assert_eq!(mesh.node(number).state_hash(), hash);
+        assert_eq!(mesh.node(number).heads().copied().collect::<Vec<_>>(), heads);
+        mesh.run(HOUR);
+        assert_eq!(mesh.node(number).status().author, author);
+    }
+    // The snapshot got to disk and the entries were not forgotten: they are next time.
+    let stale: Vec<_> = mesh.written.values().cloned().collect();
+    mesh.stop(1);
+    let kept = mesh.hosts[1].disk.entries.len();
+    mesh.hosts[1].disk.entries.splice(0..0, stale.into_iter().filter(|entry| entry.sequence() == 1));
+    mesh.start(1);
+    assert_eq!(mesh.hosts[1].disk.entries.len(), kept);
+    mesh.days(3, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(1).status().entries < steady(12));
+}
+
+/// An entry that a member whose node is down signs, on all that another knows.
+fn forge(mesh: &Mesh, liar: usize, seen_by: usize, event: Event) -> Arc<Entry> {
+    let author = mesh.node(liar).status().author;
+    let seen = mesh.node(seen_by);
+    let sequence = seen.vector()[&author] + 1;
+    let parents = seen.heads().copied().collect();
+    let time = Hlc { ms: mesh.now_of().wall, count: 0 };
+    let body = Body { format: FORMAT, mesh: mesh.id, author, sequence, parents, time, events: vec![event] };
+    Arc::new(Entry::seal(body, &mesh.hosts[liar].key))
+}
+
+#[test]
+fn who_lies_about_the_state_moves_nobody_and_everybody_is_told() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(9, 12, |_| {});
+    let before = mesh.node(0).status();
+    // Any entry that divides the history will do, and any hash but the right one.
+    let cut = *mesh.node(0).heads().next().expect("a head");
+    assert_eq!(mesh.node(0).heads().count(), 1);
+    let lie = Checkpoint { cut, hash: Digest::of(&[b"a lie"]), void: Vec::new() };
+    let entry = forge(&mesh, 3, 0, Event::Checkpoint(lie));
+    mesh.stop(3);
+    let from = mesh.hosts[3].peer;
+    for number in 0..3 {
+        mesh.feed(number, Input::Entries { from, entries: vec![entry.clone()] });
+    }
+    // It says that it agrees with itself, too.
+    mesh.run(2 * HOUR);
+    let acknowledge = Event::Acknowledge(Acknowledge { proposal: entry.cid() });
+    let acknowledged = mesh.written.values().filter(|entry| entry.body().events.contains(&acknowledge)).count();
+    assert_eq!(acknowledged, 0);
+    for number in 0..3 {
+        let status = mesh.node(number).status();
+        assert_eq!(status.cut, before.cut, "nothing was dropped");
+        assert!(status.alarm.is_some_and(|alarm| alarm.contains("names another state")));
+        assert_eq!(mesh.warnings(number).len(), 1);
+    }
+}
+
+#[test]
+fn a_later_rule_stops_who_does_not_know_it() {
+    let mut mesh = Mesh::of(3);
+    let entry = forge(&mesh, 2, 0, Event::Declare(Declare { rules: RULES + 1 }));
+    mesh.stop(2);
+    let from = mesh.hosts[2].peer;
+    for number in 0..2 {
+        mesh.feed(number, Input::Entries { from, entries: vec![entry.clone()] });
+        assert_eq!(mesh.node(number).status().behind_rules, Some(RULES + 1));
+    }
+    mesh.submit(0);
+    mesh.run(DAY);
+    let status = mesh.node(1).status();
+    assert_eq!((status.tasks["pending"], status.tasks["completed"]), (1, 1), "{status:?}");
+}
+
+#[test]
+fn any_order_of_arrival_gives_the_same_state_checkpoints_included() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(16, 6, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    let wanted = mesh.node(0);
+    let all: Vec<Arc<Entry>> = mesh.written.values().cloned().collect();
+    let stranger = SigningKey::from_bytes(&[77; 32]);
+    for order in 0..12_u64 {
+        let draw =
+            |entry: &Arc<Entry>, n: u64| Digest::of(&[entry.cid().digest(), &order.to_be_bytes(), &n.to_be_bytes()]);
+        let mut mixed = all.clone();
+        mixed.sort_by_key(|entry| draw(entry, 0));
+        if order % 2 == 0 {
+            // Nearly in the order in which they were written, so that checkpoints come to stand on the way.
+            mixed.sort_by_key(|entry| entry.body().time.ms / DAY + u64::from(draw(entry, 1).0[0] % 3));
+        }
+        let settings = mesh::settings(stranger.clone(), mesh.id, Entrance::None, order);
+        let (mut node, _) = Node::new(mesh.now_of(), settings, Vec::new());
+        for (at, entry) in mixed.iter().enumerate() {
+            // Each bringer may leave only so much in quarantine.
+            let from = mesh.hosts[at % 3].peer;
+            node.handle(mesh.now_of(), Input::Entries { from, entries: vec![entry.clone()] });
+        }
+        assert_eq!(node.status().cut, wanted.status().cut, "order {order}: {:?}", node.status());
+        assert_eq!(node.state_hash(), wanted.state_hash(), "order {order}");
+        assert_eq!(node.heads().collect::<Vec<_>>(), wanted.heads().collect::<Vec<_>>());
+        assert_eq!(node.vector(), wanted.vector());
+    }
+}
+
+#[test]
+fn a_newcomer_after_several_drops_begins_from_the_snapshot() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(20, 12, |_| {});
+    assert!(mesh.node(0).status().cut.is_some());
+    let newcomer = mesh.add();
+    mesh.run(HOUR);
+    mesh.agrees();
+    let disk = &mesh.hosts[newcomer].disk;
+    assert_eq!(disk.snapshot, mesh.hosts[0].disk.snapshot);
+    assert!(disk.entries.len() < steady(12), "{}", disk.entries.len());
+    assert_eq!(introductions(&mesh, &firmware(7)), 1, "it submits nothing again");
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(newcomer).status().entries < steady(12), "it acknowledges like the others");
+    // One that lost its disk is the same.
+    mesh.stop(1);
+    mesh.lose_disk(1);
+    mesh.start(1);
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(1).status().entries < steady(12));
+}
+
+#[test]
+fn a_member_that_is_away_for_long_is_retired_and_comes_back_as_a_new_incarnation() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(10, 12, |_| {});
+    let before = mesh.node(3).status().author;
+    mesh.cut_off(3);
+    // It works on alone; what it writes meanwhile will count for nothing.
+    mesh.days(45, 12, |_| {});
+    mesh.run(HOUR);
+    for number in 0..3 {
+        let status = mesh.node(number).status();
+        assert!(status.entries < 2 * steady(12), "they drop again: {status:?}");
+    }
+    assert!(mesh.node(3).status().entries > 45 * 3 * 3, "alone it retires nobody and drops nothing");
+    mesh.connect(3);
+    mesh.run(DAY);
+    mesh.agrees();
+    assert_ne!(mesh.node(3).status().author, before, "{:?}", mesh.warnings(3));
+    mesh.days(10, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.is_done(3));
+    assert!(mesh.node(3).status().entries < steady(12), "it acknowledges again");
+    let written = mesh.written.values().filter(|entry| entry.author() == mesh.node(3).status().author).count();
+    assert!(written > 10, "it takes part: {written}");
+}
+
+#[test]
+fn a_retired_member_that_was_down_comes_back() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(10, 12, |_| {});
+    mesh.stop(2);
+    mesh.days(50, 12, |_| {});
+    assert!(mesh.node(0).status().entries < 2 * steady(12), "{:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.run(DAY);
+    mesh.agrees();
+    mesh.days(12, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(2).status().entries < steady(12));
+    for number in 0..3 {
+        mesh.stop(number);
+        mesh.start(number);
+        mesh.run(HOUR);
+    }
+    mesh.agrees();
+}
+
+#[test]
+fn half_of_the_members_retire_nobody() {
+    let mut mesh = Mesh::of(4);
+    mesh.days(10, 12, |_| {});
+    mesh.stop(2);
+    mesh.stop(3);
+    mesh.days(40, 12, |_| {});
+    assert!(mesh.node(0).status().entries > 3 * steady(12), "{:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.start(3);
+    mesh.days(3, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.node(3).status().entries < steady(12), "{:?}", mesh.node(3).status());
+}
+
+#[test]
+fn no_single_liar_gives_a_newcomer_its_snapshot() {
+    for lie in [Lie::Name, Lie::Bytes, Lie::Size] {
+        for liar in 0..3 {
+            let mut mesh = Mesh::of(3);
+            mesh.days(10, 8, |_| {});
+            mesh.hosts[liar].lie = Some(lie);
+            let newcomer = mesh.add();
+            mesh.run(HOUR);
+            mesh.agrees();
+            assert!(mesh.hosts[newcomer].disk.snapshot.is_some(), "{lie:?} by {liar}");
+            assert_eq!(mesh.hosts[newcomer].disk.snapshot, mesh.hosts[0].disk.snapshot, "{lie:?} by {liar}");
+        }
+    }
+}
+
+#[test]
+fn where_there_are_two_one_word_is_not_enough_and_where_there_is_one_it_is() {
+    let mut mesh = Mesh::of(2);
+    mesh.days(10, 8, |_| {});
+    mesh.hosts[1].lie = Some(Lie::Name);
+    let newcomer = mesh.add();
+    mesh.run(HOUR);
+    assert_eq!(mesh.hosts[newcomer].disk.snapshot, None);
+    assert_eq!(mesh.warnings(newcomer).len(), 1, "it says what it waits for");
+    mesh.hosts[1].lie = None;
+    mesh.run(HOUR);
+    mesh.agrees();
+    let mut mesh = Mesh::of(1);
+    mesh.days(20, 20, |_| {});
+    let newcomer = mesh.add();
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert_eq!(mesh.hosts[newcomer].disk.snapshot, mesh.hosts[0].disk.snapshot);
+    assert!(mesh.hosts[0].disk.snapshot.is_some());
+}
+
+#[test]
+fn who_alone_names_a_snapshot_is_not_believed_where_there_are_others() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(9, 8, |_| {});
+    let old = mesh.hosts[2].disk.snapshot.clone();
+    assert!(old.is_some());
+    mesh.days(4, 8, |_| {});
+    assert_ne!(mesh.hosts[2].disk.snapshot, old);
+    // Two newcomers meet nobody but each other and one that has kept an old snapshot to deceive them with.
+    mesh.stop(0);
+    mesh.stop(1);
+    mesh.hosts[2].lie = Some(Lie::Old);
+    mesh.hosts[2].old = old;
+    let newcomers = [mesh.add(), mesh.add()];
+    mesh.run(HOUR);
+    for newcomer in newcomers {
+        assert!(mesh.hosts[newcomer].disk.snapshot.is_none());
+    }
+    mesh.start(0);
+    mesh.start(1);
+    mesh.run(HOUR);
+    for newcomer in newcomers {
+        assert!(mesh.hosts[newcomer].disk.snapshot == mesh.hosts[0].disk.snapshot);
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_while_it_drops_begins_again_where_the_others_are() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(6, 12, |_| {});
+    mesh.hosts[1].dies_dropping = true;
+    mesh.days(3, 12, |_| {});
+    assert!(mesh.hosts[1].node.is_none(), "it was killed");
+    assert_eq!(mesh.hosts[1].disk.snapshot, None);
+    let kept = mesh.hosts[1].disk.entries.len();
+    let author = mesh.hosts[1].disk.entries.iter().map(|entry| entry.author()).find(|by| by.peer == mesh.hosts[1].peer);
+    mesh.start(1);
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.hosts[1].disk.entries.len() < kept);
+    assert_eq!(Some(mesh.node(1).status().author), author, "it goes on under its incarnation");
+    mesh.days(4, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+}
+
+#[test]
+fn a_real_database_stops_growing_and_gives_back_the_same_node() {
+    let mut mesh = Mesh::of(3);
+    let dir = tempfile::tempdir().expect("directory");
+    let owner = Owner { mesh: mesh.id, peer: mesh.hosts[1].peer };
+    let open = || Store::open(DataDir::create(dir.path()).expect("made").hold().expect("held"), owner).expect("opens");
+    let store = open();
+    store.append(&mesh.hosts[1].disk.entries).expect("kept");
+    mesh.hosts[1].journal = Some(Vec::new());
+    let mut sizes = Vec::new();
+    for _ in 0..24 {
+        mesh.days(1, 60, |_| {});
+        for kept in mesh.hosts[1].journal.replace(Vec::new()).expect("asked for") {
+            match kept {
+                Kept::Persist(entries) => drop(store.append(&entries).expect("kept")),
+                Kept::Condense { snapshot, dropped } => store.condense(&snapshot, &dropped).expect("condensed"),
+            }
+        }
+        sizes.push(std::fs::metadata(dir.path().join("runmesh.redb")).expect("there").len());
+    }
+    let most = |sizes: &[u64]| sizes.iter().copied().max().expect("days");
+    assert!(most(&sizes[17..]) <= most(&sizes[10..17]), "{sizes:?}");
+    drop(store);
+    let store = open();
+    let snapshot = store.snapshot().expect("read").expect("something was dropped");
+    let entries: Vec<_> =
+        store.entries().expect("read").map(|bytes| Entry::open(&bytes.expect("read")).expect("an entry")).collect();
+    assert_eq!(snapshot[..], mesh.hosts[1].disk.snapshot.as_ref().expect("the same")[..]);
+    let kept: Vec<_> = mesh.hosts[1].disk.entries.iter().map(|entry| entry.cid()).collect();
+    assert_eq!(entries.iter().map(Entry::cid).collect::<Vec<_>>(), kept);
+    let settings = mesh::settings(mesh.hosts[1].key.clone(), mesh.id, Entrance::None, 1);
+    let sealed = Sealed::open(snapshot.into(), &mesh.id).expect("a snapshot");
+    let entries = entries.into_iter().map(Arc::new).collect();
+    let (again, _) = Node::restore(mesh.now_of(), settings, Some(sealed), entries);
+    assert_eq!(again.state_hash(), mesh.node(1).state_hash());
+}
+
+/// An entry of one of some members, on what it knows.
+fn sign(clock: &Clock, key: &SigningKey, incarnation: u64, events: Vec<Event>) -> Arc<Entry> {
+    let peer = PeerId::from_public_key(key.verifying_key().to_bytes());
+    let author = Author { peer, incarnation: Incarnation(incarnation) };
+    Arc::new(Entry::seal(clock.next_body(author, 1, events, |_| false), key))
+}
+
+#[test]
+fn what_a_retired_member_writes_unaware_counts_for_nothing_in_whatever_order() {
+    let mesh_key = SigningKey::from_bytes(&[99; 32]);
+    let id = MeshId(mesh_key.verifying_key().to_bytes());
+    let keys: Vec<SigningKey> = (1..=3).map(|n| SigningKey::from_bytes(&[n; 32])).collect();
+    let peers: Vec<PeerId> = keys.iter().map(|key| PeerId::from_public_key(key.verifying_key().to_bytes())).collect();
+    let mut all: Vec<Arc<Entry>> = Vec::new();
+    let clock_of = |entries: &[Arc<Entry>]| {
+        let mut clock = Clock::new(id);
+        for entry in entries {
+            assert!(matches!(clock.place(entry, true).0, Placing::Placed { .. }), "{entry:?}");
+        }
+        clock
+    };
+    let declare = Event::Declare(Declare { rules: RULES });
+    let founder = Event::Admit(Admit { peer: peers[0], right: Right::founder(&mesh_key, &peers[0]) });
+    all.push(sign(&clock_of(&all), &keys[0], 1, vec![founder, declare.clone()]));
+    for n in 1..3 {
+        let right = Right::Ticket { ticket: Ticket::sign(&mesh_key, n as u64, u64::MAX) };
+        all.push(sign(&clock_of(&all), &keys[0], 1, vec![Event::Admit(Admit { peer: peers[n], right })]));
+        all.push(sign(&clock_of(&all), &keys[n], 1, vec![declare.clone()]));
+    }
+    let known = all.len();
+    // The third writes on while the others retire it, under its old name and under a new one.
+    let cancel = |n: u8| Event::Cancel(Cancel { task: TaskId([n; 32]), why: String::new() });
+    let late = sign(&clock_of(&all), &keys[2], 1, vec![cancel(1)]);
+    let unaware = sign(&clock_of(&all), &keys[2], 2, vec![cancel(2)]);
+    let retire = sign(&clock_of(&all), &keys[0], 1, vec![Event::Retire(Retire { peer: peers[2] })]);
+    all.push(retire.clone());
+    let alone = clock_of(&all);
+    assert!(!alone.is_retired(&peers[2]), "one of three is not more than half");
+    let agree = Event::Acknowledge(Acknowledge { proposal: retire.cid() });
+    let agreed = sign(&alone, &keys[1], 1, vec![agree]);
+    all.push(agreed.clone());
+    assert!(clock_of(&all).is_retired(&peers[2]));
+    let aware = sign(&clock_of(&all), &keys[2], 3, vec![cancel(3)]);
+    let rest = [retire, agreed, aware.clone(), late.clone(), unaware.clone()];
+    // Every order that puts no entry before its parents: the last two go anywhere.
+    for at in 0..=3 {
+        for other in 0..=4 {
+            let mut order: Vec<Arc<Entry>> = rest[..3].to_vec();
+            order.insert(at, late.clone());
+            order.insert(other, unaware.clone());
+            let clock = clock_of(&[&all[..known], &order].concat());
+            let counts: Vec<bool> = rest.iter().map(|entry| clock.counts(&entry.cid())).collect();
+            assert_eq!(counts, [true, true, true, false, false], "late at {at}, unaware at {other}");
+            assert!(!clock.is_retired(&peers[2]), "it has come back");
+            assert_eq!(clock.heads().iter().collect::<Vec<_>>(), [&aware.cid()]);
+            assert!(clock.is_cut(&late.author()) && clock.is_cut(&unaware.author()) && !clock.is_cut(&aware.author()));
+        }
+    }
+}

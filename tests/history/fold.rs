@@ -1,0 +1,352 @@
+//! What a snapshot and the entries above its cut give is what all entries give: tried on made-up histories with
+//! concurrent entries, forks and new incarnations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+use runmesh::kernel::clock::{Clock, Division, Member, Placing};
+use runmesh::kernel::entry::{
+    Admit, Cancel, Claim, Decline, Entry, Event, Finish, Introduce, Leave, Lose, Release, Right, Ticket,
+};
+use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
+use runmesh::kernel::ledger::{Folded, Ledger};
+use runmesh::kernel::snapshot::Sealed;
+use runmesh::kernel::task::{Conclusion, Fence, ReleaseReason, Tag, Trigger, Workload};
+
+use super::mesh::firmware;
+
+const PEERS: usize = 4;
+const TASKS: u64 = 4;
+
+/// One thing that happens in a made-up mesh.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// An author says something of a task.
+    Say { by: usize, what: u8, task: u64 },
+    /// An author learns all that another knows.
+    Learn { from: usize, to: usize },
+    /// All learn everything: what is written next divides the history.
+    Meet,
+    /// An author goes on under a new incarnation.
+    Renew { by: usize },
+    /// An author signs a second entry in the place of its latest one.
+    Fork { by: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let peer = || 0..PEERS;
+    let step = prop_oneof![
+        20 => (peer(), 0..9_u8, 0..TASKS).prop_map(|(by, what, task)| Step::Say { by, what, task }),
+        8 => (peer(), peer()).prop_map(|(from, to)| Step::Learn { from, to }),
+        5 => Just(Step::Meet),
+        1 => peer().prop_map(|by| Step::Renew { by }),
+        1 => peer().prop_map(|by| Step::Fork { by }),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// What is known of some entries.
+struct View {
+    clock: Clock,
+    ledger: Ledger,
+}
+
+impl View {
+    fn take(&mut self, entry: &Entry) {
+        let (placing, effects) = self.clock.place(entry, true);
+        if !matches!(placing, Placing::Placed { .. }) {
+            return;
+        }
+        let mark = self.clock.mark(&entry.cid()).expect("placed").clone();
+        let mut tasks = self.ledger.add(entry, &mark);
+        if effects.recounted {
+            tasks.extend(self.ledger.named());
+        }
+        for task in tasks {
+            self.ledger.fold(&task, |cid| self.clock.counts(cid));
+        }
+    }
+
+    fn fold_all(&mut self) {
+        for task in self.ledger.named() {
+            self.ledger.fold(&task, |cid| self.clock.counts(cid));
+        }
+    }
+
+    fn of<'a>(mesh: MeshId, entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> Self {
+        let mut view = Self { clock: Clock::new(mesh), ledger: Ledger::default() };
+        entries.into_iter().for_each(|entry| view.take(entry));
+        view
+    }
+
+    fn above<'a>(sealed: &Sealed, entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> Self {
+        let mut view = Self { clock: Clock::above(&sealed.snapshot, sealed.hash), ledger: Ledger::default() };
+        view.ledger.stand_on(&sealed.snapshot, sealed.hash, |_| false);
+        view.fold_all();
+        entries.into_iter().for_each(|entry| view.take(entry));
+        view
+    }
+
+    /// Whether a node with this view may propose a cut.
+    fn may_cut(&self, cut: &Cid, division: &Division) -> bool {
+        let heads = self.clock.with_ancestors(self.clock.heads().iter().copied()).expect("heads are here");
+        heads.contains(cut) && division.astray.is_disjoint(&heads)
+    }
+
+    /// The snapshot at a cut.
+    fn snapshot(&self, cut: &Cid, void: &[(Author, u64)]) -> Option<(Sealed, Division)> {
+        let division = self.clock.divide(cut)?;
+        let (mut snapshot, counting) = self.clock.condense(cut, &division, void)?;
+        self.ledger.condense(|cid| counting.contains(cid), &mut snapshot);
+        Some((snapshot.seal(), division))
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.clock.members().all().collect()
+    }
+
+    fn tasks(&self) -> BTreeMap<TaskId, Folded> {
+        self.ledger.all().map(|(task, folded)| (*task, folded.clone())).collect()
+    }
+}
+
+/// A mesh whose members say anything at all.
+struct Made {
+    mesh: MeshId,
+    keys: Vec<SigningKey>,
+    authors: Vec<Author>,
+    views: Vec<View>,
+    /// What each knew before its latest entry.
+    before: Vec<Vec<Arc<Entry>>>,
+    all: Vec<Arc<Entry>>,
+}
+
+impl Made {
+    fn of(steps: &[Step]) -> Self {
+        let mesh_key = SigningKey::from_bytes(&[99; 32]);
+        let mesh = MeshId(mesh_key.verifying_key().to_bytes());
+        let keys: Vec<SigningKey> = (0..PEERS).map(|n| SigningKey::from_bytes(&[n as u8 + 1; 32])).collect();
+        let author = |key: &SigningKey| Author {
+            peer: PeerId::from_public_key(key.verifying_key().to_bytes()),
+            incarnation: Incarnation(1),
+        };
+        let authors: Vec<Author> = keys.iter().map(author).collect();
+        let views = (0..PEERS).map(|_| View::of(mesh, [])).collect();
+        let mut made = Self { mesh, keys, authors, views, before: vec![Vec::new(); PEERS], all: Vec::new() };
+        let founder = made.authors[0].peer;
+        made.write(0, vec![Event::Admit(Admit { peer: founder, right: Right::founder(&mesh_key, &founder) })]);
+        for n in 1..PEERS {
+            let right = Right::Ticket { ticket: Ticket::sign(&mesh_key, n as u64, u64::MAX) };
+            made.write(0, vec![Event::Admit(Admit { peer: made.authors[n].peer, right })]);
+        }
+        made.meet();
+        for step in steps {
+            made.take(*step);
+        }
+        made
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Say { by, what, task } => {
+                if let Some(event) = self.event(by, what, task) {
+                    self.write(by, vec![event]);
+                }
+            }
+            Step::Learn { from, to } => self.learn(from, to),
+            Step::Meet => self.meet(),
+            Step::Renew { by } => self.authors[by].incarnation.0 += 1,
+            Step::Fork { by } => {
+                let view = View::of(self.mesh, &self.before[by]);
+                let task = workload(0).id();
+                let cancel = Event::Cancel(Cancel { task, why: format!("fork {}", self.all.len()) });
+                if view.clock.members().contains(&self.authors[by].peer) {
+                    let body = view.clock.next_body(self.authors[by], self.all.len() as u64, vec![cancel], |_| false);
+                    self.all.push(Arc::new(Entry::seal(body, &self.keys[by])));
+                    let entry = self.all[self.all.len() - 1].clone();
+                    self.views[(by + 1) % PEERS].take(&entry);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, from: usize, to: usize) {
+        let known: Vec<Arc<Entry>> =
+            self.all.iter().filter(|entry| self.views[from].clock.contains(&entry.cid())).cloned().collect();
+        known.iter().for_each(|entry| self.views[to].take(entry));
+    }
+
+    fn meet(&mut self) {
+        for view in &mut self.views {
+            self.all.iter().for_each(|entry| view.take(entry));
+        }
+    }
+
+    fn write(&mut self, by: usize, events: Vec<Event>) {
+        let author = &mut self.authors[by];
+        if self.views[by].clock.is_cut(author) {
+            author.incarnation.0 += 1;
+        }
+        let known = self.all.iter().filter(|entry| self.views[by].clock.contains(&entry.cid())).cloned().collect();
+        self.before[by] = known;
+        // Not all clocks go alike.
+        let wall = self.all.len() as u64 * 10 + by as u64 * 1000;
+        let body = self.views[by].clock.next_body(*author, wall, events, |_| false);
+        let entry = Arc::new(Entry::seal(body, &self.keys[by]));
+        self.views[by].take(&entry);
+        self.all.push(entry);
+    }
+
+    fn event(&self, by: usize, what: u8, number: u64) -> Option<Event> {
+        let workload = workload(number);
+        let task = workload.id();
+        let folded = self.views[by].ledger.get(&task);
+        if what == 0 || folded.is_none() {
+            return Some(Event::Introduce(Introduce { workload: Arc::new(workload) }));
+        }
+        let folded = folded?;
+        let last = folded.claims.last();
+        let fence = last.map_or(Fence { attempt: 1, claim: folded.anchor }, |claim| claim.fence);
+        let note = self.all.len().to_string();
+        Some(match what {
+            1 | 2 => Event::Claim(Claim { task, attempt: folded.attempt + 1, anchor: folded.anchor }),
+            3 => Event::Release(Release { task, fence, reason: ReleaseReason::NotRunning, note }),
+            4 => Event::Release(Release { task, fence, reason: ReleaseReason::Draining, note }),
+            5 => Event::Finish(Finish { task, fence, conclusion: Conclusion::Failure, duration_ms: 7, note }),
+            6 => Event::Decline(Decline { task, why: note }),
+            7 => Event::Leave(Leave { task }),
+            // Rarely, so that tasks stay open for long.
+            _ if self.all.len().is_multiple_of(3) => Event::Lose(Lose { task, attempt: folded.attempt }),
+            _ => Event::Claim(Claim { task, attempt: folded.attempt + 1, anchor: folded.anchor }),
+        })
+    }
+}
+
+fn workload(number: u64) -> Workload {
+    let tags = if number.is_multiple_of(2) { [Tag::P2pOnly] } else { [Tag::P2pEligible] };
+    Workload { tags: tags.into(), trigger: Trigger::Revision { blob: format!("{number:040x}") }, ..firmware(0) }
+}
+
+fn check(made: &Made) -> Result<usize, TestCaseError> {
+    let all = View::of(made.mesh, &made.all);
+    let void = all.clock.void_here();
+    let mut cuts: Vec<(Sealed, Division)> = Vec::new();
+    for entry in &made.all {
+        let Some((sealed, division)) = all.snapshot(&entry.cid(), &void) else { continue };
+        if !all.may_cut(&entry.cid(), &division) {
+            continue;
+        }
+        // What is neither beneath nor above counts for nothing, but for the forks that the checkpoint itself names.
+        let stays = |entry: &&Arc<Entry>| {
+            !division.astray.contains(&entry.cid()) || void.iter().any(|(author, _)| *author == entry.author())
+        };
+        let full = View::of(made.mesh, made.all.iter().filter(stays));
+        let opened = Sealed::open(sealed.bytes.clone(), &made.mesh);
+        prop_assert!(opened.as_ref() == Ok(&sealed), "it is read back: {:?}", opened.err());
+        let is_above =
+            |entry: &&Arc<Entry>| !division.beneath.contains(&entry.cid()) && !division.astray.contains(&entry.cid());
+        let above: Vec<&Arc<Entry>> = made.all.iter().filter(is_above).collect();
+        let rest = View::above(&sealed, above.iter().copied());
+        prop_assert_eq!(rest.clock.heads(), full.clock.heads());
+        prop_assert_eq!(rest.clock.vector(), full.clock.vector());
+        prop_assert_eq!(rest.members(), full.members());
+        for entry in &above {
+            prop_assert_eq!(rest.clock.counts(&entry.cid()), full.clock.counts(&entry.cid()), "{:?}", entry);
+        }
+        let (rest_tasks, full_tasks) = (rest.tasks(), full.tasks());
+        for (task, folded) in &rest_tasks {
+            prop_assert_eq!(full_tasks.get(task), Some(folded));
+        }
+        for (task, folded) in full_tasks.iter().filter(|(task, _)| !rest_tasks.contains_key(task)) {
+            prop_assert!(!folded.state.is_open(), "an open task is kept: {:?}", folded);
+            prop_assert!(sealed.snapshot.closed.iter().any(|(closed, _)| closed == task), "it ended beneath");
+            prop_assert!(rest.ledger.was_submitted(&folded.workload));
+        }
+        // Dropping in place gives the same as beginning from the snapshot.
+        let mut dropped = View::of(made.mesh, &made.all);
+        dropped.clock.drop_beneath(&sealed.snapshot, sealed.hash, &division);
+        dropped.ledger.stand_on(&sealed.snapshot, sealed.hash, |cid| dropped.clock.holds(cid));
+        dropped.fold_all();
+        prop_assert_eq!(dropped.clock.heads(), rest.clock.heads());
+        prop_assert_eq!(dropped.clock.vector(), rest.clock.vector());
+        prop_assert_eq!(dropped.ledger.state_hash(), rest.ledger.state_hash());
+        // And a later snapshot is the same by whichever way one came there.
+        for (earlier, beneath) in &cuts {
+            let is_above =
+                |entry: &&Arc<Entry>| !beneath.beneath.contains(&entry.cid()) && !beneath.astray.contains(&entry.cid());
+            let by_way = View::above(earlier, made.all.iter().filter(is_above));
+            let again = by_way.snapshot(&sealed.snapshot.cut, &void).map(|(sealed, _)| sealed);
+            prop_assert_eq!(again.map(|again| again.snapshot), Some(sealed.snapshot.clone()));
+        }
+        cuts.push((sealed, division));
+    }
+    Ok(cuts.len())
+}
+
+/// A quarter of the usual cases: each folds a history once for every cut in it.
+fn quarter() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases / 4, failure_persistence: None, ..usual }
+}
+
+proptest! {
+    #![proptest_config(quarter())]
+
+    #[test]
+    fn a_snapshot_and_what_stands_above_it_give_what_all_entries_give(steps in steps()) {
+        check(&Made::of(&steps))?;
+    }
+
+    #[test]
+    fn no_bytes_that_pass_for_a_snapshot_do_harm(steps in steps(), at in any::<prop::sample::Index>(), bits in 1..=255_u8) {
+        let made = Made::of(&steps);
+        let full = View::of(made.mesh, &made.all);
+        let Some((cut, _)) = full.clock.find_cut(0, |_, _| true) else { return Ok(()) };
+        let (sealed, _) = full.snapshot(&cut, &full.clock.void_here()).expect("a cut");
+        let mut bytes = sealed.bytes.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= bits;
+        if let Ok(other) = Sealed::open(bytes.into(), &made.mesh) {
+            prop_assert_ne!(other.hash, sealed.hash);
+            let mut view = View::above(&other, &made.all);
+            view.fold_all();
+            let _ = (view.clock.vector(), view.members(), view.clock.lacking(&Default::default(), 100));
+        }
+        prop_assert!(Sealed::open(sealed.bytes[..at].into(), &made.mesh).is_err());
+    }
+
+    #[test]
+    fn a_cut_that_is_found_divides_the_history(steps in steps(), least in 0_usize..20) {
+        let made = Made::of(&steps);
+        let full = View::of(made.mesh, &made.all);
+        if let Some((cut, division)) = full.clock.find_cut(least, |_, _| true) {
+            let mark = full.clock.mark(&cut).expect("here");
+            prop_assert!(division.beneath.contains(&cut) && full.clock.counts(&cut));
+            prop_assert!(full.clock.divide(&cut).as_ref() == Some(&division));
+            let heads = full.clock.with_ancestors(full.clock.heads().iter().copied()).expect("here");
+            for cid in &heads {
+                let other = full.clock.mark(cid).expect("here");
+                prop_assert!(division.beneath.contains(cid) != (other.knows(mark) && !division.beneath.contains(cid)));
+            }
+        }
+    }
+}
+
+#[test]
+fn made_up_histories_have_cuts_forks_and_open_tasks() {
+    let steps: Vec<Step> = (0..40)
+        .map(|n| match n % 8 {
+            7 => Step::Meet,
+            5 if n == 21 => Step::Fork { by: 2 },
+            _ => Step::Say { by: n % PEERS, what: (n % 7) as u8, task: n as u64 % TASKS },
+        })
+        .collect();
+    let made = Made::of(&steps);
+    let full = View::of(made.mesh, &made.all);
+    assert!(full.clock.fork_of(&Author { incarnation: Incarnation(1), ..made.authors[2] }).is_some());
+    assert!(full.tasks().values().any(|folded| folded.state.is_open()));
+    let cuts = check(&made).expect("holds");
+    assert!(cuts > 3, "{cuts}");
+}

@@ -1,0 +1,418 @@
+//! A handful of nodes over months of virtual time: messages take 20 ms, disks nothing, work a minute.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use runmesh::kernel::entry::{Entry, Right, Ticket};
+use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
+use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Response, Token};
+use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
+use runmesh::kernel::snapshot::{self, Sealed};
+use runmesh::kernel::task::{Conclusion, Priority, Repository, RunEvent, Tag, Trigger, Workload};
+
+pub(crate) const MINUTE: u64 = 60_000;
+pub(crate) const HOUR: u64 = 60 * MINUTE;
+pub(crate) const DAY: u64 = 24 * HOUR;
+const EPOCH: u64 = 1_767_225_600_000;
+const HOP: u64 = 20;
+pub(crate) const SOURCE: &str = "git:sample";
+
+/// Beats and rounds are slow, so that months are short.
+pub(crate) fn timings() -> Timings {
+    Timings {
+        beat: 20 * MINUTE,
+        failure: 70 * MINUTE,
+        close_grace: 5 * MINUTE,
+        held_grace: DAY,
+        round: 2 * HOUR,
+        discovery: DAY,
+        ..Timings::default()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Disk {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) snapshot: Option<Arc<[u8]>>,
+}
+
+pub(crate) struct Host {
+    pub(crate) key: SigningKey,
+    pub(crate) peer: PeerId,
+    entrance: Entrance,
+    pub(crate) node: Option<Node>,
+    pub(crate) online: bool,
+    pub(crate) disk: Disk,
+    pub(crate) notices: Vec<Notice>,
+    /// What it answers about snapshots, where it lies.
+    pub(crate) lie: Option<Lie>,
+    /// A snapshot of long ago, to lie with.
+    pub(crate) old: Option<Arc<[u8]>>,
+    /// It is killed before it forgets anything the next time.
+    pub(crate) dies_dropping: bool,
+    /// What was done to its disk since somebody has begun to ask.
+    pub(crate) journal: Option<Vec<Kept>>,
+    boots: u64,
+}
+
+/// What was done to a disk.
+pub(crate) enum Kept {
+    Persist(Vec<Arc<Entry>>),
+    Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
+}
+
+/// How a host lies about its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// It names another.
+    Name,
+    /// It names the true one and sends other bytes.
+    Bytes,
+    /// It says that there is more than anybody would fetch.
+    Size,
+    /// It names and sends one of long ago.
+    Old,
+}
+
+pub(crate) struct Mesh {
+    pub(crate) now: u64,
+    pub(crate) id: MeshId,
+    mesh_key: SigningKey,
+    pub(crate) hosts: Vec<Host>,
+    due: BinaryHeap<Reverse<(u64, u64)>>,
+    inputs: BTreeMap<u64, (usize, u64, Input)>,
+    asked: BTreeMap<u64, (usize, Token)>,
+    next: u64,
+    /// Everything that was ever on a disk.
+    pub(crate) written: BTreeMap<Cid, Arc<Entry>>,
+    pub(crate) submitted: u64,
+}
+
+impl Mesh {
+    pub(crate) fn of(count: usize) -> Self {
+        let mesh_key = SigningKey::from_bytes(&[99; 32]);
+        let id = MeshId(mesh_key.verifying_key().to_bytes());
+        let mut mesh = Self {
+            now: 0,
+            id,
+            mesh_key,
+            hosts: Vec::new(),
+            due: BinaryHeap::new(),
+            inputs: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            next: 0,
+            written: BTreeMap::new(),
+            submitted: 0,
+        };
+        for _ in 0..count {
+            mesh.add();
+        }
+        mesh.run(HOUR);
+        mesh
+    }
+
+    /// One more host, with a ticket unless it is the first.
+    pub(crate) fn add(&mut self) -> usize {
+        let number = self.hosts.len();
+        let key = SigningKey::from_bytes(&[number as u8 + 1; 32]);
+        let peer = PeerId::from_public_key(key.verifying_key().to_bytes());
+        let entrance = if number == 0 {
+            Entrance::Founder(Right::founder(&self.mesh_key, &peer))
+        } else {
+            Entrance::Ticket(Ticket::sign(&self.mesh_key, number as u64, u64::MAX))
+        };
+        let (disk, notices) = (Disk::default(), Vec::new());
+        self.hosts.push(Host {
+            key,
+            peer,
+            entrance,
+            node: None,
+            online: false,
+            disk,
+            notices,
+            lie: None,
+            old: None,
+            dies_dropping: false,
+            journal: None,
+            boots: 0,
+        });
+        self.start(number);
+        number
+    }
+
+    pub(crate) fn now_of(&self) -> Now {
+        Now { mono: self.now + 1, wall: EPOCH + self.now }
+    }
+
+    /// A host whose disk was lost: it starts as if it were new, under its old key and ticket.
+    pub(crate) fn lose_disk(&mut self, number: usize) {
+        self.hosts[number].disk = Disk::default();
+    }
+
+    pub(crate) fn start(&mut self, number: usize) {
+        let now = self.now_of();
+        let host = &mut self.hosts[number];
+        host.boots += 1;
+        let seed = number as u64 * 1000 + host.boots;
+        let settings = settings(host.key.clone(), self.id, host.entrance.clone(), seed);
+        let snapshot = host.disk.snapshot.clone().map(|bytes| Sealed::open(bytes, &self.id).expect("it was kept"));
+        let (node, outputs) = Node::restore(now, settings, snapshot, host.disk.entries.clone());
+        host.node = Some(node);
+        self.carry_out(number, outputs);
+        let offer = Offer { slots: 4, labels: BTreeSet::new(), sources: BTreeSet::from([SOURCE.to_owned()]) };
+        self.feed(number, Input::Offer(offer));
+        self.connect(number);
+    }
+
+    pub(crate) fn connect(&mut self, number: usize) {
+        self.hosts[number].online = true;
+        for other in self.others(number) {
+            let (a, b) = (self.hosts[number].peer, self.hosts[other].peer);
+            self.feed(number, Input::Connected(b));
+            self.feed(other, Input::Connected(a));
+        }
+    }
+
+    pub(crate) fn cut_off(&mut self, number: usize) {
+        for other in self.others(number) {
+            let (a, b) = (self.hosts[number].peer, self.hosts[other].peer);
+            self.feed(number, Input::Disconnected(b));
+            self.feed(other, Input::Disconnected(a));
+        }
+        self.hosts[number].online = false;
+    }
+
+    pub(crate) fn stop(&mut self, number: usize) {
+        self.cut_off(number);
+        self.hosts[number].node = None;
+    }
+
+    fn others(&self, number: usize) -> Vec<usize> {
+        let up = |other: &usize| self.hosts[*other].online && self.hosts[*other].node.is_some();
+        (0..self.hosts.len()).filter(|other| *other != number && up(other)).collect()
+    }
+
+    /// Lets time go on.
+    pub(crate) fn run(&mut self, time: u64) {
+        let until = self.now + time;
+        loop {
+            let wakes = self.hosts.iter().enumerate();
+            let wake = wakes.filter_map(|(n, host)| Some((host.node.as_ref()?.next_wake() - 1, n))).min();
+            let input = self.due.peek().map(|Reverse(due)| due.0);
+            let at = input.unwrap_or(u64::MAX).min(wake.map_or(u64::MAX, |(at, _)| at));
+            if at > until {
+                self.now = until;
+                return;
+            }
+            self.now = self.now.max(at);
+            if input == Some(at) {
+                let Some(Reverse((_, number))) = self.due.pop() else { return };
+                let Some((host, boot, input)) = self.inputs.remove(&number) else { continue };
+                if self.hosts[host].boots == boot {
+                    self.feed(host, input);
+                }
+            } else if let Some((_, host)) = wake {
+                self.feed(host, Input::Wake);
+            }
+        }
+    }
+
+    fn later(&mut self, after: u64, host: usize, input: Input) {
+        self.next += 1;
+        self.due.push(Reverse((self.now + after, self.next)));
+        self.inputs.insert(self.next, (host, self.hosts[host].boots, input));
+    }
+
+    pub(crate) fn feed(&mut self, number: usize, input: Input) {
+        let now = self.now_of();
+        let Some(node) = &mut self.hosts[number].node else { return };
+        let outputs = node.handle(now, input);
+        self.carry_out(number, outputs);
+    }
+
+    fn carry_out(&mut self, number: usize, outputs: Vec<Output>) {
+        let me = self.hosts[number].peer;
+        for output in outputs {
+            match output {
+                Output::Persist(entries) => {
+                    self.written.extend(entries.iter().map(|entry| (entry.cid(), entry.clone())));
+                    if let Some(journal) = &mut self.hosts[number].journal {
+                        journal.push(Kept::Persist(entries.clone()));
+                    }
+                    self.hosts[number].disk.entries.extend(entries);
+                }
+                Output::Condense { .. } if self.hosts[number].dies_dropping => {
+                    self.hosts[number].dies_dropping = false;
+                    self.stop(number);
+                    return;
+                }
+                Output::Condense { snapshot, dropped } => {
+                    if let Some(journal) = &mut self.hosts[number].journal {
+                        journal.push(Kept::Condense { snapshot: snapshot.clone(), dropped: dropped.clone() });
+                    }
+                    let disk = &mut self.hosts[number].disk;
+                    let dropped: BTreeSet<Cid> = dropped.into_iter().collect();
+                    let before = disk.entries.len();
+                    disk.entries.retain(|entry| !dropped.contains(&entry.cid()));
+                    assert_eq!(before - disk.entries.len(), dropped.len(), "it drops what it has");
+                    disk.snapshot = Some(snapshot);
+                }
+                Output::Publish(entries) => {
+                    self.flood(number, |_| Input::Entries { from: me, entries: entries.clone() });
+                }
+                Output::Announce(presence) => self.flood(number, |_| Input::Presence(presence.clone())),
+                Output::Request { to, token, request } => {
+                    let other = self.others(number).into_iter().find(|other| self.hosts[*other].peer == to);
+                    match other.filter(|_| self.hosts[number].online) {
+                        Some(other) => {
+                            self.next += 1;
+                            self.asked.insert(self.next, (number, token));
+                            let token = Token(self.next);
+                            self.later(HOP, other, Input::Request { from: me, token, request });
+                        }
+                        None => self.later(1000, number, Input::Unanswered { from: to, token }),
+                    }
+                }
+                Output::Reply { token, reply, .. } => self.reply(number, token, reply),
+                Output::Start { task, fence, .. } => {
+                    let conclusion = Conclusion::Success;
+                    let report = Report::Finished { conclusion, duration_ms: MINUTE, note: String::new() };
+                    self.later(MINUTE, number, Input::Ran { task, fence, report });
+                }
+                Output::Stop { task, fence, .. } => {
+                    self.later(HOP, number, Input::Ran { task, fence, report: Report::Stopped });
+                }
+                Output::Discover { source } => {
+                    self.later(
+                        HOP,
+                        number,
+                        Input::Discovered { source, workloads: vec![firmware(7)], gone: Vec::new() },
+                    );
+                }
+                Output::Answer { answer, .. } => {
+                    answer.expect("the node takes it");
+                }
+                Output::Notice(notice) => self.hosts[number].notices.push(notice),
+            }
+        }
+    }
+
+    fn flood(&mut self, number: usize, input: impl Fn(usize) -> Input) {
+        if self.hosts[number].online {
+            for other in self.others(number) {
+                self.later(HOP, other, input(other));
+            }
+        }
+    }
+
+    fn reply(&mut self, number: usize, token: Token, reply: Reply) {
+        let Some((asker, token)) = self.asked.remove(&token.0) else { return };
+        let response = match reply {
+            Reply::Page { cids, more } => {
+                let disk = &self.hosts[number].disk;
+                let by_cid: BTreeMap<Cid, &Arc<Entry>> = disk.entries.iter().map(|e| (e.cid(), e)).collect();
+                let entries = cids.iter().map(|cid| by_cid[cid].clone()).collect();
+                Response::Page { entries, more }
+            }
+            Reply::Turn { mine } => Response::Turn { mine },
+            Reply::Admitted => Response::Admitted,
+            Reply::Beneath { hash, parts } => match self.hosts[number].lie {
+                Some(Lie::Name) => Response::Beneath { hash: Digest::of(&[b"another"]), parts },
+                Some(Lie::Old) => {
+                    let hash = snapshot::hash(self.hosts[number].old.as_deref().unwrap_or_default());
+                    Response::Beneath { hash, parts }
+                }
+                Some(Lie::Size) => Response::Beneath { hash, parts: u32::MAX },
+                _ => Response::Beneath { hash, parts },
+            },
+            Reply::Part { bytes, parts } => match self.hosts[number].lie {
+                Some(Lie::Bytes) => Response::Part { bytes: vec![7; bytes.len()], parts },
+                _ => Response::Part { bytes, parts },
+            },
+            Reply::Refused { why } => match &self.hosts[number].old {
+                Some(old) => Response::Part { bytes: old.to_vec(), parts: 1 },
+                None => Response::Refused { why },
+            },
+        };
+        let from = self.hosts[number].peer;
+        if self.hosts[number].online && self.hosts[asker].online {
+            self.later(HOP, asker, Input::Response { from, token, response });
+        } else {
+            self.later(1000, asker, Input::Unanswered { from, token });
+        }
+    }
+
+    /// Somebody submits a task at a host.
+    pub(crate) fn submit(&mut self, number: usize) {
+        self.submitted += 1;
+        let request = self.submitted.to_string();
+        let workload = Box::new(Workload { trigger: Trigger::Manual { request }, ..firmware(0) });
+        self.feed(number, Input::Submit { token: Token(u64::MAX), workload });
+    }
+
+    /// Days with so many tasks each, submitted here and there among hosts that are up.
+    pub(crate) fn days(&mut self, days: u64, tasks: u64, mut each: impl FnMut(&Self)) {
+        for _ in 0..days {
+            for _ in 0..tasks {
+                let up: Vec<usize> = (0..self.hosts.len()).filter(|n| self.hosts[*n].node.is_some()).collect();
+                let at = up[self.submitted as usize * 7 % up.len()];
+                self.submit(at);
+                self.run(DAY / tasks);
+            }
+            each(self);
+        }
+    }
+
+    pub(crate) fn node(&self, number: usize) -> &Node {
+        self.hosts[number].node.as_ref().expect("it is up")
+    }
+
+    /// Asserts that all nodes that are up hold the same.
+    pub(crate) fn agrees(&self) {
+        let up: Vec<usize> = (0..self.hosts.len()).filter(|n| self.hosts[*n].node.is_some()).collect();
+        for n in &up {
+            let (a, b) = (self.node(up[0]), self.node(*n));
+            assert_eq!(a.status().cut, b.status().cut, "cut of {n}");
+            assert_eq!(a.heads().collect::<Vec<_>>(), b.heads().collect::<Vec<_>>(), "heads of {n}");
+            assert_eq!(a.state_hash(), b.state_hash(), "state of {n}");
+        }
+    }
+
+    /// Whether a node knows of no task that is still open.
+    pub(crate) fn is_done(&self, number: usize) -> bool {
+        self.node(number).tasks().all(|(_, folded)| !folded.state.is_open())
+    }
+
+    pub(crate) fn warnings(&self, number: usize) -> Vec<&String> {
+        let texts = self.hosts[number].notices.iter().filter_map(|notice| match notice {
+            Notice::Warning { text } => Some(text),
+            _ => None,
+        });
+        texts.collect()
+    }
+}
+
+pub(crate) fn settings(key: SigningKey, mesh: MeshId, entrance: Entrance, seed: u64) -> Settings {
+    Settings { key, mesh, entrance, seed, timings: timings(), attempts: 3, version: "test".to_owned() }
+}
+
+/// A workflow at some revision.
+pub(crate) fn firmware(revision: u64) -> Workload {
+    Workload {
+        repository: Repository { host: "git".to_owned(), id: "sample".to_owned(), name: "sample".to_owned() },
+        path: ".github/workflows/firmware.yml".to_owned(),
+        trigger: Trigger::Revision { blob: format!("{revision:040x}") },
+        commit: "0".repeat(40),
+        r#ref: "refs/heads/main".to_owned(),
+        event: RunEvent::WorkflowDispatch,
+        name: "firmware".to_owned(),
+        tags: BTreeSet::from([Tag::P2pOnly]),
+        priority: Priority::MOST,
+        labels: BTreeSet::new(),
+        inputs: BTreeMap::new(),
+        time_limit_s: 3600,
+        fallback_s: 60,
+    }
+}
