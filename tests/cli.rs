@@ -179,7 +179,7 @@ nothing runs here now
 $ runmesh inspect sources --data-dir [DIR]/a
 no sources; name one with `runmesh node run --source github:OWNER` or `--source git:PATH`
 $ runmesh mesh members --data-dir [DIR]/a
-member [..] state      admitted  by
+member [..] state  admitted  by
 12D3KooW[..]  self  [..]  itself
 $ runmesh inspect tasks 12ab --data-dir [DIR]/a
 ! error: no task's id begins with `12ab`
