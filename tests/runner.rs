@@ -200,7 +200,7 @@ async fn the_node_enforces_the_times_that_act_does_not() {
 }
 
 #[tokio::test]
-async fn what_fails_before_the_first_step_is_not_started() {
+async fn what_fails_before_the_first_step_is_not_started_or_declined() {
     let mut rig = Rig::new().await;
     need(&rig.handle);
     let why = |report: Report| match report {
@@ -212,10 +212,14 @@ async fn what_fails_before_the_first_step_is_not_started() {
     assert_eq!(why(rig.report().await), "checking out: no such commit");
 
     let with = |job: PlannedJob| Plan { jobs: vec![PlannedJob { id: "a".to_owned(), ..job }] };
+    let declined = |report: Report| match report {
+        Report::Declined { why } => why,
+        other => panic!("{other:?}"),
+    };
     let services = with(PlannedJob { services: true, ..PlannedJob::default() });
-    assert!(why(rig.run(Isolation::Bwrap, &script("echo ran"), services).await).contains("`services:`"));
+    assert!(declined(rig.run(Isolation::Bwrap, &script("echo ran"), services).await).contains("`services:`"));
     let moon = with(PlannedJob { labels: vec!["moon".to_owned()], ..PlannedJob::default() });
-    assert!(why(rig.run(Isolation::Bwrap, &script("echo ran"), moon).await).contains("runs on `moon`"));
+    assert!(declined(rig.run(Isolation::Bwrap, &script("echo ran"), moon).await).contains("runs on `moon`"));
     assert!(!rig.log(1).contains("] ran"));
     rig.close().await;
 
