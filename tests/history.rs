@@ -2,6 +2,7 @@
 
 mod history {
     pub(crate) mod fold;
+    pub(crate) mod kept;
     pub(crate) mod mesh;
 }
 
@@ -321,7 +322,7 @@ fn half_of_the_members_retire_nobody() {
 
 #[test]
 fn no_single_liar_gives_a_newcomer_its_snapshot() {
-    for lie in [Lie::Name, Lie::Bytes, Lie::Size] {
+    for lie in [Lie::Name, Lie::Bytes, Lie::Size, Lie::Forgery] {
         for liar in 0..3 {
             let mut mesh = Mesh::of(3);
             mesh.days(10, 8, |_| {});

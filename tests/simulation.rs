@@ -218,6 +218,61 @@ fn doubled_runs_stay_rare() {
     }
 }
 
+/// The first in rank may be too busy to take its task at once, and the news that it has may be lost: whoever stands behind
+/// asks it before it claims out of turn. Without the question one start in six is doubled by either.
+#[test]
+fn who_stands_behind_asks_those_ahead_before_it_claims() {
+    let roomy = Scenario::roomy("those ahead are busy", 7, 100);
+    let faults = Faults { between: (4_000, 24_000), stalls: 200, stalled: (100, 400), ..roomy.faults.clone() };
+    let busy = Scenario { faults, ..roomy.clone() };
+    let network = Network { unheard: 500, ..roomy.network.clone() };
+    let unheard = Scenario { name: "half of all gossip is lost", network, ..roomy };
+    // Of a thousand starts, so many may be doubled: presences are gossiped too, and a holder whose own are lost is missed.
+    for (permille, scenario) in [(5, busy), (70, unheard)] {
+        let outcomes = run_all(&scenario, &seeds(8));
+        tell(&scenario, &outcomes);
+        let starts: usize = outcomes.iter().map(|outcome| outcome.starts).sum();
+        let doubled: usize = outcomes.iter().map(|outcome| outcome.doubled).sum();
+        assert!(doubled * 1000 <= starts * permille, "{}: {doubled} of {starts} starts are doubled", scenario.name);
+    }
+}
+
+/// Who comes back from a partition reads what the others did meanwhile page by page, introductions before claims and
+/// results: it takes nothing of it before it has every head it was told of.
+#[test]
+fn who_comes_back_claims_nothing_before_it_has_all_it_was_told_of() {
+    let roomy = Scenario::roomy("who_comes_back_claims_nothing_before_it_has_all_it_was_told_of", 5, 100);
+    let network = Network { page: 4, delay: (10, 40), ..roomy.network.clone() };
+    let work = Work { discovered: 0, labelled: 0, takes: (100, 400), impossible: false, ..roomy.work.clone() };
+    let scenario = Scenario { network, work, ..roomy };
+    for seed in seeds(5) {
+        let _seed = Seed(scenario.name, seed);
+        let mut world = World::new(&scenario, seed);
+        world.run_until(4_000);
+        world.repart(|host| u8::from(host == 4));
+        world.run_until(26_000);
+        world.repart(|_| 0);
+        world.run_until(40_000);
+        assert_eq!(world.violations, Vec::<String>::new());
+        let tasks: std::collections::BTreeSet<_> = world.runs.iter().map(|run| run.task).collect();
+        assert_eq!(tasks.len(), scenario.work.tasks, "each task runs");
+        let again = world.runs.len() - tasks.len();
+        assert_eq!(again, 0, "starts of tasks that were run elsewhere");
+    }
+}
+
+/// A node that was asked to go takes nothing any more, however much waits and however many of its slots come free.
+#[test]
+fn a_draining_node_claims_nothing() {
+    let calm = Scenario::calm("a_draining_node_claims_nothing", 7, 60);
+    let faults = Faults { between: (5_000, 40_000), leavings: 14, down: (12_000, 20_000), ..calm.faults.clone() };
+    let work = Work { takes: (1_000, 6_000), ..calm.work.clone() };
+    let scenario = Scenario { slots: (1, 3), faults, work, ..calm };
+    let outcomes = run_all(&scenario, &seeds(10));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().all(|outcome| outcome.counts.deaths > 3), "hardly anybody leaves: {outcomes:?}");
+}
+
 /// Half of a mesh whose idle nodes beat every few seconds is cut off: what it runs is taken over as fast as in a small
 /// mesh, since those who hear a doubted holder say so, and those who say nothing are not waited for.
 #[test]

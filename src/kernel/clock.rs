@@ -443,13 +443,18 @@ impl Clock {
         self.numbers.get(author).map_or(0, |number| self.chains[*number as usize].written())
     }
 
-    /// The author of the latest entry by this peer to have come here.
+    /// The latest incarnation of a peer that has entries here: one that none of the others knows of, whatever came when.
+    /// What was lost with a disk may turn up long after its author has gone on as another.
     pub fn last_incarnation(&self, peer: &PeerId) -> Option<Author> {
-        let chains = self.chains.iter().filter(|chain| chain.author.peer == *peer);
-        chains
-            .filter_map(|chain| Some((self.placed.get(chain.entries.last()?)?.ordinal, chain.author)))
-            .max()
-            .map(|(_, author)| author)
+        let chains = self.chains.iter().zip(0_u32..).filter(|(chain, _)| chain.author.peer == *peer);
+        let tops = chains.filter_map(|(chain, number)| Some((number, self.mark(chain.entries.last()?)?)));
+        let tops: Vec<(u32, &Mark)> = tops.collect();
+        let is_known = |(number, top): &(u32, &Mark)| {
+            tops.iter()
+                .any(|(other, later)| other != number && later.reach.get(*number) > 0 && top.reach.get(*other) == 0)
+        };
+        let last = tops.iter().max_by_key(|top| (!is_known(top), top.1.order()));
+        last.map(|(number, _)| self.chains[*number as usize].author)
     }
 
     pub const fn heads(&self) -> &BTreeSet<Cid> {

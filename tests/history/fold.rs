@@ -318,6 +318,15 @@ proptest! {
     }
 
     #[test]
+    fn the_latest_cut_is_found(steps in steps(), least in 0_usize..20, young in 2_u64..9) {
+        let made = Made::of(&steps);
+        let full = View::of(made.mesh, &made.all);
+        let is_old = |label: u64| !(label / 10).is_multiple_of(young);
+        let found = full.clock.find_cut(least, |_, label| is_old(label)).map(|(cut, _)| cut);
+        prop_assert_eq!(found, plainly_found(&made, &full, least, is_old));
+    }
+
+    #[test]
     fn a_cut_that_is_found_divides_the_history(steps in steps(), least in 0_usize..20) {
         let made = Made::of(&steps);
         let full = View::of(made.mesh, &made.all);
@@ -332,6 +341,19 @@ proptest! {
             }
         }
     }
+}
+
+/// The latest cut by its plain definition: one that counts, is old, has so many before it, and every other entry that
+/// heads stand on is its ancestor or its descendant.
+fn plainly_found(made: &Made, full: &View, least: usize, is_old: impl Fn(u64) -> bool) -> Option<Cid> {
+    let clock = &full.clock;
+    let beneath = |cid: &Cid| clock.with_ancestors([*cid]).expect("here");
+    let heads = clock.with_ancestors(clock.heads().iter().copied()).expect("here");
+    let known: Vec<_> = made.all.iter().filter(|entry| heads.contains(&entry.cid())).collect();
+    let ancestors: BTreeMap<Cid, _> = known.iter().map(|entry| (entry.cid(), beneath(&entry.cid()))).collect();
+    let is_cut = |cut: &Cid| heads.iter().all(|other| ancestors[cut].contains(other) || ancestors[other].contains(cut));
+    let old = known.iter().skip(least).rev().filter(|entry| is_old(entry.body().time.ms));
+    old.map(|entry| entry.cid()).find(|cid| clock.counts(cid) && is_cut(cid))
 }
 
 #[test]

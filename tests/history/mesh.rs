@@ -9,7 +9,7 @@ use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
 use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Response, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
-use runmesh::kernel::snapshot::{self, Sealed};
+use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
 use runmesh::kernel::task::{Conclusion, Priority, Repository, RunEvent, Tag, Trigger, Workload};
 
 pub(crate) const MINUTE: u64 = 60_000;
@@ -74,6 +74,8 @@ pub(crate) enum Lie {
     Size,
     /// It names and sends one of long ago.
     Old,
+    /// It names the true one and sends one that leaves out what was ever submitted.
+    Forgery,
 }
 
 pub(crate) struct Mesh {
@@ -88,6 +90,8 @@ pub(crate) struct Mesh {
     /// Everything that was ever on a disk.
     pub(crate) written: BTreeMap<Cid, Arc<Entry>>,
     pub(crate) submitted: u64,
+    /// What whoever looks through the source finds there.
+    pub(crate) found: Vec<Workload>,
 }
 
 impl Mesh {
@@ -105,6 +109,7 @@ impl Mesh {
             next: 0,
             written: BTreeMap::new(),
             submitted: 0,
+            found: vec![firmware(7)],
         };
         for _ in 0..count {
             mesh.add();
@@ -197,26 +202,46 @@ impl Mesh {
     /// Lets time go on.
     pub(crate) fn run(&mut self, time: u64) {
         let until = self.now + time;
-        loop {
-            let wakes = self.hosts.iter().enumerate();
-            let wake = wakes.filter_map(|(n, host)| Some((host.node.as_ref()?.next_wake() - 1, n))).min();
-            let input = self.due.peek().map(|Reverse(due)| due.0);
-            let at = input.unwrap_or(u64::MAX).min(wake.map_or(u64::MAX, |(at, _)| at));
-            if at > until {
-                self.now = until;
-                return;
-            }
-            self.now = self.now.max(at);
-            if input == Some(at) {
-                let Some(Reverse((_, number))) = self.due.pop() else { return };
-                let Some((host, boot, input)) = self.inputs.remove(&number) else { continue };
-                if self.hosts[host].boots == boot {
-                    self.feed(host, input);
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// Lets time go on until an entry like this is on some disk, not longer. What follows from it has not happened yet.
+    pub(crate) fn run_to(&mut self, time: u64, is_wanted: impl Fn(&Entry) -> bool) -> Option<Arc<Entry>> {
+        let (until, mut known) = (self.now + time, self.written.keys().copied().collect::<BTreeSet<_>>());
+        while self.step(until) {
+            if self.written.len() > known.len() {
+                let mut new = self.written.values().filter(|entry| known.insert(entry.cid()));
+                if let Some(wanted) = new.find(|entry| is_wanted(entry)) {
+                    return Some(wanted.clone());
                 }
-            } else if let Some((_, host)) = wake {
-                self.feed(host, Input::Wake);
             }
         }
+        self.now = until;
+        None
+    }
+
+    /// Lets the next thing happen. `false` when nothing is due by then.
+    fn step(&mut self, until: u64) -> bool {
+        let wakes = self.hosts.iter().enumerate();
+        let wake = wakes.filter_map(|(n, host)| Some((host.node.as_ref()?.next_wake() - 1, n))).min();
+        let input = self.due.peek().map(|Reverse(due)| due.0);
+        let at = input.unwrap_or(u64::MAX).min(wake.map_or(u64::MAX, |(at, _)| at));
+        if at > until {
+            return false;
+        }
+        self.now = self.now.max(at);
+        if input == Some(at) {
+            if let Some(Reverse((_, number))) = self.due.pop()
+                && let Some((host, boot, input)) = self.inputs.remove(&number)
+                && self.hosts[host].boots == boot
+            {
+                self.feed(host, input);
+            }
+        } else if let Some((_, host)) = wake {
+            self.feed(host, Input::Wake);
+        }
+        true
     }
 
     fn later(&mut self, after: u64, host: usize, input: Input) {
@@ -285,11 +310,8 @@ impl Mesh {
                     self.later(HOP, number, Input::Ran { task, fence, report: Report::Stopped });
                 }
                 Output::Discover { source } => {
-                    self.later(
-                        HOP,
-                        number,
-                        Input::Discovered { source, workloads: vec![firmware(7)], gone: Vec::new() },
-                    );
+                    let workloads = self.found.clone();
+                    self.later(HOP, number, Input::Discovered { source, workloads, gone: Vec::new() });
                 }
                 Output::Answer { answer, .. } => {
                     answer.expect("the node takes it");
@@ -329,6 +351,12 @@ impl Mesh {
             },
             Reply::Part { bytes, parts } => match self.hosts[number].lie {
                 Some(Lie::Bytes) => Response::Part { bytes: vec![7; bytes.len()], parts },
+                Some(Lie::Forgery) => {
+                    let true_one = Sealed::open(bytes.into(), &self.id).expect("it fits into one part");
+                    let forgery = Snapshot { submitted: Vec::new(), ..true_one.snapshot.as_ref().clone() }.seal();
+                    assert_ne!(forgery.hash, true_one.hash);
+                    Response::Part { bytes: forgery.bytes.to_vec(), parts }
+                }
                 _ => Response::Part { bytes, parts },
             },
             Reply::Refused { why } => match &self.hosts[number].old {

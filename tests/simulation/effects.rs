@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runmesh::kernel::entry::Entry;
+use runmesh::kernel::entry::{self, Entry};
 use runmesh::kernel::id::{Cid, TaskId};
 use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, SourceKey, Token};
 use runmesh::kernel::task::{Fence, Workload};
@@ -71,6 +71,7 @@ impl World<'_> {
             process.busy_until = process.busy_until.max(self.now) + takes;
         }
         for entry in entries {
+            self.must_not_claim_while_it_drains(host, &entry);
             self.note(u64::from_le_bytes(std::array::from_fn(|at| entry.cid().digest()[at])));
             let absent: Vec<Cid> =
                 entry.body().parents.iter().filter(|cid| self.hosts[host].disk.get(cid).is_none()).copied().collect();
@@ -87,6 +88,15 @@ impl World<'_> {
             if !self.hosts[host].disk.keep(entry.clone()) {
                 self.violation(format!("host {host} keeps {entry:?} twice"));
             }
+        }
+    }
+
+    /// A node that was asked to go takes nothing any more: whoever it took it from would have to wait for its release.
+    fn must_not_claim_while_it_drains(&mut self, host: usize, written: &Entry) {
+        let drains = self.hosts[host].process.as_ref().is_some_and(|process| process.draining);
+        let claims = written.body().events.iter().any(|event| matches!(event, entry::Event::Claim(_)));
+        if drains && claims && written.author().peer == self.hosts[host].peer {
+            self.violation(format!("host {host} claims in {written:?} although it drains"));
         }
     }
 

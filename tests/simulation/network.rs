@@ -61,6 +61,11 @@ impl World<'_> {
         self.is_rough && self.chance.permille(self.scenario.network.lost)
     }
 
+    fn is_unheard(&mut self) -> bool {
+        let unheard = self.scenario.network.unheard;
+        self.is_lost() || (unheard > 0 && self.is_rough && self.chance.permille(unheard))
+    }
+
     fn look_within(&mut self, host: usize, peer: usize, range: (u64, u64)) {
         let at = self.now + self.chance.within(range);
         self.plan(at, Event::Look(host, peer));
@@ -143,7 +148,7 @@ impl World<'_> {
                 self.arrive(host, via, at, message);
             }
             for peer in &overlay[host] {
-                if !reached[*peer] && !self.is_lost() {
+                if !reached[*peer] && !self.is_unheard() {
                     ahead.push(Reverse((at + self.delay(), *peer, host)));
                 }
             }
@@ -153,7 +158,7 @@ impl World<'_> {
 
     fn arrive(&mut self, to: usize, via: usize, at: u64, message: &Message) {
         // A slow reader loses messages after all hops are done.
-        if !self.is_lost() {
+        if !self.is_unheard() {
             self.plan(at, Event::Gossip { to, via, message: message.clone() });
         }
         if self.is_rough && self.chance.permille(self.scenario.network.doubled) {

@@ -53,6 +53,8 @@ pub(crate) struct Network {
     pub(crate) late: u64,
     /// How many messages are lost, at every hop and once more before they are read.
     pub(crate) lost: u64,
+    /// How many of the gossiped ones besides, which nobody sends again.
+    pub(crate) unheard: u64,
     /// How many gossip messages come twice.
     pub(crate) doubled: u64,
     /// How many peers each host passes gossip on to.
@@ -150,6 +152,7 @@ impl Scenario {
                 delay: (1, 15),
                 late: 0,
                 lost: 0,
+                unheard: 0,
                 doubled: 0,
                 fan: 4,
                 undiscovered: 0,
