@@ -427,7 +427,18 @@ fn what_is_done_wrong_is_found() {
     let faults = Faults { between: (4_000, 30_000), kills: 12, down: (500, 4_000), ..calm.faults.clone() };
     let scenario = Scenario { faults, rest_within: 30_000, ..calm };
     for (sabotage, expected) in wrongs {
-        let found: Vec<_> = (0..5).filter_map(|seed| checks::run_with(&scenario, seed, Some(sabotage)).err()).collect();
-        assert!(found.iter().any(|found| found.contains(expected)), "{sabotage:?} is not found, only {found:?}");
+        // Some need the moment: an old disk shows only if its host writes before it learns how far it had got.
+        let mut others = Vec::new();
+        let is_it = |found: String| {
+            if found.contains(expected) {
+                true
+            } else {
+                others.push(found);
+                false
+            }
+        };
+        let mut found = (0..100).filter_map(|seed| checks::run_with(&scenario, seed, Some(sabotage)).err());
+        let is_found = found.any(is_it);
+        assert!(is_found, "{sabotage:?} is not found, only {others:?}");
     }
 }

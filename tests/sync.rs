@@ -123,6 +123,6 @@ async fn who_serves_a_newcomer_dies_and_another_goes_on_where_it_stopped() -> Ou
     second.signal("-CONT")?;
     assert!(half.entries < wanted.entries, "the whole history came at once: {half:?}");
     let whole = newcomer.until("the whole history", |status| status.state_hash == wanted.state_hash).await?;
-    assert_eq!(whole.heads, wanted.heads);
+    assert!(whole.entries >= wanted.entries, "{whole:?}, {wanted:?}");
     Ok(())
 }
