@@ -258,8 +258,7 @@ impl Node {
             Some(class) => class,
             None => {
                 let Workload { labels, repository, .. } = folded.workload.as_ref();
-                let mut class =
-                    Class { labels: labels.clone(), repository: repository.clone(), able: Vec::new() };
+                let mut class = Class { labels: labels.clone(), repository: repository.clone(), able: Vec::new() };
                 class.able = self.free_candidates(&class);
                 self.claims.classes.push(class);
                 self.claims.classes.len() - 1
