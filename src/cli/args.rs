@@ -225,13 +225,16 @@ pub(super) enum TasksCommand {
         /// The task's id, or the beginning of one
         id: String,
     },
-    /// Print what a task wrote on this host
+    /// Print what a task wrote, wherever it ran
     Logs {
         /// The task's id, or the beginning of one
         id: String,
         /// Go on until the task ends
         #[arg(long, short)]
         follow: bool,
+        /// Of that attempt, counted from 1, instead of the one whose result holds, or the latest
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        attempt: Option<u32>,
     },
 }
 

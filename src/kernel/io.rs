@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
-use super::task::{Conclusion, Fence, ReleaseReason, Workload};
+use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -168,8 +168,8 @@ pub enum Input {
     Submit { token: Token, workload: Box<Workload> },
     /// A person or program cancels a task; answered by [`Output::Answer`].
     Cancel { token: Token, task: TaskId, why: String },
-    /// The runner room reports.
-    Ran { task: TaskId, fence: Fence, report: Report },
+    /// The runner room reports; `products` are kept already, and read only where it finished.
+    Ran { task: TaskId, fence: Fence, report: Report, products: Products },
     /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
     Drain { hand_over: bool },
 }

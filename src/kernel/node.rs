@@ -192,7 +192,7 @@ impl Node {
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
-            Input::Ran { task, fence, report } => self.on_ran(task, fence, report),
+            Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
         self.settle();

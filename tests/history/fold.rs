@@ -13,7 +13,7 @@ use runmesh::kernel::entry::{
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::ledger::{Folded, Ledger};
 use runmesh::kernel::snapshot::Sealed;
-use runmesh::kernel::task::{Conclusion, Fence, ReleaseReason, Tag, Trigger, Workload};
+use runmesh::kernel::task::{Conclusion, Fence, Products, ReleaseReason, Tag, Trigger, Workload};
 
 use super::mesh::firmware;
 
@@ -214,7 +214,14 @@ impl Made {
             1 | 2 => Event::Claim(Claim { task, attempt: folded.attempt + 1, anchor: folded.anchor }),
             3 => Event::Release(Release { task, fence, reason: ReleaseReason::NotRunning, note }),
             4 => Event::Release(Release { task, fence, reason: ReleaseReason::Draining, note }),
-            5 => Event::Finish(Finish { task, fence, conclusion: Conclusion::Failure, duration_ms: 7, note }),
+            5 => Event::Finish(Finish {
+                task,
+                fence,
+                conclusion: Conclusion::Failure,
+                duration_ms: 7,
+                note,
+                products: Products::default(),
+            }),
             6 => Event::Decline(Decline { task, why: note }),
             7 => Event::Leave(Leave { task }),
             // Rarely, so that tasks stay open for long.
