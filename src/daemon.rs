@@ -32,7 +32,7 @@ use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
 use self::sources::{Found, Sources};
 use self::workers::Workers;
-use crate::control::{self, Answer, ControlError, Query};
+use crate::control::{self, Answer, ControlError, Query, Refusal};
 use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::kernel::entry::Entry;
@@ -249,7 +249,7 @@ struct Daemon {
     leaving: Leaving,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
-    commands: BTreeMap<Token, Answer<TaskId>>,
+    commands: BTreeMap<Token, Asker>,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
@@ -258,6 +258,26 @@ struct Daemon {
     fetcher: logs::Fetcher,
     /// When old logs and artifacts were removed last.
     swept: Option<Instant>,
+}
+
+/// Who waits for the end of a command.
+enum Asker {
+    /// He is told which task it concerns.
+    Task(Answer<TaskId>),
+    /// He is told that it is done.
+    Plain(Answer<()>),
+}
+
+impl Asker {
+    fn send(self, answer: Result<Option<TaskId>, Refusal>) {
+        match self {
+            Self::Plain(place) => place.send(answer.map(drop)),
+            Self::Task(place) => {
+                let none = || Refusal::Failed("the node named no task".to_owned());
+                place.send(answer.and_then(|task| task.ok_or_else(none)));
+            }
+        }
+    }
 }
 
 impl Daemon {

@@ -86,6 +86,14 @@ pub(super) enum Command {
     /// Find tagged workflows across repositories
     #[command(subcommand)]
     Github(GithubCommand),
+    /// Press the stop button of the whole mesh: no node starts anything more, what runs goes on
+    Pause {
+        /// What others shall read of it
+        #[arg(long, value_name = "TEXT", default_value = "paused by hand")]
+        why: String,
+    },
+    /// Let all nodes of a paused mesh start tasks again
+    Resume,
     /// Have a program of your own execute tasks, for a node with `--executor none`; check tags
     #[command(subcommand)]
     P2pWorkflow(P2pCommand),

@@ -155,6 +155,17 @@ impl Control for Service {
         self.ask(ANSWER, |answer| Query::Invite { answer }).await.map(Response::new)
     }
 
+    async fn pause(&self, request: Request<PauseRequest>) -> Answered<PauseResponse> {
+        let why = Some(reason(request.into_inner().why)?);
+        self.ask(ANSWER, |answer| Query::Pause { why, answer }).await?;
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Answered<ResumeResponse> {
+        self.ask(ANSWER, |answer| Query::Pause { why: None, answer }).await?;
+        Ok(Response::new(ResumeResponse {}))
+    }
+
     async fn drain(&self, request: Request<DrainRequest>) -> Answered<DrainResponse> {
         let DrainRequest { hand_over } = request.into_inner();
         let running = self.ask(ANSWER, |answer| Query::Drain { hand_over, answer }).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::chronicle::wall_ms;
-use super::{Daemon, Leaving};
+use super::{Asker, Daemon, Leaving};
 use crate::control::{Query, Refusal, TaskName, counts_by_state, products, proto, task};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Input, Presence};
@@ -41,10 +41,21 @@ impl Daemon {
             Query::Cancel { task, why, answer } => match self.disk_refuses().map_or_else(|| self.find(&task), Err) {
                 Ok(task) => {
                     let token = self.token();
-                    self.commands.insert(token, answer);
+                    self.commands.insert(token, Asker::Task(answer));
                     self.feed(Input::Cancel { token, task, why });
                 }
                 Err(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Pause { why, answer } => match self.disk_refuses() {
+                Some(refusal) => answer.send(Err(refusal)),
+                None => {
+                    let token = self.token();
+                    self.commands.insert(token, Asker::Plain(answer));
+                    self.feed(match why {
+                        Some(why) => Input::Pause { token, why },
+                        None => Input::Resume { token },
+                    });
+                }
             },
             Query::Next { next, answer } => match self.disk_refuses() {
                 None => self.on_next(next, answer),
@@ -106,6 +117,11 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: status.offer.labels.into_iter().collect(),
             draining: status.standing == Standing::Draining,
+            paused: self.node.paused().map(|paused| proto::Paused {
+                by: paused.by.to_string(),
+                since_ms: paused.since.ms,
+                why: paused.why.clone(),
+            }),
             data_dir: self.settings.data_dir.display().to_string(),
             pid: std::process::id(),
             started_ms: self.started_ms,

@@ -150,9 +150,9 @@ impl Daemon {
                     if let Output::Answer { token, answer: Ok(task) } = output
                         && let Some(place) = self.commands.remove(token)
                     {
-                        let task = task.short();
+                        let task = task.map(|task| format!("task {}: ", task.short())).unwrap_or_default();
                         place.send(Err(Refusal::Unavailable(format!(
-                            "task {task}: {error}; this is tried again every second, so it may still come about"
+                            "{task}{error}; this is tried again every second, so it may still come about"
                         ))));
                     }
                 }

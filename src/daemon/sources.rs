@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Daemon;
 use super::chronicle::wall_ms;
+use super::{Asker, Daemon};
 use crate::control::{Answer, Refusal, SubmitQuery, proto};
 use crate::forge::git::{self, LocalRepository, Resolved};
 use crate::forge::github::{Cycle, Github, Limits, Looked, Memory, Tally, Target};
@@ -198,7 +198,7 @@ impl Daemon {
                 }
                 Ok(workload) => {
                     let token = self.token();
-                    self.commands.insert(token, answer);
+                    self.commands.insert(token, Asker::Task(answer));
                     self.feed(Input::Submit { token, workload: Box::new(workload) });
                 }
                 Err(why) => answer.send(Err(Refusal::Invalid(why))),

@@ -292,6 +292,17 @@ pub struct Retire {
     pub peer: PeerId,
 }
 
+/// No node shall claim anything before somebody who knows of this resumes the mesh. What runs goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// What a person needs to know of it, at most [`MAX_NOTE`] bytes.
+    pub why: String,
+}
+
+/// The pauses that the entry knows are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {}
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident $kind:literal,)*) => {
         /// One event of an entry. On the wire: a map of one pair, kind and contents.
@@ -367,6 +378,8 @@ events! {
     Checkpoint "checkpoint",
     Acknowledge "acknowledge",
     Retire "retire",
+    Pause "pause",
+    Resume "resume",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.

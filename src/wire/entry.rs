@@ -102,6 +102,7 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Release(release) => note(&release.note),
         Event::Finish(finish) => note(&finish.note).and_then(|()| check_products(&finish.products)),
         Event::Cancel(cancel) => note(&cancel.why),
+        Event::Pause(pause) => note(&pause.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
         // Numbers and names only: the entry's own size limits how many there are.
@@ -112,7 +113,8 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         | Event::Declare(_)
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
-        | Event::Retire(_) => Ok(()),
+        | Event::Retire(_)
+        | Event::Resume(_) => Ok(()),
     }
 }
 
