@@ -66,6 +66,13 @@ pub struct Presence {
     pub version: String,
 }
 
+/// A presence, and the bytes that its peer signed: by these anybody can pass it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    pub presence: Presence,
+    pub bytes: Box<[u8]>,
+}
+
 /// What one node asks another directly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -77,6 +84,8 @@ pub enum Request {
     Join { ticket: Ticket },
     /// Send this part of the snapshot of that hash, counted from 0.
     Snapshot { hash: Digest, part: u32 },
+    /// Send the latest presences of these members, of which I hear nothing, as far as you hear them.
+    Presences { of: BTreeSet<PeerId> },
 }
 
 /// The answer to a [`Request`].
@@ -92,6 +101,8 @@ pub enum Response {
     Beneath { hash: Digest, parts: u32 },
     /// A part of a snapshot, of so many.
     Part { bytes: Vec<u8>, parts: u32 },
+    /// Presences, each with how many milliseconds ago the answering node heard it.
+    Presences { heard: Vec<(Arc<Signed>, u64)> },
     /// No, and why.
     Refused { why: String },
 }
@@ -116,6 +127,11 @@ pub enum Reply {
     Part {
         bytes: Vec<u8>,
         parts: u32,
+    },
+    /// These presences, each heard so many milliseconds ago, and this node's own, to be signed, if it was asked for.
+    Presences {
+        own: Option<Box<Presence>>,
+        heard: Vec<(Arc<Signed>, u64)>,
     },
     Refused {
         why: String,
@@ -149,7 +165,7 @@ pub enum Input {
     /// Entries by gossip, already opened and of this mesh.
     Entries { from: PeerId, entries: Vec<Arc<Entry>> },
     /// A presence whose signature is its peer's.
-    Presence(Box<Presence>),
+    Presence(Arc<Signed>),
     /// A peer asks; answered by [`Output::Reply`] with the same token.
     Request { from: PeerId, token: Token, request: Request },
     /// The answer to an [`Output::Request`] of that token.

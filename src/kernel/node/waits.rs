@@ -57,9 +57,9 @@ impl Node {
         };
         let others = self.peers.heard().map(|peer| Host {
             peer: peer.place.peer(),
-            offer: &peer.presence.offer,
-            free: peer.presence.free,
-            draining: peer.presence.draining,
+            offer: &peer.presence().offer,
+            free: peer.presence().free,
+            draining: peer.presence().draining,
         });
         std::iter::once(me).chain(others)
     }
