@@ -9,6 +9,7 @@ mod claims;
 mod commands;
 mod custody;
 mod duty;
+mod groups;
 mod history;
 mod peers;
 mod quorum;
@@ -93,6 +94,7 @@ pub struct Node {
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    groups: groups::Groups,
     history: history::History,
     catchup: catchup::CatchUp,
     /// Tasks whose state changed and that nobody has looked at yet.
@@ -136,6 +138,7 @@ impl Node {
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            groups: groups::Groups::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
             touched: BTreeSet::new(),
@@ -223,6 +226,7 @@ impl Node {
             self.take_history();
             self.watch_peers();
             self.take_custody();
+            self.mind_groups();
             self.watch_tasks();
             self.mind_majority();
             self.consider_claims();

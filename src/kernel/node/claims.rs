@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::groups::Turn;
 use super::{Node, claimed_by};
 use crate::kernel::election::{Place, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
@@ -71,7 +72,8 @@ impl Node {
             _ => false,
         };
         self.claims.look = true;
-        if !claimable {
+        let turn = self.turn(task);
+        if !claimable || turn == Turn::Later {
             self.dequeue(task);
             return;
         }
@@ -89,7 +91,8 @@ impl Node {
         if let Some((after, _)) = self.ending(task, folded) {
             self.claims.ends.insert((since + after, *task));
         }
-        let runnable = folded.workload.policy() != Policy::GithubOnly
+        let runnable = turn == Turn::Now
+            && folded.workload.policy() != Policy::GithubOnly
             && folded.spent < self.settings.attempts
             && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
@@ -148,6 +151,10 @@ impl Node {
 
     /// Claims the task if it is this node's turn. `true` when it is.
     fn consider(&mut self, task: &TaskId, look: &mut Look) -> bool {
+        if self.group_still_runs(task) {
+            self.wait_anew(task);
+            return false;
+        }
         let (Some(folded), Some(waiting)) = (self.ledger.get(task), self.claims.waiting.get(task)) else {
             return false;
         };
@@ -175,6 +182,9 @@ impl Node {
             && self.peers.heard().any(|peer| Self::can_run(&peer.presence.offer, &folded.workload))
         {
             due = due.max(grown + self.claim_delay() / 2);
+        }
+        if let Some(crowded) = self.groups.crowded(task) {
+            due = due.max(crowded + self.claim_delay() / 2);
         }
         if self.now.mono < due {
             self.wake_for_claim(due);
@@ -208,6 +218,14 @@ impl Node {
             candidates: rank.candidates,
         });
         true
+    }
+
+    /// Something is in a task's way: everybody's turn is counted from when it is not any more.
+    fn wait_anew(&mut self, task: &TaskId) {
+        if let Some(waiting) = self.claims.waiting.get_mut(task) {
+            (waiting.since, waiting.asked) = (self.now.mono, None);
+        }
+        self.wake_for_claim(self.now.mono + (self.claim_delay() / 4).max(1));
     }
 
     fn wake_for_claim(&mut self, at: u64) {
@@ -321,6 +339,9 @@ impl Node {
 
     /// How an unclaimed task ends by itself, and after how many milliseconds.
     fn ending(&self, task: &TaskId, folded: &Folded) -> Option<(u64, Event)> {
+        if self.turn(task) == Turn::Never {
+            return Some((0, self.ending_of_older(task)));
+        }
         if folded.spent >= self.settings.attempts {
             return Some((0, Event::Lose(Lose { task: *task, attempt: folded.attempt })));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::groups::Turn;
 use super::{Node, Offer};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::task::{Policy, State, Workload};
@@ -14,6 +15,9 @@ impl Node {
         let workload = &folded.workload;
         if workload.policy() == Policy::GithubOnly {
             return None;
+        }
+        if self.turn(task) == Turn::Later {
+            return Some("another task of its concurrency group comes first".to_owned());
         }
         let hosts: Vec<Host<'_>> = self.hosts().filter(|host| lists(host.offer, workload)).collect();
         if hosts.is_empty() {
