@@ -245,6 +245,14 @@ pub struct Cancel {
     pub why: String,
 }
 
+/// A task that nobody had begun is not wanted any more: a newer one takes its place, or its workflow is gone. Void where
+/// somebody has claimed it and the author did not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    pub task: TaskId,
+    pub why: String,
+}
+
 /// Nobody took a `p2p-eligible` task in its time; GitHub keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leave {
@@ -380,6 +388,7 @@ events! {
     Retire "retire",
     Pause "pause",
     Resume "resume",
+    Withdraw "withdraw",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.

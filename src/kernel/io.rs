@@ -231,6 +231,8 @@ pub enum StopReason {
     Ended,
     /// This node goes away.
     HandedOver,
+    /// An older task of its concurrency group runs elsewhere.
+    Yielded,
     /// This node does not hear more than half of the members, and the task's source says `stop` for that.
     CutOff,
 }

@@ -259,6 +259,7 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Release(release) => Some(release.task),
         Event::Finish(finish) => Some(finish.task),
         Event::Cancel(cancel) => Some(cancel.task),
+        Event::Withdraw(withdraw) => Some(withdraw.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
         Event::Admit(_)

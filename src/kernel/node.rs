@@ -10,6 +10,7 @@ mod commands;
 mod custody;
 mod duty;
 mod greeting;
+mod groups;
 mod history;
 mod pause;
 mod peers;
@@ -96,6 +97,7 @@ pub struct Node {
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    groups: groups::Groups,
     history: history::History,
     catchup: catchup::CatchUp,
     /// Why no node claims anything now.
@@ -153,6 +155,7 @@ impl Node {
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            groups: groups::Groups::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
             paused: None,
@@ -243,6 +246,7 @@ impl Node {
             self.take_history();
             self.watch_peers();
             self.take_custody();
+            self.mind_groups();
             self.watch_tasks();
             self.mind_majority();
             self.consider_claims();

@@ -453,5 +453,6 @@ pub(crate) fn firmware(revision: u64) -> Workload {
         inputs: BTreeMap::new(),
         time_limit_s: 3600,
         fallback_s: 60,
+        concurrency: None,
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Fact;
 use crate::kernel::clock::Mark;
 use crate::kernel::election::{Place, Seed};
-use crate::kernel::entry::{Event, Hlc};
+use crate::kernel::entry::{Cancel, Event, Hlc, Withdraw};
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::task::{Fence, Policy, Products, ReleaseReason, State, Workload};
 
@@ -207,6 +207,8 @@ impl<'a> Pass<'a> {
                     let place = Place::of(fact.author().peer);
                     let distance = seed.distance(&place);
                     let fence = Fence { attempt: claim.attempt, claim: fact.mark.cid };
+                    // A withdrawal that did not know of it is void.
+                    self.endings.retain(|ending| !matches!(ending.fact.event(), Event::Withdraw(_)));
                     self.claims.push(Standing {
                         mark: Some(fact.mark.as_ref()),
                         anchor: claim.anchor,
@@ -233,6 +235,14 @@ impl<'a> Pass<'a> {
             }
             Event::Cancel(_) if known_introduction => {
                 self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+            }
+            Event::Withdraw(_) if known_introduction => {
+                let highest = self.known_claims(fact).map(|known| known.claim.fence.attempt).max();
+                let held =
+                    |known: &Standing<'_>| known.claim.released.is_none() && Some(known.claim.fence.attempt) == highest;
+                if !self.claims.iter().any(|known| !knows(fact, known.mark) || held(known)) {
+                    self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+                }
             }
             Event::Leave(_) if known_introduction => {
                 let held = self.known_claims(fact).any(|known| known.claim.released.is_none());
@@ -285,8 +295,8 @@ impl<'a> Pass<'a> {
                     duration_ms: finish.duration_ms,
                 }
             }
-            Some(Event::Cancel(cancel)) => {
-                note.clone_from(&cancel.why);
+            Some(Event::Cancel(Cancel { why, .. }) | Event::Withdraw(Withdraw { why, .. })) => {
+                note.clone_from(why);
                 State::Cancelled
             }
             Some(Event::Leave(_)) => State::LeftToGithub,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::groups::Turn;
 use super::{Node, claimed_by};
 use crate::kernel::election::{Place, Rank, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
@@ -114,7 +115,8 @@ impl Node {
             _ => false,
         };
         self.claims.look = true;
-        if !claimable {
+        let turn = self.turn(task);
+        if !claimable || turn == Turn::Later {
             self.dequeue(task);
             return;
         }
@@ -133,7 +135,8 @@ impl Node {
         if let Some((after, _)) = self.ending(task, folded) {
             self.claims.ends.insert((since + after, *task));
         }
-        let runnable = folded.workload.policy() != Policy::GithubOnly
+        let runnable = turn == Turn::Now
+            && folded.workload.policy() != Policy::GithubOnly
             && folded.spent < self.settings.attempts
             && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
@@ -285,6 +288,10 @@ impl Node {
     /// Claims the task if it is this node's turn. `true` when it is.
     fn consider(&mut self, standing: &mut Standing, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> bool {
         let (task, rank) = (standing.task, standing.rank);
+        if self.group_still_runs(&task) {
+            standing.due = self.wait_anew(&task);
+            return false;
+        }
         let (Some(folded), Some(waiting)) = (self.ledger.get(&task), self.claims.waiting.get(&task)) else {
             return false;
         };
@@ -307,6 +314,9 @@ impl Node {
             && self.peers.heard().any(|peer| Self::can_run(&peer.presence().offer, &folded.workload))
         {
             due = due.max(grown + self.claim_delay() / 2);
+        }
+        if let Some(crowded) = self.groups.crowded(&task) {
+            due = due.max(crowded + self.claim_delay() / 2);
         }
         standing.due = due;
         if self.now.mono < due {
@@ -342,6 +352,14 @@ impl Node {
             candidates: rank.candidates,
         });
         true
+    }
+
+    /// Something is in a task's way: everybody's turn is counted from when it is not any more. Answers when to look again.
+    fn wait_anew(&mut self, task: &TaskId) -> u64 {
+        if let Some(waiting) = self.claims.waiting.get_mut(task) {
+            (waiting.since, waiting.asked) = (self.now.mono, None);
+        }
+        self.now.mono + (self.claim_delay() / 4).max(1)
     }
 
     fn wake_for_claim(&mut self, at: u64) {
@@ -446,6 +464,9 @@ impl Node {
 
     /// How an unclaimed task ends by itself, and after how many milliseconds.
     fn ending(&self, task: &TaskId, folded: &Folded) -> Option<(u64, Event)> {
+        if self.turn(task) == Turn::Never {
+            return Some((0, self.ending_of_older(task)));
+        }
         if folded.spent >= self.settings.attempts {
             return Some((0, Event::Lose(Lose { task: *task, attempt: folded.attempt })));
         }

@@ -217,6 +217,7 @@ impl Node {
             if self.may_write() {
                 self.tell_of(&task);
             }
+            self.regroup(&task);
             let Some(folded) = self.ledger.get(&task) else {
                 self.let_go(&task);
                 continue;
@@ -301,7 +302,7 @@ impl Node {
         }
     }
 
-    fn stop(&mut self, task: TaskId, why: StopReason) {
+    pub(super) fn stop(&mut self, task: TaskId, why: StopReason) {
         let Some(running) = self.custody.running.get_mut(&task) else { return };
         if running.stopping.is_none() {
             running.stopping = Some(why);
@@ -346,6 +347,9 @@ impl Node {
             Report::Stopped if mine => {
                 let (reason, note) = match running.stopping {
                     Some(StopReason::HandedOver) => (ReleaseReason::Draining, "its holder goes away"),
+                    Some(StopReason::Yielded) => {
+                        (ReleaseReason::Draining, "another task of its concurrency group runs")
+                    }
                     Some(StopReason::CutOff) => {
                         (ReleaseReason::Draining, "its holder did not hear most of the members")
                     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::groups::Turn;
 use super::{Node, Offer};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::task::{Policy, State, Workload};
@@ -17,6 +18,9 @@ impl Node {
         }
         if let Some(paused) = &self.paused {
             return Some(format!("the mesh is paused by {}: {}", paused.by, paused.why));
+        }
+        if self.turn(task) == Turn::Later {
+            return Some("another task of its concurrency group comes first".to_owned());
         }
         let hosts: Vec<Host<'_>> = self.hosts().filter(|host| lists(host.offer, workload)).collect();
         if hosts.is_empty() {
