@@ -33,6 +33,7 @@ pub mod reaper;
 mod act;
 mod backend;
 mod capabilities;
+mod cgroup;
 mod devices;
 mod follow;
 mod github;
@@ -92,6 +93,8 @@ pub struct Settings {
     pub devices: Vec<PathBuf>,
     /// Paths that must stay invisible in a sandbox although they lie below one that is seen: the node's data directory.
     pub hidden: Vec<PathBuf>,
+    /// Whether each task gets a control group of its own, where one can be made.
+    pub cgroups: bool,
     /// The most bytes of one task's log.
     pub log_cap: u64,
 }
@@ -111,6 +114,7 @@ impl Settings {
             binds: Vec::new(),
             devices: Devices::find(Path::new("/")).files,
             hidden: Vec::new(),
+            cgroups: true,
             log_cap: 64 * 1024 * 1024,
         }
     }

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Isolation, Network, Settings, backend, install};
+use super::{Isolation, Network, Settings, backend, cgroup, install};
 
 /// How long `act --version` may take.
 const PROBE: Duration = Duration::from_secs(10);
@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub act: Result<Act, String>,
     /// bubblewrap's version, if it can make a sandbox here.
     pub bwrap: Result<String, String>,
+    /// The directory below which each task gets a control group; where it cannot, its reaper alone ends it.
+    pub cgroup: Result<PathBuf, String>,
     /// GitHub's own runner, if the settings name one.
     pub runner: Result<ActionsRunner, String>,
     /// The labels that `runs-on` may ask for.
@@ -52,6 +54,7 @@ impl Capabilities {
         Self {
             act: act(settings).await,
             bwrap: backend::probe_bwrap(&settings.path).await,
+            cgroup: cgroup::probe(settings).await,
             runner: install::probe(settings).await,
             labels: settings.labels.iter().map(|label| label.to_lowercase()).collect(),
             network: settings.network,

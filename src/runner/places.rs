@@ -94,7 +94,7 @@ pub(crate) fn sweep(work_root: &Path) -> io::Result<Vec<(PathBuf, io::Error)>> {
 }
 
 /// Short, because the paths of sockets that a job makes may have 107 bytes at most.
-fn name(task: &TaskId, fence: &Fence) -> String {
+pub(crate) fn name(task: &TaskId, fence: &Fence) -> String {
     let claim = fence.claim.to_string();
     format!("{}-{}-{}", &task.to_string()[..12], fence.attempt, &claim[claim.len() - 8..])
 }

@@ -70,6 +70,7 @@ mod tests {
             act: Err("unused".to_owned()),
             bwrap: Err("unused".to_owned()),
             runner: Err("unused".to_owned()),
+            cgroup: Err("unused".to_owned()),
             labels: ["linux", "self-hosted"].map(str::to_owned).into(),
             network,
         }
