@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::jobs::{kind, of};
 use super::{Node, claimed_by};
+use crate::kernel::allocation::Kind;
 use crate::kernel::election::{Place, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Notice, Output, Presence, Reply, Request, Token};
 use crate::kernel::ledger::Folded;
 use crate::kernel::queue::Key;
+use crate::kernel::requests::Amounts;
 use crate::kernel::task::{Fence, Policy, Repository, State};
 
 /// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
@@ -94,16 +97,18 @@ impl Node {
             && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
         if runnable {
-            self.queue.put(Key::of(folded.workload.priority, folded.introduced, *task));
+            let (key, kind) =
+                (Key::of(folded.workload.priority, folded.introduced, *task), kind(&folded.workload));
+            self.queue_of(kind).put(key);
         } else {
-            self.queue.remove(task);
+            self.unqueue(task);
         }
     }
 
     /// Takes a task out of all that waits to be claimed.
     pub(super) fn dequeue(&mut self, task: &TaskId) {
         self.claims.waiting.remove(task);
-        self.queue.remove(task);
+        self.unqueue(task);
     }
 
     /// Claims what it is this node's turn to claim, and ends what nobody will run.
@@ -125,22 +130,29 @@ impl Node {
             self.wake_for_claim(until);
             return;
         }
-        let mut free = self.free_slots();
-        if free == 0 || self.queue.is_empty() {
+        if self.free_slots() == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
             return;
         }
+        let mut starts = self.starts();
         let taken = self.taken_by_presence();
-        let window: Vec<TaskId> = self.queue.iter().take(WINDOW).map(Key::task).collect();
         let mut look = Look::default();
-        for task in window {
-            if free == 0 {
-                break;
-            }
-            if taken.contains(&task) || self.custody.runs(&task) {
-                continue;
-            }
-            if self.consider(&task, &mut look) {
-                free -= 1;
+        let mut claimed = Amounts::default();
+        for kind in [Kind::Mesh, Kind::Github] {
+            let window: Vec<TaskId> = self.queue_of(kind).iter().take(WINDOW).map(Key::task).collect();
+            for task in window {
+                let free = of(&mut starts, kind);
+                if *free == 0 {
+                    break;
+                }
+                if taken.contains(&task) || self.custody.runs(&task) || !self.has_room_for(&task, &claimed) {
+                    continue;
+                }
+                if self.consider(&task, &mut look) {
+                    *free -= 1;
+                    if let Some(folded) = self.ledger.get(&task) {
+                        claimed = claimed.plus(Amounts::of(&folded.workload.labels));
+                    }
+                }
             }
         }
         self.ask_those_ahead(look.questions);

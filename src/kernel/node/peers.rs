@@ -13,6 +13,7 @@ use super::{Node, Timings};
 use crate::kernel::election::Place;
 use crate::kernel::id::PeerId;
 use crate::kernel::io::{Notice, Output, Presence};
+use crate::kernel::requests::serve_all;
 use crate::kernel::task::Workload;
 
 /// The most peers of which a presence is remembered. Members only are, so this bounds a mesh, not an attacker.
@@ -402,7 +403,7 @@ impl Node {
 
     /// Whether a host with this offer may run the workload.
     pub(super) fn can_run(offer: &super::Offer, workload: &Workload) -> bool {
-        workload.labels.is_subset(&offer.labels) && offer.sources.iter().any(|source| workload.repository.is_of(source))
+        serve_all(&offer.labels, &workload.labels) && offer.sources.iter().any(|source| workload.repository.is_of(source))
     }
 
     /// The heard members that may run the workload and have a slot free, as far as one can tell from here.

@@ -151,11 +151,6 @@ impl Node {
         known
     }
 
-    /// The waiting tasks that this host may run, the first first.
-    pub fn queue(&self) -> impl Iterator<Item = TaskId> {
-        self.queue.iter().map(crate::kernel::queue::Key::task)
-    }
-
     pub fn is_member(&self, peer: &PeerId) -> bool {
         self.clock.members().contains(peer)
     }
