@@ -390,7 +390,7 @@ impl Daemon {
                 () = doors.signals.next() => self.on_signal(),
                 Some(query) = doors.queries.recv() => self.on_query(query).await,
                 Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
-                Some((task, fence, report)) = doors.reports.recv() => self.on_report(task, fence, report),
+                Some((task, fence, outcome)) = doors.reports.recv() => self.on_ran(task, fence, outcome),
                 Some(found) = doors.found.recv() => self.on_found(found),
                 () = sleep_until(resolve) => self.resolve_sources(),
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,

@@ -226,7 +226,7 @@ impl Daemon {
             repository: running.repository,
             path: running.path,
             attempt: running.fence.attempt,
-            executor: "act".to_owned(),
+            executor: running.executor.to_owned(),
             isolation: running.isolation.to_string(),
             pid: None,
             state: running.phase.word().to_owned(),

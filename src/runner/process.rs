@@ -6,7 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncRead;
+use tokio::process::{Child, ChildStdin, Command};
+
+/// What a program writes.
+pub(crate) type Stream = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A program with all that it is started with; nothing is inherited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +33,7 @@ impl Supervised {
     ///
     /// # Errors
     /// When `runmesh` cannot be started. That the program itself cannot be shows in the exit status.
-    pub(crate) fn start(runmesh: &Path, what: &Invocation) -> io::Result<(Self, ChildStdout, ChildStderr)> {
+    pub(crate) fn start(runmesh: &Path, what: &Invocation) -> io::Result<(Self, Stream, Stream)> {
         let mut command = Command::new(runmesh);
         command.arg("reap").arg("--").arg(&what.program).args(&what.arguments);
         command.env_clear().envs(&what.environment).current_dir(&what.directory);
@@ -39,7 +43,7 @@ impl Supervised {
         let leash = Some(child.stdin.take().ok_or_else(missing)?);
         let output = child.stdout.take().ok_or_else(missing)?;
         let errors = child.stderr.take().ok_or_else(missing)?;
-        Ok((Self { child, leash }, output, errors))
+        Ok((Self { child, leash }, Box::new(output), Box::new(errors)))
     }
 
     /// Tells the reaper to kill everything; [`Self::ended`] then comes.

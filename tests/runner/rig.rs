@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use runmesh::kernel::id::{Cid, TaskId};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::{Conclusion, Fence, Priority, Repository, RunEvent, Trigger, Workload};
-use runmesh::runner::{Capabilities, Checkout, Handle, Isolation, Order, Plan, PlannedJob, Ran, Settings, Supervisor};
+use runmesh::runner::{
+    Capabilities, Checkout, Handle, Isolation, Order, Outcome, Plan, PlannedJob, Ran, Settings, Supervisor, Work,
+    Workflow,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -54,7 +57,14 @@ impl Rig {
     }
 
     pub(crate) async fn report(&mut self) -> Report {
-        timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("a report").2
+        match self.outcome().await {
+            Outcome::Task(report) => report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn outcome(&mut self) -> Outcome {
+        timeout(PATIENCE, self.reports.recv()).await.expect("a word in time").expect("a word").2
     }
 
     /// Runs it to its end.
@@ -86,6 +96,7 @@ pub(crate) fn settings(work: &Path) -> Settings {
     let mut settings = Settings::new(work.to_owned());
     settings.program = env!("CARGO_BIN_EXE_runmesh").into();
     settings.act = Some(act());
+    settings.actions_runner = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runner/stub"));
     settings
 }
 
@@ -126,11 +137,12 @@ pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checko
     Order {
         task: TaskId([task; 32]),
         fence,
-        workload: Arc::new(workload),
+        repository: workload.repository.name.clone(),
+        path: workload.path.clone(),
         isolation,
         log: log.to_owned(),
         time_limit: PATIENCE,
-        checkout,
+        work: Work::Workflow(Workflow { workload: Arc::new(workload), checkout }),
     }
 }
 
