@@ -35,6 +35,8 @@ pub(super) enum Found {
         /// What a look at GitHub leaves behind.
         remembered: Option<(Box<Memory>, Cycle)>,
     },
+    /// Of the autoscaler.
+    Scale(super::scale::Heard),
     Submission {
         workload: Box<Result<Workload, String>>,
         answer: Answer<TaskId>,
@@ -123,6 +125,19 @@ impl Sources {
         keys.find_map(|key| self.listed.get(&key)).map(|listed| &listed.place)
     }
 
+    /// The way to GitHub, if some source is there.
+    pub(super) fn github(&self) -> Option<Github> {
+        self.github.clone()
+    }
+
+    /// The sources at GitHub that are known to be there.
+    pub(super) fn github_sources(&self) -> impl Iterator<Item = (SourceKey, Target)> {
+        self.listed.iter().filter_map(|(key, listed)| match &listed.place {
+            Place::Github(_, target) => Some((key.clone(), target.clone())),
+            Place::Local(_) => None,
+        })
+    }
+
     /// The sources at GitHub, as far as it is known what they are.
     fn targets(&self) -> Vec<(Spec, Target)> {
         let mut targets = Vec::new();
@@ -176,9 +191,10 @@ impl Daemon {
         });
     }
 
-    pub(super) fn on_found(&mut self, found: Found) {
+    pub(super) async fn on_found(&mut self, found: Found) {
         match found {
             Found::Places(resolution) => self.on_places(*resolution),
+            Found::Scale(heard) => self.on_heard(heard).await,
             Found::Looked { source, found, remembered } => self.on_looked(source, found, remembered),
             Found::Submission { workload, answer } => match workload.and_then(|workload| {
                 wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
@@ -391,7 +407,7 @@ impl Daemon {
     }
 
     /// A task that other nodes would not take from this one is not introduced.
-    fn fit_for_the_wire(&mut self, workload: Workload) -> Option<Workload> {
+    pub(super) fn fit_for_the_wire(&mut self, workload: Workload) -> Option<Workload> {
         match wire::entry::check_workload(&workload) {
             Ok(()) => Some(workload),
             Err(error) => {

@@ -14,6 +14,7 @@ use crate::forge::github::{Job, JobState, Registered, Removal, Scope};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
 use crate::kernel::task::{Conclusion, Fence, GITHUB_RUNNER, ReleaseReason, Repository, Trigger, Workload};
+use crate::runner::RunnerEnding;
 
 /// What every runner of a mesh is called at its beginning.
 const MARK: &str = "runmesh-";
@@ -134,6 +135,11 @@ impl Pool {
         jobs
     }
 
+    /// Whether GitHub is to be asked again soon: it has not yet said what a runner did that has ended.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.held.values().any(|held| held.bare.is_some() && !held.why.is_empty())
+    }
+
     /// Whether a runner here has a job.
     pub(super) fn is_busy(&self) -> bool {
         self.hands.values().any(|hand| hand.serves.is_some() && hand.done.is_none())
@@ -142,19 +148,6 @@ impl Pool {
     /// What its runners are registered with.
     pub(super) fn scopes(&self) -> BTreeSet<Scope> {
         self.hands.values().map(|hand| hand.scope.clone()).collect()
-    }
-
-    /// The runners, for people: name, order, what they do, since when.
-    pub(super) fn list(&self) -> impl Iterator<Item = (&str, (TaskId, Fence), &'static str)> {
-        self.hands.iter().map(|(name, hand)| {
-            let word = match (hand.stage, hand.serves) {
-                (Stage::Configuring, _) => "preparing",
-                (_, Some(_)) => "running",
-                (Stage::Alive, None) => "waiting",
-                (Stage::Retiring | Stage::Ending, None) => "ending",
-            };
-            (name.as_str(), hand.order, word)
-        })
     }
 
     /// The kernel says that this host has a task now. `is_taken`: at the last look some runner had its job already.
@@ -447,6 +440,17 @@ impl Pool {
     /// All registrations that there may be, for the end of the node.
     pub(super) fn registrations(&self) -> Vec<(Scope, u64)> {
         self.hands.values().filter_map(|hand| Some((hand.scope.clone(), hand.registration?))).collect()
+    }
+}
+
+/// How a runner ended, in a word.
+pub(super) fn word(how: &RunnerEnding) -> String {
+    match how {
+        RunnerEnding::NotStarted => "it could not be started".to_owned(),
+        RunnerEnding::Exited(exit) => exit.to_string(),
+        RunnerEnding::Stopped => "stopped".to_owned(),
+        RunnerEnding::Retired => "retired".to_owned(),
+        RunnerEnding::TimedOut => "it met its time limit".to_owned(),
     }
 }
 

@@ -239,22 +239,29 @@ impl Github {
             memory.runs.extend(pages);
         }
         memory.runs.retain(|address, _| seen.contains(address));
-        let lists = stream::iter(&runs).map(|(id, path)| {
+        let mut lists = Vec::new();
+        for (id, path) in runs {
             let first = format!("/repos/{name}/actions/runs/{id}/jobs?filter=latest&per_page=100");
             let (client, kept, what) = (&client, &memory.jobs, &what);
-            async move { Ok::<_, GithubError>((path, list::<Raw, Jobs>(client, first, kept, what, tally).await?)) }
-        });
-        let lists: Vec<_> = lists.buffered(AT_ONCE).collect().await;
+            lists.push(async move {
+                Ok::<_, GithubError>((path, list::<Raw, Jobs>(client, first, kept, what, tally).await?))
+            });
+        }
+        let lists: Vec<_> = stream::iter(lists).buffered(AT_ONCE).collect().await;
         let (mut jobs, mut kept) = (BTreeMap::new(), BTreeMap::new());
         for list in lists {
             let (path, (found, pages)) = list?;
-            jobs.extend(found.iter().map(|raw| (raw.id, raw.job(repository, path))));
+            jobs.extend(found.iter().map(|raw| (raw.id, raw.job(repository, &path))));
             kept.extend(pages);
         }
         memory.jobs = kept;
-        let missing = asked.iter().filter(|id| !jobs.contains_key(*id));
-        let missing = stream::iter(missing).map(|id| self.job(&client, repository, *id, tally));
-        let missing: Vec<_> = missing.buffered(AT_ONCE).collect().await;
+        let mut missing = Vec::new();
+        for id in asked {
+            if !jobs.contains_key(id) {
+                missing.push(self.job(&client, repository, *id, tally));
+            }
+        }
+        let missing: Vec<_> = stream::iter(missing).buffered(AT_ONCE).collect().await;
         for job in missing {
             jobs.extend(job?.map(|job| (job.id, job)));
         }

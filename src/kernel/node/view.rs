@@ -82,6 +82,11 @@ impl Node {
         }
     }
 
+    /// The slots that this host said it has.
+    pub const fn slots(&self) -> u32 {
+        self.offer.slots
+    }
+
     pub fn standing(&self) -> Standing {
         match self.stage {
             Stage::Joining => Standing::Joining,

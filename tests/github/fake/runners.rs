@@ -1,5 +1,5 @@
 //! Self-hosted runners as GitHub sees them: registered by a just-in-time configuration, connected, given whatever job
-//! they match, gone after it. The stub runner (tests/github/stub.rs) connects to what is below `/_runner/`, which is
+//! they match, gone after it. The stub runner (tests/github/runner) connects to what is below `/_runner/`, which is
 //! this fake's own: GitHub's runners speak another, undocumented protocol.
 
 use std::collections::BTreeMap;
@@ -282,11 +282,17 @@ impl Line {
         }
         let until = Instant::now() + POLL * 60;
         while Instant::now() < until {
-            match self.look(|actions, id| actions.runners.all[&id].job) {
+            let given = self.look(|actions, id| {
+                let job = &actions.jobs[&actions.runners.all[&id].job?];
+                Some((job.id, job.run, job.repository))
+            });
+            match given {
                 None => break,
-                Some(Some(job)) => {
+                Some(Some((job, run, repository))) => {
                     self.kept = true;
-                    return (200, job.to_string());
+                    let state = lock(&self.state);
+                    let name = state.world.by_id(repository).map(|one| one.full_name()).unwrap_or_default();
+                    return (200, format!("{name} {run} 1 {job}"));
                 }
                 Some(None) => self.wait().await,
             }
