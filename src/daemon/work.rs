@@ -65,9 +65,10 @@ impl Daemon {
             Outcome::Task(report) => self.on_report(task, fence, report),
             Outcome::News(RunnerNews::JobStarted(job)) => {
                 tracing::info!("a runner here begins job {} of {}", job.job, job.repository);
+                self.on_runner_begins();
             }
             Outcome::News(RunnerNews::Started | RunnerNews::JobCompleted) => (),
-            Outcome::Runner(end) => tracing::info!("runner {} has ended: {:?} {}", end.name, end.how, end.note),
+            Outcome::Runner(end) => self.on_runner_end(task, fence, &end),
         }
     }
 }

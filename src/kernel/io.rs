@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
+use super::node::Split;
 use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -178,6 +179,12 @@ pub enum Input {
     Careful(BTreeSet<SourceKey>),
     /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
     Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
+    /// How this host shares its slots between the mesh's tasks and GitHub's jobs.
+    Split(Split),
+    /// Somebody has looked which jobs wait at GitHub: those, and tasks of jobs that are over, with what became of them.
+    Jobs { queued: Vec<Workload>, over: Vec<(TaskId, String)> },
+    /// GitHub has given this job to a runner of this host.
+    Serves(Box<Workload>),
     /// Discovery of a source failed.
     Undiscovered { source: SourceKey },
     /// A person or program submits a task; answered by [`Output::Answer`].

@@ -12,6 +12,7 @@ mod duty;
 mod greeting;
 mod groups;
 mod history;
+mod jobs;
 mod pause;
 mod peers;
 mod quorum;
@@ -35,6 +36,7 @@ use super::queue::Queue;
 use super::snapshot::Sealed;
 use super::task::State;
 pub use super::timings::Timings;
+pub use jobs::{Allocation, Split};
 pub use view::{Standing, Status};
 
 /// The most bytes of events that this node puts into one entry; well below what the wire lets through.
@@ -92,6 +94,7 @@ pub struct Node {
     ledger: Ledger,
     quarantine: Quarantine,
     queue: Queue,
+    jobs: jobs::Jobs,
     peers: peers::Peers,
     sync: sync::Sync,
     custody: custody::Custody,
@@ -150,6 +153,7 @@ impl Node {
             ledger: Ledger::default(),
             quarantine: Quarantine::default(),
             queue: Queue::new(),
+            jobs: jobs::Jobs::default(),
             peers: peers::Peers::new(now.mono),
             sync: sync::Sync::default(),
             custody: custody::Custody::default(),
@@ -210,6 +214,9 @@ impl Node {
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
             Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
+            Input::Split(split) => self.on_split(split),
+            Input::Jobs { queued, over } => self.on_jobs(queued, over),
+            Input::Serves(workload) => self.on_serves(*workload),
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
@@ -248,6 +255,7 @@ impl Node {
             self.take_custody();
             self.mind_groups();
             self.watch_tasks();
+            self.claim_what_is_served();
             self.mind_majority();
             self.consider_claims();
             self.look_for_work();

@@ -135,7 +135,7 @@ mod tests {
     use crate::kernel::io::Response;
     use crate::wire::field::arbitrary;
     use crate::wire::limits::MAX_PAGE;
-    use crate::wire::response;
+    use crate::wire::response::{self, Told};
 
     const MESH: MeshId = MeshId([5; 32]);
 
@@ -233,7 +233,9 @@ mod tests {
     fn who_passes_presences_on_passes_on_what_their_peers_signed() {
         let sealed = seal(&presence(0), &key(), &MESH);
         let answer = response::seal_presences([(sealed.as_slice(), 7)]);
-        let Ok(Response::Presences { heard }) = response::open(&answer, &MESH) else { panic!("it opens") };
+        let Ok(Told::Kernel(Response::Presences { heard })) = response::open(&answer, &MESH) else {
+            panic!("it opens")
+        };
         assert!(heard.len() == 1 && heard[0].1 == 7 && heard[0].0.presence == presence(0));
         assert!(*heard[0].0.bytes == *sealed, "it can be passed on again");
         let mut forged = sealed.clone();
@@ -241,7 +243,8 @@ mod tests {
         assert!(response::open(&response::seal_presences([(forged.as_slice(), 7)]), &MESH).is_err());
         // What does not fit is left out.
         let many = vec![(sealed.as_slice(), 0); 2 + MAX_PAGE / sealed.len()];
-        let Ok(Response::Presences { heard }) = response::open(&response::seal_presences(many), &MESH) else {
+        let Ok(Told::Kernel(Response::Presences { heard })) = response::open(&response::seal_presences(many), &MESH)
+        else {
             panic!("it opens")
         };
         assert_eq!(heard.len(), MAX_PAGE / sealed.len());

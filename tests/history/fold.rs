@@ -86,7 +86,8 @@ impl View {
     }
 
     fn above<'a>(sealed: &Sealed, entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> Self {
-        let mut view = Self { clock: Clock::above(&sealed.snapshot, sealed.hash, Shelf::default()), ledger: Ledger::default() };
+        let mut view =
+            Self { clock: Clock::above(&sealed.snapshot, sealed.hash, Shelf::default()), ledger: Ledger::default() };
         view.ledger.stand_on(&sealed.snapshot, sealed.hash, |_| false);
         view.fold_all();
         entries.into_iter().for_each(|entry| view.take(entry));

@@ -342,8 +342,13 @@ impl<'a> World<'a> {
         host.boots += 1;
         host.clocks.switch_on(now, start);
         let identity = (host.key.clone(), host.mesh, host.entrance.clone());
-        let (kernel, outputs) =
-            Kernel::open(host.clocks.read(now), identity, seed, (host.disk.snapshot.clone(), host.disk.kept.clone()), &self.shelf);
+        let (kernel, outputs) = Kernel::open(
+            host.clocks.read(now),
+            identity,
+            seed,
+            (host.disk.snapshot.clone(), host.disk.kept.clone()),
+            &self.shelf,
+        );
         let (boot, offer) = (host.boots, host.offer.clone());
         host.process = Some(Process::new(boot, kernel, now));
         self.tell(number, || format!("boots for the {boot}. time"));

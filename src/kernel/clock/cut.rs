@@ -67,8 +67,12 @@ impl Clock {
     /// in time proportional to entries times authors: in a busy mesh cuts are rare, and none may be missed.
     pub fn find_cut(&self, least: usize, is_old: impl Fn(u64, u64) -> bool) -> Option<(Cid, Division)> {
         let heads = self.with_ancestors(self.heads.iter().copied())?;
-        let order: Vec<&Placed> =
-            self.order.iter().filter(|mark| heads.contains(&mark.cid)).filter_map(|mark| self.placed.get(&mark.cid)).collect();
+        let order: Vec<&Placed> = self
+            .order
+            .iter()
+            .filter(|mark| heads.contains(&mark.cid))
+            .filter_map(|mark| self.placed.get(&mark.cid))
+            .collect();
         // How far each chain gets before an entry comes, and, on the way back, what all that came later reach.
         let mut tops: Vec<u64> = vec![0; self.chains.len()];
         let former: Vec<u64> = order

@@ -105,6 +105,11 @@ impl Custody {
         self.declined.contains(task)
     }
 
+    /// What runs here.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.running.values().map(|running| &running.workload)
+    }
+
     pub(super) fn occupied(&self) -> usize {
         self.running.len()
     }

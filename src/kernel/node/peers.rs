@@ -491,9 +491,8 @@ impl Node {
             return;
         }
         // Nothing new, but somebody has heard it since it was taken to be lost here.
-        let again = |known: &&Peer| {
-            (known.presence().life, known.presence().beat) == (said.presence.life, said.presence.beat)
-        };
+        let again =
+            |known: &&Peer| (known.presence().life, known.presence().beat) == (said.presence.life, said.presence.beat);
         match self.peers.peers.get(&peer).filter(again) {
             Some(known) => {
                 let known = Peer { last: known.last.max(at), since: now, heard: true, ..known.clone() };

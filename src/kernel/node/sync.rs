@@ -239,8 +239,7 @@ impl Node {
             return;
         }
         // Nobody is left to ask, and something is still missing: ask again whoever is connected.
-        let missing =
-            !self.sync.complete || !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
+        let missing = !self.sync.complete || !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
         if missing && self.peers.connected().len() > 0 {
             let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
             let connected: Vec<PeerId> = self.peers.connected().copied().collect();
