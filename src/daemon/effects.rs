@@ -203,7 +203,7 @@ impl Daemon {
                     self.inputs.push_back(Input::Ran { task, fence, report: Report::Stopped });
                 }
             }
-            Output::Discover { source } => self.discover(source),
+            Output::Discover { source, except } => self.discover(source, except),
             Output::Answer { token, answer } => {
                 if let Some(place) = self.commands.remove(&token) {
                     place.send(answer.map_err(Refusal::NotNow));

@@ -12,6 +12,7 @@ pub(crate) mod git;
 pub(crate) mod graphql;
 pub(crate) mod limits;
 pub(crate) mod rest;
+pub(crate) mod runs;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod world;
@@ -28,6 +29,7 @@ pub(crate) use world::World;
 pub(crate) struct State {
     pub(crate) world: World,
     pub(crate) limits: Limits,
+    pub(crate) commit_runs: Vec<runs::CommitRun>,
     pub(crate) calls: Vec<Call>,
     /// Where the server listens, as clients write it: `http://127.0.0.1:PORT`.
     pub(crate) base: String,
@@ -62,7 +64,7 @@ impl Fake {
     pub(crate) fn start_at(world: World, address: &str) -> Self {
         let listener = std::net::TcpListener::bind(address).expect("a port to listen on");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = State { world, limits: Limits::default(), calls: Vec::new(), base };
+        let state = State { world, limits: Limits::default(), commit_runs: Vec::new(), calls: Vec::new(), base };
         let state = Arc::new(Mutex::new(state));
         Self { server: server::Server::start(listener, state.clone()), state }
     }

@@ -394,7 +394,8 @@ impl Node {
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).collect(),
-            discovered: self.duty.told(now, self.settings.timings.discovery),
+            discovered: self.duty.told(now),
+            covers: self.covers(),
             version: self.settings.version.clone(),
         };
         self.outbox.push(Output::Announce(Box::new(presence)));

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::State;
 use super::limits::Token;
 use super::server::{Answer, Asked};
-use super::shapes;
 use super::world::{Kind, Repository, entries, now, object_id, timestamp};
+use super::{runs, shapes};
 
 pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
@@ -43,7 +43,7 @@ fn rate_limit(state: &mut State, asked: &Asked) -> Answer {
 }
 
 /// One page of a list, with its `Link`.
-fn page(state: &State, asked: &Asked, all: &[Value], shape: impl Fn(Vec<Value>) -> Value) -> Answer {
+pub(crate) fn page(state: &State, asked: &Asked, all: &[Value], shape: impl Fn(Vec<Value>) -> Value) -> Answer {
     let number = |name: &str, default: usize| asked.parameter(name).and_then(|n| n.parse().ok()).unwrap_or(default);
     let size = number("per_page", 30).clamp(1, 100);
     let at = number("page", 1).max(1);
@@ -78,7 +78,7 @@ fn own_repositories(state: &mut State, asked: &Asked) -> Answer {
         return Answer::error(403, "Resource not accessible by integration");
     }
     let mine =
-        |one: &&Repository| token.sees.as_ref().map_or(one.owner == token.login, |sees| sees.contains(&one.owner));
+        |one: &&Repository| if token.sees.is_some() { token.sees_private(one) } else { one.owner == token.login };
     let all: Vec<Value> =
         state.world.repositories().filter(mine).map(|one| shapes::repository(&state.base, &state.world, one)).collect();
     page(state, asked, &all, Value::Array)
@@ -239,6 +239,7 @@ fn in_repository(state: &mut State, asked: &Asked, owner: &str, name: &str, rest
             })),
             None => not_found(),
         },
+        ["actions", "runs"] if asked.parameter("head_sha").is_some() => runs::of_commit(state, asked, one),
         ["compare", range] => compare(base, one, range),
         _ => not_found(),
     }
