@@ -16,6 +16,9 @@ impl Node {
         if workload.policy() == Policy::GithubOnly {
             return None;
         }
+        if let Some(paused) = &self.paused {
+            return Some(format!("the mesh is paused by {}: {}", paused.by, paused.why));
+        }
         if self.turn(task) == Turn::Later {
             return Some("another task of its concurrency group comes first".to_owned());
         }
