@@ -5,6 +5,8 @@ mod github {
     pub(crate) mod description;
     pub(crate) mod fake;
 }
+#[path = "github/jobs.rs"]
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
