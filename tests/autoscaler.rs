@@ -243,3 +243,29 @@ fn a_runner_group_that_is_missing_is_said_and_one_that_is_there_is_used() {
     assert!(fake.state().actions.runners.configured == 1);
     two.stop();
 }
+
+#[test]
+fn alone_the_command_needs_no_mesh() {
+    let fake = fake();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runmesh"));
+    command.args(["github", "autoscaler", "--owner", "octo", "--interval", "1", "--max-runners", "2", "--no-p2p"]);
+    command.args(["--since-days", "36500", "--actions-runner", RUNNER, "--data-dir"]).arg(folder.path().join("data"));
+    command.env("XDG_CONFIG_HOME", folder.path()).env("RUNMESH_GITHUB_API", fake.api()).env("GITHUB_TOKEN", "t");
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    let log = std::fs::File::create(folder.path().join("log")).expect("a log");
+    let mut process = command.stderr(log).spawn().expect("the program runs");
+    let jobs = fake.queue("octo/two", &LABELS, 5);
+    until(&fake, "the jobs' end", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::Completed));
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    // It says what the source system's said, and ends in order.
+    let ended = std::process::Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
+    assert!(ended.expect("kill runs").success());
+    let status = process.wait().expect("it ends");
+    let said = std::fs::read_to_string(folder.path().join("log")).expect("a log");
+    assert!(status.success(), "{said}");
+    for text in ["P2P workflows: 0 pending, 0 assigned", "Allocating 0 runners for P2P tasks, 2 for GitHub workflows", "P2P Summary: "] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert_eq!(fake.state().actions.runners.configured, 5);
+}
