@@ -39,6 +39,7 @@ use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::snapshot::Sealed;
+use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Owner, Store, StoreError};
@@ -356,7 +357,11 @@ impl Daemon {
     fn offer(&self) -> Offer {
         let slots = if self.impediments().is_empty() { self.settings.max_runners } else { 0 };
         let slots = slots + self.workers.slots();
-        Offer { slots, labels: self.settings.labels.clone(), sources: self.sources.keys() }
+        let mut labels = self.settings.labels.clone();
+        if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
+            labels.insert(CONTAINER_ENGINE.to_owned());
+        }
+        Offer { slots, labels, sources: self.sources.keys() }
     }
 
     fn now(&self) -> Now {
