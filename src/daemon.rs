@@ -12,6 +12,7 @@ mod demand;
 mod effects;
 mod home;
 mod intake;
+mod logs;
 mod scale;
 mod sources;
 mod work;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -35,7 +36,7 @@ use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
 use self::sources::{Found, Sources};
 use self::workers::Workers;
-use crate::control::{self, Answer, ControlError, Query};
+use crate::control::{self, Answer, ControlError, Query, Refusal};
 use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::kernel::entry::Entry;
@@ -44,9 +45,10 @@ use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
+use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
-use crate::store::{Owner, Store, StoreError};
+use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
 use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
 
 /// Questions of the control API that wait.
@@ -66,6 +68,8 @@ const DISK_RETRY: Duration = Duration::from_secs(1);
 const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long callers of the control API may take to hear the end of their answers.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
+/// The least time between two looks at what runs left behind.
+const SWEEP: Duration = Duration::from_secs(60);
 /// Attempts of a task that are lost before it counts as lost (DESIGN.md section 4).
 const ATTEMPTS: u32 = 3;
 
@@ -97,6 +101,8 @@ pub struct Settings {
     pub discovery_interval: Duration,
     /// How long history is kept at least.
     pub retention: Duration,
+    /// How much of what runs leave behind is kept, and for how long.
+    pub keeping: Keeping,
 }
 
 /// How this host reaches GitHub.
@@ -256,12 +262,35 @@ struct Daemon {
     leaving: Leaving,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
-    commands: BTreeMap<Token, Answer<TaskId>>,
+    commands: BTreeMap<Token, Asker>,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
-    /// Whether the log of a task that runs here is complete.
-    logs: BTreeMap<TaskId, watch::Sender<bool>>,
+    logs: logs::Written,
+    blobs: Blobs,
+    fetcher: logs::Fetcher,
+    /// When old logs and artifacts were removed last.
+    swept: Option<Instant>,
+}
+
+/// Who waits for the end of a command.
+enum Asker {
+    /// He is told which task it concerns.
+    Task(Answer<TaskId>),
+    /// He is told that it is done.
+    Plain(Answer<()>),
+}
+
+impl Asker {
+    fn send(self, answer: Result<Option<TaskId>, Refusal>) {
+        match self {
+            Self::Plain(place) => place.send(answer.map(drop)),
+            Self::Task(place) => {
+                let none = || Refusal::Failed("the node named no task".to_owned());
+                place.send(answer.and_then(|task| task.ok_or_else(none)));
+            }
+        }
+    }
 }
 
 impl Daemon {
@@ -276,6 +305,7 @@ impl Daemon {
         let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());
         let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
         let store = Store::open(home.dir, Owner { mesh, peer })?;
+        let blobs = Blobs::open(store.dir())?;
         let snapshot = kept_snapshot(&store, &mesh)?;
         let kept = kept_entries(&store, &mesh)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
@@ -290,6 +320,7 @@ impl Daemon {
         net_settings.known = remembered(&store);
         let (net, events) = net::start(net_settings)?;
         let events = Intake::start(events, mesh);
+        let fetcher = logs::Fetcher::new(net.clone());
         let (ask, queries) = mpsc::channel(QUERIES);
         let server = control::serve(&settings.data_dir, ask).await?;
         let (find, found) = mpsc::channel(FOUND);
@@ -341,6 +372,9 @@ impl Daemon {
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),
+            blobs,
+            fetcher,
+            swept: None,
             settings,
         };
         daemon.begin_to_scale();
@@ -386,6 +420,9 @@ impl Daemon {
         let slots = slots + self.workers.slots();
         let mut labels = &self.settings.labels | &self.has.labels();
         labels.extend(self.scale_labels());
+        if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
+            labels.insert(CONTAINER_ENGINE.to_owned());
+        }
         Offer { slots, labels, sources: self.sources.keys() }
     }
 

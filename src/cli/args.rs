@@ -86,6 +86,14 @@ pub(super) enum Command {
     /// Find tagged workflows across repositories
     #[command(subcommand)]
     Github(GithubCommand),
+    /// Press the stop button of the whole mesh: no node starts anything more, what runs goes on
+    Pause {
+        /// What others shall read of it
+        #[arg(long, value_name = "TEXT", default_value = "paused by hand")]
+        why: String,
+    },
+    /// Let all nodes of a paused mesh start tasks again
+    Resume,
     /// Have a program of your own execute tasks, for a node with `--executor none`; check tags
     #[command(subcommand)]
     P2pWorkflow(P2pCommand),
@@ -232,13 +240,16 @@ pub(super) enum TasksCommand {
         /// The task's id, or the beginning of one
         id: String,
     },
-    /// Print what a task wrote on this host
+    /// Print what a task wrote, wherever it ran
     Logs {
         /// The task's id, or the beginning of one
         id: String,
         /// Go on until the task ends
         #[arg(long, short)]
         follow: bool,
+        /// Of that attempt, counted from 1, instead of the one whose result holds, or the latest
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        attempt: Option<u32>,
     },
 }
 

@@ -55,6 +55,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
             Executor::None => 0,
         },
         isolation: match settings.isolation {
+            Isolation::Container => runner::Isolation::Container,
             Isolation::Bwrap => runner::Isolation::Bwrap,
             Isolation::None => runner::Isolation::None,
         },
@@ -68,6 +69,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
         drain: settings.drain,
         discovery_interval: settings.interval,
         retention: settings.retention,
+        keeping: settings.keeping,
     })
 }
 
@@ -82,6 +84,7 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
         (_, most, true) => {
             let labels: Vec<String> = settings.offered(runner::default_labels()).into_iter().collect();
             let isolation = match settings.isolation {
+                Isolation::Container => "each in containers".to_owned(),
                 Isolation::Bwrap => "each in a bubblewrap sandbox".to_owned(),
                 Isolation::None => screen.paint(Paint::Warn, "without any isolation"),
             };

@@ -20,11 +20,12 @@ use self::pool::{Deed, Pool};
 use super::demand::{self, Known, Round, Seen};
 use super::sources::{Found, Place};
 use super::{Daemon, Leaving};
+use crate::control::Writing;
 use crate::forge::github::{Github, GithubError, Job, JobState, Jit, Removal, RunnerError, Scope, Target};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::node::{Split, Standing};
-use crate::kernel::task::{Fence, GITHUB_RUNNER, ReleaseReason, Repository, State, Trigger, Workload};
+use crate::kernel::task::{Fence, GITHUB_RUNNER, Products, ReleaseReason, Repository, State, Trigger, Workload};
 use crate::runner::{GithubRunner, Order, RunnerEnd, Secret, Work};
 
 /// Configurations that are asked for at once.
@@ -189,7 +190,7 @@ impl Daemon {
         };
         if !self.starts_runners() || !matches!(self.sources.place_of(&workload), Some(Place::Github(..))) {
             let why = self.no_runners().unwrap_or_else(|| "this host does not list the job's repository".to_owned());
-            self.inputs.push_back(Input::Ran { task, fence, report: Report::Declined { why } });
+            self.on_kept(task, fence, Report::Declined { why }, Products::default());
             return;
         }
         if self.scale.scopes.insert(scope.clone())
@@ -197,7 +198,7 @@ impl Daemon {
         {
             self.scale.scopes.remove(&scope);
             let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
-            self.inputs.push_back(Input::Ran { task, fence, report });
+            self.on_kept(task, fence, report, Products::default());
             return;
         }
         let now = self.now().mono;
@@ -251,7 +252,13 @@ impl Daemon {
                     });
                 }
                 Deed::Report { task, fence, report } => {
-                    self.inputs.push_back(Input::Ran { task, fence, report });
+                    // Its log is kept with the result if a runner here has written it and has ended.
+                    let writes = self.logs.contains_key(&(task, fence.attempt));
+                    if !writes && self.log_path(&task, fence.attempt).exists() {
+                        self.on_report(task, fence, report);
+                    } else {
+                        self.on_kept(task, fence, report, Products::default());
+                    }
                 }
                 Deed::Serves(workload) => {
                     if let Some(workload) = self.fit_for_the_wire(*workload) {
@@ -326,7 +333,7 @@ impl Daemon {
                 devices: ["gpu", "cuda", "rocm"].into_iter().any(wants),
             }),
         };
-        self.logs.insert(task, watch::Sender::new(false));
+        self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
         self.runner.start(order).await.map_err(|error| error.to_string())
     }
 
@@ -336,8 +343,8 @@ impl Daemon {
     }
 
     pub(super) fn on_runner_end(&mut self, task: TaskId, fence: Fence, end: &RunnerEnd) {
-        if let Some(log) = self.logs.remove(&task) {
-            log.send_replace(true);
+        if let Some(writing) = self.logs.remove(&(task, fence.attempt)) {
+            writing.send_replace(Writing::Ended);
         }
         let note = if end.note.is_empty() { String::new() } else { format!(": {}", end.note) };
         let why = format!("its runner {} ended without it ({}){note}", end.name, pool::word(&end.how));

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Daemon;
 use super::chronicle::wall_ms;
+use super::{Asker, Daemon};
 use crate::control::{Answer, Refusal, SubmitQuery, proto};
 use crate::forge::git::{self, LocalRepository, Resolved};
 use crate::forge::github::{Cycle, Github, Limits, Looked, Memory, Tally, Target};
 use crate::forge::{Asked, Findings, GitSource, Spec};
 use crate::kernel::id::TaskId;
-use crate::kernel::io::{Input, SourceKey};
-use crate::kernel::task::Workload;
+use crate::kernel::io::{Input, Report, SourceKey};
+use crate::kernel::task::{Fence, Products, Workload};
 use crate::wire;
 
 /// Between two looks at which repositories the sources hold.
@@ -37,6 +37,13 @@ pub(super) enum Found {
     },
     /// Of the autoscaler.
     Scale(super::scale::Heard),
+    /// A task's run has ended, and what it left behind is kept.
+    Kept {
+        task: TaskId,
+        fence: Fence,
+        report: Report,
+        products: Products,
+    },
     Submission {
         workload: Box<Result<Workload, String>>,
         answer: Answer<TaskId>,
@@ -196,6 +203,7 @@ impl Daemon {
             Found::Places(resolution) => self.on_places(*resolution),
             Found::Scale(heard) => self.on_heard(heard).await,
             Found::Looked { source, found, remembered } => self.on_looked(source, found, remembered),
+            Found::Kept { task, fence, report, products } => self.on_kept(task, fence, report, products),
             Found::Submission { workload, answer } => match workload.and_then(|workload| {
                 wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
                 Ok(workload)
@@ -206,7 +214,7 @@ impl Daemon {
                 }
                 Ok(workload) => {
                     let token = self.token();
-                    self.commands.insert(token, answer);
+                    self.commands.insert(token, Asker::Task(answer));
                     self.feed(Input::Submit { token, workload: Box::new(workload) });
                 }
                 Err(why) => answer.send(Err(Refusal::Invalid(why))),

@@ -7,7 +7,7 @@ use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
 use super::node::Split;
-use super::task::{Conclusion, Fence, ReleaseReason, Workload};
+use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -175,8 +175,12 @@ pub enum Input {
     Submit { token: Token, workload: Box<Workload> },
     /// A person or program cancels a task; answered by [`Output::Answer`].
     Cancel { token: Token, task: TaskId, why: String },
-    /// The runner room reports.
-    Ran { task: TaskId, fence: Fence, report: Report },
+    /// A person or program pauses the whole mesh; answered by [`Output::Answer`] without a task.
+    Pause { token: Token, why: String },
+    /// And resumes it; answered alike.
+    Resume { token: Token },
+    /// The runner room reports; `products` are kept already, and read only where it finished.
+    Ran { task: TaskId, fence: Fence, report: Report, products: Products },
     /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
     Drain { hand_over: bool },
 }
@@ -202,7 +206,7 @@ pub enum Output {
     /// This node is on duty for the source: look for what should run.
     Discover { source: SourceKey },
     /// The answer to a command: the task it concerns, or why not.
-    Answer { token: Token, answer: Result<TaskId, String> },
+    Answer { token: Token, answer: Result<Option<TaskId>, String> },
     /// Put this snapshot on disk in the place of the one before, and forget these entries, both or neither.
     Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
     /// Something that people want to see.
@@ -249,6 +253,10 @@ pub enum Notice {
     Refused { from: PeerId, why: String },
     /// What lay beneath a checkpoint was dropped: so many entries, and so many stay.
     Condensed { dropped: usize, kept: usize },
+    /// A member has paused the mesh: no node claims anything.
+    Paused { by: PeerId, why: String },
+    /// The mesh is not paused any more.
+    Resumed,
     /// Something the operator should know.
     Warning { text: String },
 }

@@ -4,11 +4,13 @@
 //! state. The folding reads nothing but that set, so that any order of arrival gives the same state.
 
 mod fold;
+mod pause;
 mod submitted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use fold::{Folded, HeldClaim, Kept};
+pub use pause::Paused;
 pub use submitted::{Last, Slot, Submitted};
 
 use super::clock::Mark;
@@ -46,6 +48,9 @@ pub struct Ledger {
     closed: BTreeMap<TaskId, u64>,
     /// By repository host and id, and path.
     submitted: BTreeMap<(String, String, String), Submitted>,
+    /// What was said of pausing the mesh, and how it stood at the checkpoint.
+    pauses: Vec<Fact>,
+    kept_pause: Option<Paused>,
 }
 
 /// For how many heights beneath a cut the ids of ended tasks are kept. Heights, not times: no clock can shorten it.
@@ -56,9 +61,13 @@ impl Ledger {
     pub fn add(&mut self, entry: &Entry, mark: &Mark) -> BTreeSet<TaskId> {
         let mut touched = BTreeSet::new();
         for event in &entry.body().events {
-            let Some(task) = task_of(event).filter(|task| !self.closed.contains_key(task)) else { continue };
             let fact =
-                Fact { mark: mark.clone(), author: entry.author(), time: entry.body().time, event: event.clone() };
+                || Fact { mark: mark.clone(), author: entry.author(), time: entry.body().time, event: event.clone() };
+            if matches!(event, Event::Pause(_) | Event::Resume(_)) {
+                self.pauses.push(fact());
+            }
+            let Some(task) = task_of(event).filter(|task| !self.closed.contains_key(task)) else { continue };
+            let fact = fact();
             self.records.entry(task).or_default().facts.push(fact);
             touched.insert(task);
         }
@@ -100,6 +109,11 @@ impl Ledger {
         &self.open
     }
 
+    /// Whether the mesh is paused, as those entries say that count.
+    pub fn paused(&self, counts: impl Fn(&Cid) -> bool) -> Option<Paused> {
+        pause::fold(self.kept_pause.as_ref(), self.pauses.iter().filter(|fact| counts(&fact.mark.cid)))
+    }
+
     /// A hash of the state of all tasks: equal on two nodes exactly when they agree.
     pub fn state_hash(&self) -> Digest {
         let mut all = self.base.map(|base| base.0.to_vec()).unwrap_or_default();
@@ -114,7 +128,7 @@ impl Ledger {
 /// What a checkpoint keeps of the tasks.
 impl Ledger {
     /// The state that the counting entries beneath a cut give, put into a snapshot.
-    pub fn condense(&self, counts: impl Fn(&Cid) -> bool, snapshot: &mut Snapshot) {
+    pub fn condense(&self, counts: impl Fn(&Cid) -> bool + Copy, snapshot: &mut Snapshot) {
         let floor = snapshot.height.saturating_sub(CLOSED_HEIGHTS);
         let mut closed = self.closed.clone();
         let mut submitted = self.submitted.clone();
@@ -134,6 +148,7 @@ impl Ledger {
                 None => snapshot.open.push((*task, outcome.kept)),
             }
         }
+        snapshot.paused = self.paused(counts);
         closed.retain(|_, height| *height >= floor);
         snapshot.closed = closed.into_iter().collect();
         snapshot.submitted = submitted.into_values().collect();
@@ -152,6 +167,8 @@ impl Ledger {
             })
             .collect();
         self.base = Some(hash);
+        self.pauses.retain(|fact| is_here(&fact.mark.cid));
+        self.kept_pause.clone_from(&snapshot.paused);
         self.closed = snapshot.closed.iter().copied().collect();
         self.submitted = snapshot.submitted.iter().map(|of_it| (of_it.workflow.clone(), of_it.clone())).collect();
         for (task, kept) in &snapshot.open {
@@ -216,6 +233,8 @@ fn task_of(event: &Event) -> Option<TaskId> {
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
         | Event::Retire(_)
+        | Event::Pause(_)
+        | Event::Resume(_)
         | Event::Unknown { .. } => None,
     }
 }

@@ -11,6 +11,7 @@ mod custody;
 mod duty;
 mod history;
 mod jobs;
+mod pause;
 mod peers;
 mod quorum;
 mod sync;
@@ -27,7 +28,7 @@ use super::election::Place;
 use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
 use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
 use super::io::{Input, Notice, Now, Offer, Output, Token};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Paused};
 use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::snapshot::Sealed;
@@ -98,6 +99,8 @@ pub struct Node {
     duty: duty::Duty,
     history: history::History,
     catchup: catchup::CatchUp,
+    /// Why no node claims anything now.
+    paused: Option<Paused>,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -142,6 +145,7 @@ impl Node {
             duty: duty::Duty::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
+            paused: None,
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -199,7 +203,9 @@ impl Node {
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
-            Input::Ran { task, fence, report } => self.on_ran(task, fence, report),
+            Input::Pause { token, why } => self.on_pause(token, why),
+            Input::Resume { token } => self.on_resume(token),
+            Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
         self.settle();
@@ -308,6 +314,11 @@ impl Node {
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
             tasks.extend(self.ledger.named());
+        }
+        if effects.recounted
+            || entry.body().events.iter().any(|event| matches!(event, Event::Pause(_) | Event::Resume(_)))
+        {
+            self.look_at_pause();
         }
         for task in tasks {
             if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::act;
+use super::cgroup::Cgroup;
 use super::lines::{Line, Lines};
 use super::log::{self, Log};
 use super::process::{Invocation, Stream, Supervised};
@@ -27,6 +28,8 @@ pub(crate) struct Stage {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
+    /// Where one can be made.
+    pub(crate) cgroup: Option<Cgroup>,
     /// What to say when the deadline comes.
     pub(crate) limit: String,
 }
@@ -90,7 +93,8 @@ pub(crate) async fn start(
     ear: &mut impl Ear,
     what: &Invocation,
 ) -> io::Result<(Option<Cut>, io::Result<ExitStatus>)> {
-    let (mut family, output, errors) = Supervised::start(&stage.host.settings.program, what)?;
+    let (mut family, output, errors) =
+        Supervised::start(&stage.host.settings.program, what, stage.cgroup.as_ref().map(Cgroup::path))?;
     ear.begun().await;
     let (mut output, mut errors) = (Some(Lines::new(output, act::LINE)), Some(Lines::new(errors, act::LINE)));
     let (mut cut, mut status) = (None, None);

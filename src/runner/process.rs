@@ -9,6 +9,8 @@ use std::process::{ExitStatus, Stdio};
 use tokio::io::AsyncRead;
 use tokio::process::{Child, ChildStdin, Command};
 
+use super::reaper;
+
 /// What a program writes.
 pub(crate) type Stream = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -29,13 +31,17 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts it through the `reap` subcommand of the program `runmesh`.
+    /// Starts it through the `reap` subcommand of the program `runmesh`, in a control group if one is given.
     ///
     /// # Errors
     /// When `runmesh` cannot be started. That the program itself cannot be shows in the exit status.
-    pub(crate) fn start(runmesh: &Path, what: &Invocation) -> io::Result<(Self, Stream, Stream)> {
+    pub(crate) fn start(runmesh: &Path, what: &Invocation, group: Option<&Path>) -> io::Result<(Self, Stream, Stream)> {
         let mut command = Command::new(runmesh);
-        command.arg("reap").arg("--").arg(&what.program).args(&what.arguments);
+        command.arg("reap");
+        if let Some(group) = group {
+            command.arg(reaper::GROUP).arg(group);
+        }
+        command.arg("--").arg(&what.program).args(&what.arguments);
         command.env_clear().envs(&what.environment).current_dir(&what.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;

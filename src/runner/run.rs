@@ -6,9 +6,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::cgroup::{Cgroup, Cgroups};
 use super::follow::Stage;
 use super::log::Log;
-use super::places::Places;
+use super::places::{self, Places};
 use super::workflow::not_started;
 use super::{
     Capabilities, Order, Outcome, Ran, Retire, RunnerEnd, RunnerEnding, Settings, Work, Workflow, github, workflow,
@@ -51,6 +52,9 @@ pub(crate) struct Progress {
 pub(crate) struct Host {
     pub(crate) settings: Settings,
     pub(crate) capabilities: Capabilities,
+    pub(crate) cgroups: Option<Cgroups>,
+    /// What everything of this node at a container engine is known by.
+    pub(crate) mark: String,
 }
 
 /// How the supervisor speaks with an order that runs.
@@ -91,7 +95,12 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
         Err(error) => fail(format!("making a directory to work in: {error}")),
         Ok(places) => {
             let limit = format!("it ran longer than its time limit of {} s", time_limit.as_secs_f32());
-            let mut stage = Stage { host, log, stop, progress, began, deadline: began + time_limit, limit };
+            let deadline = began + time_limit;
+            let cgroup = host.cgroups.as_ref().and_then(|groups| {
+                let made = groups.make(&places::name(&task, &fence));
+                made.inspect_err(|error| tracing::warn!(%error, "making a control group: it goes without")).ok()
+            });
+            let mut stage = Stage { host, log, stop, progress, began, deadline, cgroup, limit };
             let outcome = match work {
                 Work::Workflow(work) => {
                     let run = workflow::run(&mut stage, (task, fence), isolation, work, &places, time_limit);
@@ -104,7 +113,7 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
             };
             stage.phase(Phase::Ending);
             log = stage.log;
-            remove(places).await;
+            remove(places, stage.cgroup).await;
             outcome
         }
     };
@@ -145,8 +154,14 @@ fn sentence(outcome: &Outcome) -> String {
     }
 }
 
-async fn remove(places: Places) {
-    let removed = spawn_blocking(move || places.remove()).await;
+async fn remove(places: Places, cgroup: Option<Cgroup>) {
+    let removed = spawn_blocking(move || {
+        if !cgroup.is_none_or(Cgroup::end) {
+            tracing::warn!("a task's control group does not end: the next start of the node tries again");
+        }
+        places.remove()
+    });
+    let removed = removed.await;
     if let Err(error) = removed.map_err(std::io::Error::other).flatten() {
         tracing::warn!(%error, "removing a work directory: the next start of the node tries again");
     }

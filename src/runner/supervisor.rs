@@ -1,6 +1,6 @@
 //! Who runs here: one actor that owns every task's future, takes orders and passes reports on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
+use super::cgroup::{self, Cgroups};
+use super::engine;
 use super::run::{self, Host, Phase, Progress, Strings};
 use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, Work, places, procfs};
 use crate::kernel::id::TaskId;
@@ -142,12 +144,19 @@ impl Supervisor {
         settings.work_root =
             cleared.map_err(|error| OpenError::Clear(settings.work_root.clone(), io::Error::other(error)))??;
         let capabilities = Capabilities::probe(&settings).await;
+        let cgroups = capabilities.cgroup.as_ref().ok().map(|base| Cgroups::new(base.clone(), &settings.work_root));
+        let mark = engine::node_mark(&settings.work_root);
+        if let Ok(engine) = &capabilities.engine {
+            for stuck in engine.sweep(&format!("{mark}-")).await {
+                tracing::warn!("taking away what an earlier node left at the container engine: {stuck}");
+            }
+        }
         let shared = Arc::new(capabilities.clone());
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (reports, outbox) = mpsc::channel(REPORTS);
         let (herald, news) = mpsc::channel(REPORTS);
         let actor = Actor {
-            host: Arc::new(Host { settings, capabilities }),
+            host: Arc::new(Host { settings, capabilities, cgroups, mark }),
             inbox,
             herald,
             news,
@@ -188,6 +197,11 @@ fn clear(work_root: &Path) -> Result<PathBuf, OpenError> {
     let make = |error| OpenError::Make(work_root.to_owned(), error);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(work_root).map_err(make)?;
     let work_root = std::fs::canonicalize(work_root).map_err(make)?;
+    if let Some(base) = cgroup::base() {
+        for stuck in Cgroups::new(base, &work_root).sweep(&BTreeSet::new()) {
+            tracing::warn!(path = %stuck.display(), "ending what an earlier node left in a control group");
+        }
+    }
     let deadline = std::time::Instant::now() + SWEEP;
     loop {
         let left = procfs::at_home_below(&work_root);

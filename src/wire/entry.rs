@@ -14,7 +14,7 @@ use super::limits::{
 use super::{WireError, cbor};
 use crate::kernel::entry::{Entry, EntryError, Event, FORMAT};
 use crate::kernel::id::MeshId;
-use crate::kernel::task::{Trigger, Workload};
+use crate::kernel::task::{MAX_ARTIFACT_NAME, MAX_ARTIFACTS, Products, Trigger, Workload};
 
 /// Opens an entry: size, nesting, form, signature, mesh, and the sizes of all that its events hold. Whether its author
 /// is a member is not asked here.
@@ -100,8 +100,9 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Introduce(introduce) => check_workload(&introduce.workload),
         Event::Decline(decline) => note(&decline.why),
         Event::Release(release) => note(&release.note),
-        Event::Finish(finish) => note(&finish.note),
+        Event::Finish(finish) => note(&finish.note).and_then(|()| check_products(&finish.products)),
         Event::Cancel(cancel) => note(&cancel.why),
+        Event::Pause(pause) => note(&pause.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
         // Numbers and names only: the entry's own size limits how many there are.
@@ -112,8 +113,15 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         | Event::Declare(_)
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
-        | Event::Retire(_) => Ok(()),
+        | Event::Retire(_)
+        | Event::Resume(_) => Ok(()),
     }
+}
+
+fn check_products(products: &Products) -> Result<(), WireError> {
+    count(products.artifacts.len(), "artifacts of a run", MAX_ARTIFACTS)?;
+    let mut names = products.artifacts.iter().map(|artifact| artifact.name.len());
+    names.try_for_each(|length| size(length, "an artifact's name", MAX_ARTIFACT_NAME))
 }
 
 fn check_trigger(trigger: &Trigger) -> Result<(), WireError> {

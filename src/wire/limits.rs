@@ -67,6 +67,8 @@ pub const MAX_SOURCE: usize = 160;
 pub const MAX_VERSION: usize = 64;
 /// The most tasks in one question of turn.
 pub const MAX_TURN: usize = 1024;
+/// The most bytes of a log in one answer: few round trips for a long log, and little to hold for many askers.
+pub const MAX_LOG_PIECE: usize = 256 * 1024;
 /// The most bytes of why a request is refused.
 pub const MAX_WHY: usize = 1000;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runmesh::kernel::id::{Cid, TaskId};
+use runmesh::kernel::id::{Cid, Digest, TaskId};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::{Conclusion, Fence, Priority, Repository, RunEvent, Trigger, Workload};
 use runmesh::runner::{
@@ -81,6 +81,11 @@ impl Rig {
         }
     }
 
+    /// The control groups that its node has made.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        groups(&self.handle, &self.scratch.path().join("data/work"))
+    }
+
     /// Shuts down and checks that nothing is left.
     pub(crate) async fn close(self) {
         let work = self.scratch.path().join("data/work");
@@ -89,7 +94,16 @@ impl Rig {
         // act and the probe of its version keep settings in the home they are given.
         assert!(left.iter().all(|name| name == ".config" || name == ".cache"), "{left:?}");
         assert_eq!(processes(work.to_str().unwrap()), [0; 0]);
+        assert_eq!(groups(&self.handle, &work), [""; 0]);
     }
+}
+
+fn groups(handle: &Handle, work: &Path) -> Vec<String> {
+    let Ok(base) = &handle.capabilities().cgroup else { return Vec::new() };
+    let work = std::fs::canonicalize(work).unwrap();
+    let node = Digest::of(&[work.as_os_str().as_encoded_bytes()]).to_string();
+    let all = std::fs::read_dir(base).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    all.filter(|name| name.starts_with(&format!("runmesh-{}", &node[..12]))).collect()
 }
 
 pub(crate) fn settings(work: &Path) -> Settings {

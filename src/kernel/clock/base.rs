@@ -156,6 +156,7 @@ impl Clock {
             open: Vec::new(),
             closed: Vec::new(),
             submitted: Vec::new(),
+            paused: None,
         };
         Some((snapshot, tally.counting))
     }

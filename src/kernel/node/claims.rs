@@ -122,7 +122,11 @@ impl Node {
             return;
         }
         self.claims.next_claim = None;
-        if self.custody.draining() || self.is_behind_rules() || !self.sync.has_all_it_was_told_of() {
+        if self.paused.is_some()
+            || self.custody.draining()
+            || self.is_behind_rules()
+            || !self.sync.has_all_it_was_told_of()
+        {
             return;
         }
         let members = self.clock.members();

@@ -14,6 +14,9 @@ impl Node {
         if workload.policy() == Policy::GithubOnly {
             return None;
         }
+        if let Some(paused) = &self.paused {
+            return Some(format!("the mesh is paused by {}: {}", paused.by, paused.why));
+        }
         let hosts: Vec<Host<'_>> = self.hosts().filter(|host| lists(host.offer, workload)).collect();
         if hosts.is_empty() {
             return Some(format!("no live node lists its repository {} among its sources", workload.repository.name));
