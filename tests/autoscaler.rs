@@ -234,7 +234,8 @@ fn a_runner_group_that_is_missing_is_said_and_one_that_is_there_is_used() {
     let config = ["--config", file.to_str().expect("UTF-8")];
     let one = mesh(&fake, 1, &config);
     fake.queue("octo/one", &LABELS, 1);
-    let says = |node: &rig::Node| node.run(&["inspect", "queue"]).stdout.contains("no runner group `lab`, only Default");
+    let says =
+        |node: &rig::Node| node.run(&["inspect", "queue"]).stdout.contains("no runner group `lab`, only Default");
     one.node(0).wait_for("the missing group", says);
     one.stop();
     fake.state().actions.runners.groups.push(group);
@@ -264,7 +265,11 @@ fn alone_the_command_needs_no_mesh() {
     let status = process.wait().expect("it ends");
     let said = std::fs::read_to_string(folder.path().join("log")).expect("a log");
     assert!(status.success(), "{said}");
-    for text in ["P2P workflows: 0 pending, 0 assigned", "Allocating 0 runners for P2P tasks, 2 for GitHub workflows", "P2P Summary: "] {
+    for text in [
+        "P2P workflows: 0 pending, 0 assigned",
+        "Allocating 0 runners for P2P tasks, 2 for GitHub workflows",
+        "P2P Summary: ",
+    ] {
         assert!(said.contains(text), "{text}: {said}");
     }
     assert_eq!(fake.state().actions.runners.configured, 5);

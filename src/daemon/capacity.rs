@@ -33,10 +33,15 @@ fn gpus(root: &Path) -> u32 {
         u32::try_from(found).unwrap_or(u32::MAX)
     };
     let numbered = |name: &str| {
-        name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+        name.strip_prefix("nvidia")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let nvidia = count("dev", &numbered);
-    if nvidia > 0 || !root.join("dev/kfd").exists() { nvidia } else { count("dev/dri", &|name| name.starts_with("renderD")) }
+    if nvidia > 0 || !root.join("dev/kfd").exists() {
+        nvidia
+    } else {
+        count("dev/dri", &|name| name.starts_with("renderD"))
+    }
 }
 
 /// Gibibytes free to this user.

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::stream::{self, StreamExt as _};
 use tokio::time::{Duration, Instant};
 
-use crate::forge::github::{
-    Github, Job, JobMemory, JobState, Memory, Registered, RunnerMemory, Scope, Tally, Target,
-};
+use crate::forge::github::{Github, Job, JobMemory, JobState, Memory, Registered, RunnerMemory, Scope, Tally, Target};
 use crate::kernel::io::SourceKey;
 use crate::kernel::task::Repository;
 
@@ -67,9 +65,9 @@ impl Round {
         let mut wanted: BTreeMap<String, (Repository, bool, BTreeSet<u64>)> = BTreeMap::new();
         for (key, target) in sources {
             match known.of_source(&github, &key, &target, &tally).await {
-                Ok(repositories) => wanted.extend(
-                    repositories.into_iter().map(|one| (one.id.clone(), (one, true, BTreeSet::new()))),
-                ),
+                Ok(repositories) => {
+                    wanted.extend(repositories.into_iter().map(|one| (one.id.clone(), (one, true, BTreeSet::new()))))
+                }
                 Err(why) => problems.push(why),
             }
         }
@@ -150,7 +148,9 @@ pub(super) fn over(job: Option<&Job>, is_of_a_mesh: impl Fn(&str) -> bool) -> Op
     let Some(job) = job else { return Some("GitHub shows its job no more".to_owned()) };
     let by = job.runner.as_deref();
     match (job.state, by) {
-        (JobState::Completed { conclusion, .. }, None) => Some(format!("GitHub says of its job: {}", conclusion.word())),
+        (JobState::Completed { conclusion, .. }, None) => {
+            Some(format!("GitHub says of its job: {}", conclusion.word()))
+        }
         (JobState::Completed { conclusion, .. }, Some(runner)) => {
             Some(format!("GitHub says of its job: {}, on {runner}", conclusion.word()))
         }

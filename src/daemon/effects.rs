@@ -209,7 +209,8 @@ impl Daemon {
             Output::Stop { task, fence, .. } => {
                 if !self.stop_job(task, fence)
                     && !self.take_from_worker(task, fence)
-                    && self.runner.stop(task, fence).await.is_err() {
+                    && self.runner.stop(task, fence).await.is_err()
+                {
                     self.inputs.push_back(Input::Ran {
                         task,
                         fence,

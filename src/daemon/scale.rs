@@ -21,7 +21,7 @@ use super::demand::{self, Known, Round, Seen};
 use super::sources::{Found, Place};
 use super::{Daemon, Leaving};
 use crate::control::Writing;
-use crate::forge::github::{Github, GithubError, Job, JobState, Jit, Removal, RunnerError, Scope, Target};
+use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::node::{Split, Standing};
@@ -282,15 +282,17 @@ impl Daemon {
         let now = self.now().mono;
         match heard {
             Heard::Seen(seen) => self.on_seen(*seen),
-            Heard::Configured { name, answer: Ok(jit) } => match self.scale.pool.configured(now, &name, jit.registration) {
-                Ok(order) => {
-                    if let Err(why) = self.start_runner(&name, order, jit).await {
-                        self.scale.pool.ended(now, order, &why);
-                        self.scale.soon(SOON);
+            Heard::Configured { name, answer: Ok(jit) } => {
+                match self.scale.pool.configured(now, &name, jit.registration) {
+                    Ok(order) => {
+                        if let Err(why) = self.start_runner(&name, order, jit).await {
+                            self.scale.pool.ended(now, order, &why);
+                            self.scale.soon(SOON);
+                        }
                     }
+                    Err(deeds) => self.carry_out_deeds(deeds),
                 }
-                Err(deeds) => self.carry_out_deeds(deeds),
-            },
+            }
             Heard::Configured { name, answer: Err(error) } => {
                 let why = error.to_string();
                 self.say_once(why.clone());
@@ -404,10 +406,12 @@ impl Daemon {
             self.say_once(problem);
         }
         tracing::debug!("looking for jobs took {calls} calls");
-        let (now, draining) = (self.now().mono, self.leaving != Leaving::No || self.node.standing() == Standing::Draining);
+        let (now, draining) =
+            (self.now().mono, self.leaving != Leaving::No || self.node.standing() == Standing::Draining);
         let mut deeds = Vec::new();
         for (repository, on_duty, jobs) in jobs {
-            let taken = jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. }));
+            let taken =
+                jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. }));
             self.scale.taken.insert(repository.id.clone(), taken.map(|job| job.id).collect());
             if on_duty {
                 self.tell_of_jobs(&repository, &jobs);
@@ -416,10 +420,12 @@ impl Daemon {
         }
         for (scope, listed) in runners {
             deeds.extend(self.scale.pool.listed(asked, &scope, &listed));
-            if listed.is_empty() && !self.scale.pool.scopes().contains(&scope) && self.scale.scopes.remove(&scope) {
-                if let Err(why) = self.remember_scopes() {
-                    tracing::warn!("{why}");
-                }
+            if listed.is_empty()
+                && !self.scale.pool.scopes().contains(&scope)
+                && self.scale.scopes.remove(&scope)
+                && let Err(why) = self.remember_scopes()
+            {
+                tracing::warn!("{why}");
             }
         }
         deeds.extend(self.scale.pool.thin_out(now, draining));

@@ -137,7 +137,9 @@ mod tests {
     fn labels_are_read_and_others_are_words() {
         let asked = labels(&["cpus-4", "memory-8g", "gpus-1", "disk-20g", "self-hosted", "cpus-2"]);
         assert_eq!(Amounts::of(&asked), Amounts { cpus: 4, memory: 8, gpus: 1, disk: 20 });
-        for word in ["cpus-", "cpus-x", "cpus-0", "cpus-+4", "memory-8", "memory-8gb", "gpus-1g", "cpus-1000000", "disk--1g"] {
+        for word in
+            ["cpus-", "cpus-x", "cpus-0", "cpus-+4", "memory-8", "memory-8gb", "gpus-1g", "cpus-1000000", "disk--1g"]
+        {
             assert_eq!(Amounts::of(&labels(&[word])), Amounts::default(), "{word}");
             assert!(!serves(&labels(&["cpus-64", "memory-64g", "gpus-8", "disk-64g"]), word), "{word}");
         }

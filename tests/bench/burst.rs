@@ -20,7 +20,8 @@ pub(crate) fn of_400() -> Outcome<Vec<Row>> {
     let least = (JOBS as f64 - LIMIT.0) * 60.0 / LIMIT.1;
     Ok(vec![
         Row::alone("burst_400_s", "s", Goal::AtMost(60.0), free).against(rival, 120.0),
-        Row::alone("burst_400_limited_s", "s", Goal::None, limited).against("what GitHub's limit leaves at best", least),
+        Row::alone("burst_400_limited_s", "s", Goal::None, limited)
+            .against("what GitHub's limit leaves at best", least),
     ])
 }
 

@@ -156,7 +156,8 @@ async fn questions_and_answers_about_jobs_are_as_github_publishes_them() {
     let description = description::Description::read();
     let faults: Vec<String> = calls.iter().flat_map(|call| description.faults(call)).collect();
     assert!(faults.is_empty(), "{faults:#?}");
-    let seen: Vec<&str> = description.operations(&calls).into_iter().filter(|path| path.contains("/actions/")).collect();
+    let seen: Vec<&str> =
+        description.operations(&calls).into_iter().filter(|path| path.contains("/actions/")).collect();
     let expected = [
         "/orgs/{org}/actions/runner-groups",
         "/orgs/{org}/actions/runners",

@@ -5,7 +5,9 @@ use std::path::Path;
 use toml::Value;
 
 use super::super::failure::Failure;
-use super::{Layer, app, autoscaler, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word};
+use super::{
+    Layer, app, autoscaler, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word,
+};
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
@@ -228,7 +230,9 @@ mod tests {
         assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
         assert_eq!(complaint("sources = \"git:/r\""), "`sources` is not a [\"list\", \"of strings\"]");
         assert_eq!(complaint("[autoscaler]\nshare = 101"), "`autoscaler.share` is not a number from 0 to 100");
-        assert!(complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, "));
+        assert!(
+            complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, ")
+        );
         assert_eq!(complaint("autoscaler = true"), "`autoscaler` is not a [table]");
         assert!(complaint("\n\nlisten = [").starts_with("line 3 is not TOML: "));
     }

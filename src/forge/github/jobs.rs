@@ -210,8 +210,7 @@ impl Github {
         };
         let now = limits::now();
         let listed = listed.into_iter().filter(|one| self.selection.admits(one, now));
-        let repository =
-            |id: u64, name: String| Repository { host: self.host().to_owned(), id: id.to_string(), name };
+        let repository = |id: u64, name: String| Repository { host: self.host().to_owned(), id: id.to_string(), name };
         Ok(listed.map(|one| repository(one.id, one.name)).collect())
     }
 

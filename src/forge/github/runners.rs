@@ -75,7 +75,9 @@ pub enum RunnerError {
          for a fine-grained token write access to Administration (of an organisation: to Self-hosted runners)"
     )]
     NotAllowed { scope: String, message: String },
-    #[error("register a runner with {scope}: it has no runner group `{group}`{known}; set runner_group to one that it has")]
+    #[error(
+        "register a runner with {scope}: it has no runner group `{group}`{known}; set runner_group to one that it has"
+    )]
     NoGroup { scope: String, group: String, known: String },
     #[error("register a runner with {scope}: GitHub does not take the request: {message}")]
     Invalid { scope: String, message: String },

@@ -97,8 +97,7 @@ impl Node {
             && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
         if runnable {
-            let (key, kind) =
-                (Key::of(folded.workload.priority, folded.introduced, *task), kind(&folded.workload));
+            let (key, kind) = (Key::of(folded.workload.priority, folded.introduced, *task), kind(&folded.workload));
             self.queue_of(kind).put(key);
         } else {
             self.unqueue(task);

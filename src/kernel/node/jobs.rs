@@ -158,10 +158,10 @@ impl Node {
     /// start GitHub's runners and can read the source, the nearest to its name.
     pub fn on_duty_for_jobs(&self, key: &SourceKey) -> Option<PeerId> {
         let serves = |offer: &Offer| offer.labels.contains(GITHUB_RUNNER) && offer.sources.contains(key);
-        let reads = |peer: &&Peer| {
-            !peer.presence.draining && peer.presence.discovered.get(key).is_none_or(|age| *age < NEVER)
-        };
-        let others = self.peers.heard().filter(reads).filter(|peer| serves(&peer.presence.offer)).map(|peer| peer.place);
+        let reads =
+            |peer: &&Peer| !peer.presence.draining && peer.presence.discovered.get(key).is_none_or(|age| *age < NEVER);
+        let others =
+            self.peers.heard().filter(reads).filter(|peer| serves(&peer.presence.offer)).map(|peer| peer.place);
         let me = (serves(&self.offer) && !self.custody.draining()).then_some(self.me);
         let name = Digest::of(&[b"jobs ", key.as_bytes()]);
         others.chain(me).map(|place| place.peer()).min_by_key(|peer| (name.hamming(&peer.place()), *peer))

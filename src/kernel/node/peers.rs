@@ -403,7 +403,8 @@ impl Node {
 
     /// Whether a host with this offer may run the workload.
     pub(super) fn can_run(offer: &super::Offer, workload: &Workload) -> bool {
-        serve_all(&offer.labels, &workload.labels) && offer.sources.iter().any(|source| workload.repository.is_of(source))
+        serve_all(&offer.labels, &workload.labels)
+            && offer.sources.iter().any(|source| workload.repository.is_of(source))
     }
 
     /// The heard members that may run the workload and have a slot free, as far as one can tell from here.

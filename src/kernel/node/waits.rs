@@ -84,7 +84,8 @@ fn lacking(hosts: &[Host<'_>], workload: &Workload) -> String {
     };
     let starters: Vec<&Host<'_>> = hosts.iter().filter(|host| host.offer.labels.contains(GITHUB_RUNNER)).collect();
     if workload.labels.contains(GITHUB_RUNNER) && starters.is_empty() {
-        return "no live node that lists its repository starts GitHub's runners: say `autoscaler = true` there".to_owned();
+        return "no live node that lists its repository starts GitHub's runners: say `autoscaler = true` there"
+            .to_owned();
     }
     let nobody = |label: &&String| !hosts.iter().any(|host| serves(&host.offer.labels, label));
     let missing: Vec<&String> = workload.labels.iter().filter(nobody).collect();
@@ -95,7 +96,8 @@ fn lacking(hosts: &[Host<'_>], workload: &Workload) -> String {
         format!("no live node that lists its repository offers {}", quoted(&missing))
     };
     let among = if starters.is_empty() { hosts.iter().collect() } else { starters };
-    let nearest = among.into_iter().map(|host| (lacks(host), host.peer)).min_by_key(|(lacks, peer)| (lacks.len(), *peer));
+    let nearest =
+        among.into_iter().map(|host| (lacks(host), host.peer)).min_by_key(|(lacks, peer)| (lacks.len(), *peer));
     match nearest {
         Some((lacks, peer)) if lacks.len() < workload.labels.len() => {
             format!("{what}; nearest comes {peer}, which lacks {}", quoted(&lacks))

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::State;
 use super::limits::Token;
 use super::server::{Answer, Asked};
-use super::{jobs, runners, shapes};
 use super::world::{Kind, Repository, entries, now, object_id, timestamp};
+use super::{jobs, runners, shapes};
 
 pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();

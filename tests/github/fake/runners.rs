@@ -306,7 +306,8 @@ impl Line {
             let looked = self.look(|actions, id| {
                 let job = &actions.jobs[&actions.runners.all[&id].job?];
                 let over = job.status == Status::Completed;
-                let ends = (!over).then(|| job.started_at.map_or(Duration::ZERO, |at| job.takes.saturating_sub(at.elapsed())));
+                let ends =
+                    (!over).then(|| job.started_at.map_or(Duration::ZERO, |at| job.takes.saturating_sub(at.elapsed())));
                 Some((job.id, ends))
             });
             let Some(Some((job, left))) = looked else { return (404, String::new()) };
