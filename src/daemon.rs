@@ -45,6 +45,7 @@ use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
+use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
@@ -421,6 +422,9 @@ impl Daemon {
         let slots = slots + self.workers.slots();
         let mut labels = &self.settings.labels | &self.has.labels();
         labels.extend(self.scale_labels());
+        if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
+            labels.insert(CONTAINER_ENGINE.to_owned());
+        }
         Offer { slots, labels, sources: self.sources.keys() }
     }
 

@@ -9,6 +9,8 @@ mod github {
     pub(crate) mod fake;
     mod tasks;
 }
+#[path = "github/jobs.rs"]
+mod jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -104,6 +104,8 @@ pub(super) enum Executor {
 /// What keeps a task away from the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
+    /// Containers of Docker or Podman.
+    Container,
     /// bubblewrap.
     #[default]
     Bwrap,
