@@ -5,6 +5,8 @@
 
 #[path = "mesh/durability.rs"]
 mod durability;
+#[path = "mesh/logs.rs"]
+mod logs;
 #[path = "mesh/rig.rs"]
 mod rig;
 
@@ -33,7 +35,6 @@ fn three_nodes_discover_run_and_agree() {
     let failed = tasks.iter().find(|task| task["conclusion"] == "failure").expect("one fails");
     assert_eq!((&failed["trigger"], &failed["attempt"]), (&"push".into(), &1.into()));
     mesh.wait_for_agreement();
-    // The log is on the host that ran it.
     let quick = tasks.iter().find(|task| task["name"] == "quick").expect("it ran");
     let holder = mesh.node_of(quick["holder"].as_str().expect("held"));
     let log = holder.run(&["tasks", "logs", quick["id"].as_str().expect("an id")]);
@@ -93,6 +94,34 @@ fn a_node_that_is_told_to_go_hands_its_work_over() {
         mesh.wait_for_tasks(1, |task| task["state"] == "running" && task["holder"] != holder.as_str()).remove(0);
     assert_eq!(taken["attempt"], 2, "{taken:#?}");
     mesh.wait_for_tasks(1, |task| task["state"] == "completed" && task["conclusion"] == "success");
+    mesh.stop();
+}
+
+#[test]
+fn a_paused_mesh_starts_nothing_and_goes_on_with_what_runs() {
+    let repository = Repository::with(&[("long.yml", LONG)]);
+    let mut mesh = Mesh::of(2, std::slice::from_ref(&repository));
+    mesh.wait_for_tasks(1, |task| task["state"] == "running");
+    let paused = mesh.node(0).run(&["pause", "--why", "the lab floods"]);
+    assert_eq!(paused.status, 0, "{paused:?}");
+    mesh.node(1).wait_for("the pause", |node| node.json(&["inspect", "status"])["paused"]["why"] == "the lab floods");
+    repository.commit("quick.yml", QUICK);
+    let held_up = |task: &Value| task["waits_for"].as_str().is_some_and(|text| text.contains("the lab floods"));
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed" || (task["state"] == "pending" && held_up(task)));
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed" || task["attempt"] == 0);
+    // It outlives them all.
+    let all: Vec<String> = mesh.nodes().map(|node| node.peer.clone()).collect();
+    let killed: Vec<usize> = all.iter().map(|peer| mesh.kill(peer)).collect();
+    killed.into_iter().for_each(|node| mesh.start_again(node));
+    mesh.wait_for_agreement();
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed" || (task["name"] == "quick" && held_up(task)));
+    let shown = mesh.node(1).run(&["inspect", "status"]);
+    assert!(shown.stdout.contains("the lab floods") && shown.stdout.contains("runmesh resume"), "{shown:?}");
+    // Once it has learnt what the other has it may write.
+    mesh.node(1).wait_for("the end of the pause", |node| node.run(&["resume"]).status == 0);
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed");
+    let again = mesh.node(1).run(&["resume"]);
+    assert!(again.status == 1 && again.stderr.contains("is not paused"), "{again:?}");
     mesh.stop();
 }
 

@@ -14,11 +14,15 @@ use super::args::{Form, Global, LookArguments, Output, RunArguments};
 use super::failure::Failure;
 use crate::daemon::GithubSettings;
 use crate::forge::github::{Endpoint, Lookup, Selection};
-use crate::forge::{Spec, SpecError};
+use crate::forge::{Duplicate, FirstScan, Manner, Spec, SpecError};
 use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
+use crate::store::Keeping;
 
+mod autoscaler;
 mod file;
+
+pub(super) use autoscaler::Autoscaler;
 
 /// The most tasks that one host may be told to run at once.
 const MOST_RUNNERS: u32 = 1024;
@@ -28,6 +32,9 @@ const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4477", "/ip4/0.0.0.0/udp/44
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Own choice: a month is what people still ask for, and the quota holds some hundred long logs.
+const DEFAULT_LOGS_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+const DEFAULT_LOGS_QUOTA: u64 = 5 << 30;
 /// The longest a ticket may be good for.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -58,6 +65,8 @@ pub(super) struct NodeSettings {
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
     pub(super) sources: Vec<Spec>,
+    /// How those are treated of which the file says so.
+    pub(super) manners: BTreeMap<Spec, Manner>,
     pub(super) github: GithubSettings,
     /// Those of them whose tasks are stopped here when most members are not heard.
     pub(super) stop_when_cut_off: Vec<Spec>,
@@ -69,10 +78,15 @@ pub(super) struct NodeSettings {
     pub(super) labels: Vec<String>,
     /// Absolute; searched on PATH when absent.
     pub(super) act: Option<PathBuf>,
+    /// GitHub's own runner, its directory or archive. Absolute.
+    pub(super) actions_runner: Option<PathBuf>,
+    pub(super) autoscaler: Autoscaler,
     /// Between two looks at a source.
     pub(super) interval: Duration,
     /// How long history is kept at least.
     pub(super) retention: Duration,
+    /// How much of what runs print and upload is kept, and for how long.
+    pub(super) keeping: Keeping,
     /// On a signal, finish what runs instead of handing it over.
     pub(super) drain: bool,
 }
@@ -90,6 +104,8 @@ pub(super) enum Executor {
 /// What keeps a task away from the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
+    /// Containers of Docker or Podman.
+    Container,
     /// bubblewrap.
     #[default]
     Bwrap,
@@ -119,6 +135,8 @@ struct Layer {
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
     sources: Option<Vec<Spec>>,
+    /// Only a file says it; it holds wherever the source is listed.
+    manners: Option<BTreeMap<Spec, Manner>>,
     github_api: Option<Endpoint>,
     github_app: Option<u64>,
     github_app_key: Option<PathBuf>,
@@ -132,8 +150,12 @@ struct Layer {
     isolation: Option<Isolation>,
     labels: Option<Vec<String>>,
     act: Option<PathBuf>,
+    actions_runner: Option<PathBuf>,
+    autoscaler: Autoscaler,
     interval: Option<u64>,
     retention: Option<Duration>,
+    logs_retention: Option<Duration>,
+    logs_quota: Option<u64>,
     drain: Option<bool>,
 }
 
@@ -146,6 +168,7 @@ impl Layer {
             listen: self.listen.or(lower.listen),
             bootstrap: self.bootstrap.or(lower.bootstrap),
             sources: self.sources.or(lower.sources),
+            manners: self.manners.or(lower.manners),
             github_api: self.github_api.or(lower.github_api),
             github_app: self.github_app.or(lower.github_app),
             github_app_key: self.github_app_key.or(lower.github_app_key),
@@ -159,8 +182,12 @@ impl Layer {
             isolation: self.isolation.or(lower.isolation),
             labels: self.labels.or(lower.labels),
             act: self.act.or(lower.act),
+            actions_runner: self.actions_runner.or(lower.actions_runner),
+            autoscaler: self.autoscaler.over(lower.autoscaler),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
+            logs_retention: self.logs_retention.or(lower.logs_retention),
+            logs_quota: self.logs_quota.or(lower.logs_quota),
             drain: self.drain.or(lower.drain),
         }
     }
@@ -169,12 +196,18 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
-        for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
-            if let Spec::Git(source) = source {
+        let below = |mut spec: Spec| {
+            if let Spec::Git(source) = &mut spec {
                 source.path = folder.join(&source.path);
             }
-        }
+            spec
+        };
+        let list = |list: Vec<Spec>| list.into_iter().map(below).collect();
+        self.sources = self.sources.map(list);
+        self.stop_when_cut_off = self.stop_when_cut_off.map(list);
+        self.manners = self.manners.map(|all| all.into_iter().map(|(spec, manner)| (below(spec), manner)).collect());
         self
     }
 }
@@ -232,14 +265,21 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         bootstrap: taken.bootstrap.unwrap_or_default(),
         github,
         sources: taken.sources.unwrap_or_default(),
+        manners: taken.manners.unwrap_or_default(),
         stop_when_cut_off: taken.stop_when_cut_off.unwrap_or_default(),
         max_runners: taken.max_runners.unwrap_or(half),
         executor: taken.executor.unwrap_or_default(),
         isolation: taken.isolation.unwrap_or_default(),
         labels: taken.labels.unwrap_or_default(),
         act: taken.act,
+        actions_runner: taken.actions_runner,
+        autoscaler: taken.autoscaler,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
+        keeping: Keeping {
+            quota: taken.logs_quota.unwrap_or(DEFAULT_LOGS_QUOTA),
+            age: taken.logs_retention.unwrap_or(DEFAULT_LOGS_RETENTION),
+        },
         drain: taken.drain.unwrap_or_default(),
     };
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
@@ -256,6 +296,7 @@ pub(super) struct GithubPlace {
     pub(super) github: GithubSettings,
     /// None where nothing names any.
     pub(super) sources: Vec<Spec>,
+    pub(super) manners: BTreeMap<Spec, Manner>,
     pub(super) interval: Duration,
 }
 
@@ -265,7 +306,8 @@ pub(super) fn of_github(global: &Global, look: &LookArguments, world: &World) ->
     let github = github(&layer, world)?;
     let interval = layer.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs);
     let sources = layer.sources.clone().unwrap_or_default();
-    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, interval })
+    let manners = layer.manners.clone().unwrap_or_default();
+    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, manners, interval })
 }
 
 fn look_flags(look: &LookArguments) -> Layer {
@@ -340,6 +382,8 @@ fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
         isolation: run.isolation,
         labels: list(&run.labels),
         act: run.act.clone(),
+        actions_runner: run.actions_runner.clone(),
+        autoscaler: Autoscaler { github: run.autoscaler.then_some(true), ..Autoscaler::default() },
         interval: run.interval,
         retention: run.retention,
         drain: run.drain.then_some(true),
@@ -355,6 +399,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
         bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
+        manners: None,
         github_api: value(one, "RUNMESH_GITHUB_API", endpoint)?,
         github_app: value(one, "RUNMESH_GITHUB_APP", app)?,
         github_app_key: world.variable("RUNMESH_GITHUB_APP_KEY").map(PathBuf::from),
@@ -368,8 +413,12 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         isolation: value(one, "RUNMESH_ISOLATION", word)?,
         labels: values(one, "RUNMESH_LABELS", label)?,
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
+        actions_runner: world.variable("RUNMESH_ACTIONS_RUNNER").map(PathBuf::from),
+        autoscaler: autoscaler::environment(one)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
+        logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,
+        logs_quota: value(one, "RUNMESH_LOGS_QUOTA", size)?,
         drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
     })
 }
@@ -422,6 +471,24 @@ pub(super) fn source(text: &str) -> Result<Spec, String> {
         SpecError::NoPath(_) => "gives no path: write git:PATH".to_owned(),
         SpecError::Form(_) => "is not github:OWNER, github:OWNER/REPO, git:PATH or git:NAME=PATH".to_owned(),
     })
+}
+
+/// Reads what becomes of what a source holds at first.
+pub(super) fn first_scan(text: &str) -> Result<FirstScan, String> {
+    match text {
+        "submit" => Ok(FirstScan::Submit),
+        "record" => Ok(FirstScan::Record),
+        _ => Err("is not submit or record".to_owned()),
+    }
+}
+
+/// Reads whether the mesh runs what GitHub runs too.
+pub(super) fn duplicate(text: &str) -> Result<Duplicate, String> {
+    match text {
+        "avoid" => Ok(Duplicate::Avoid),
+        "allow" => Ok(Duplicate::Allow),
+        _ => Err("is not avoid or allow".to_owned()),
+    }
 }
 
 /// Reads a GitHub owner.
@@ -495,6 +562,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let fits = |time: &Duration| !time.is_zero() && *time <= LONGEST;
     read().filter(fits).ok_or_else(|| "is not a time from 1s to 365d, such as 30m, 1h or 2d".to_owned())
+}
+
+/// Reads an amount of bytes, such as 500MiB.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1_u64 << 40)];
+    let of_unit =
+        |(unit, bytes): (&str, u64)| text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(bytes);
+    let read = units.into_iter().find_map(of_unit).filter(|size| *size > 0);
+    read.ok_or_else(|| "is not a size in KiB, MiB, GiB or TiB, such as 500MiB".to_owned())
 }
 
 /// Reads how a run ended.

@@ -160,8 +160,8 @@ impl Client {
         Ok(self.answer(ANSWER, self.rpc.clone().complete(request)).await?.id)
     }
 
-    /// What the task whose id begins so printed on the node's host and, with `follow`, what it prints until it ends.
-    /// `attempt` 0 is the latest that ran there.
+    /// What the task whose id begins so printed, wherever it ran, and, with `follow`, what it prints until it ends.
+    /// `attempt` 0 is the one whose result holds, or the latest.
     pub async fn log(
         &self,
         id: &str,
@@ -175,6 +175,16 @@ impl Client {
 
     pub async fn invite(&self) -> Result<Invite, ControlError> {
         self.answer(ANSWER, self.rpc.clone().get_invite(GetInviteRequest {})).await
+    }
+
+    /// Lets no node of the mesh claim anything, for this reason.
+    pub async fn pause(&self, why: &str) -> Result<(), ControlError> {
+        self.answer(ANSWER, self.rpc.clone().pause(PauseRequest { why: why.to_owned() })).await.map(drop)
+    }
+
+    /// Lets all nodes claim again.
+    pub async fn resume(&self) -> Result<(), ControlError> {
+        self.answer(ANSWER, self.rpc.clone().resume(ResumeRequest {})).await.map(drop)
     }
 
     /// Lets the node claim nothing more; answers how many tasks still run there.

@@ -147,12 +147,23 @@ impl Control for Service {
         let ReadLogRequest { id, follow, attempt } = request.into_inner();
         let task = TaskName::read(&id)?;
         let attempt = (attempt > 0).then_some(attempt);
-        let log = self.ask(ANSWER, |answer| Query::Log { task, attempt, answer }).await?;
+        let log = self.ask(ANSWER, |answer| Query::Log { task, attempt, follow, answer }).await?;
         Ok(Response::new(feed::log(log, follow, self.closing.clone()).boxed()))
     }
 
     async fn get_invite(&self, _: Request<GetInviteRequest>) -> Answered<Invite> {
         self.ask(ANSWER, |answer| Query::Invite { answer }).await.map(Response::new)
+    }
+
+    async fn pause(&self, request: Request<PauseRequest>) -> Answered<PauseResponse> {
+        let why = Some(reason(request.into_inner().why)?);
+        self.ask(ANSWER, |answer| Query::Pause { why, answer }).await?;
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Answered<ResumeResponse> {
+        self.ask(ANSWER, |answer| Query::Pause { why: None, answer }).await?;
+        Ok(Response::new(ResumeResponse {}))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Answered<DrainResponse> {

@@ -1,16 +1,17 @@
 //! Answering the control API from the kernel's views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::chronicle::wall_ms;
-use super::{Daemon, Leaving};
-use crate::control::{LogFile, Query, Refusal, TaskName, counts_by_state, proto, task};
+use super::{Asker, Daemon, Leaving};
+use crate::control::{Query, Refusal, TaskName, counts_by_state, products, proto, task};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Input, Presence};
 use crate::kernel::ledger::Folded;
 use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
 use crate::kernel::rules::RULES;
+use crate::kernel::task::State;
 use crate::net::PeerInfo;
 
 impl Daemon {
@@ -41,10 +42,21 @@ impl Daemon {
             Query::Cancel { task, why, answer } => match self.disk_refuses().map_or_else(|| self.find(&task), Err) {
                 Ok(task) => {
                     let token = self.token();
-                    self.commands.insert(token, answer);
+                    self.commands.insert(token, Asker::Task(answer));
                     self.feed(Input::Cancel { token, task, why });
                 }
                 Err(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Pause { why, answer } => match self.disk_refuses() {
+                Some(refusal) => answer.send(Err(refusal)),
+                None => {
+                    let token = self.token();
+                    self.commands.insert(token, Asker::Plain(answer));
+                    self.feed(match why {
+                        Some(why) => Input::Pause { token, why },
+                        None => Input::Resume { token },
+                    });
+                }
             },
             Query::Next { next, answer } => match self.disk_refuses() {
                 None => self.on_next(next, answer),
@@ -55,7 +67,7 @@ impl Daemon {
                 None => self.on_complete(*complete, answer),
                 Some(refusal) => answer.send(Err(refusal)),
             },
-            Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
+            Query::Log { task, attempt, follow, answer } => self.on_log(&task, attempt, follow, answer),
             Query::Invite { answer } => {
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
             }
@@ -106,6 +118,11 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: status.offer.labels.into_iter().collect(),
             draining: status.standing == Standing::Draining,
+            paused: self.node.paused().map(|paused| proto::Paused {
+                by: paused.by.to_string(),
+                since_ms: paused.since.ms,
+                why: paused.why.clone(),
+            }),
             data_dir: self.settings.data_dir.display().to_string(),
             pid: std::process::id(),
             started_ms: self.started_ms,
@@ -123,7 +140,7 @@ impl Daemon {
             self.node.presences().map(|(presence, last, _)| (presence.peer, (presence, last))).collect();
         let now = self.now().mono;
         let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
-        let others: std::collections::BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
+        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
         others
             .into_iter()
             .map(|peer| {
@@ -159,6 +176,7 @@ impl Daemon {
             last: folded.last.contains(&peer),
         });
         let open = folded.state.is_open();
+        let (log, artifacts) = products(&folded.products);
         proto::Task {
             state: self.node.word(id, folded).to_owned(),
             attempt: task(&folded.workload, &folded.state).attempt.max(folded.attempt),
@@ -166,6 +184,8 @@ impl Daemon {
             ranking: if open { ranking.collect() } else { Vec::new() },
             note: folded.note.clone(),
             waits_for: self.node.waits_for(id).unwrap_or_default(),
+            log,
+            artifacts,
             ..task(&folded.workload, &folded.state)
         }
     }
@@ -182,7 +202,20 @@ impl Daemon {
                 task: Some(self.task(&id, folded)),
             })
         });
-        queued.collect()
+        // What no live host would run is not in any queue, and yet it waits.
+        let here: BTreeSet<TaskId> = self.node.queue().collect();
+        let stuck = self.node.tasks().filter(|(id, folded)| folded.state == State::Pending && !here.contains(id));
+        let stuck = stuck.filter_map(|(id, folded)| {
+            self.node.waits_for(id)?;
+            let key = Key::of(folded.workload.priority, folded.introduced, *id);
+            Some(proto::Queued {
+                position: 0,
+                urgency: key.aged(wall).number().into(),
+                waited_for_ms: wall.saturating_sub(folded.introduced.ms),
+                task: Some(self.task(id, folded)),
+            })
+        });
+        queued.chain(stuck).collect()
     }
 
     fn clock(&self, last: usize) -> Result<proto::Clock, Refusal> {
@@ -226,7 +259,7 @@ impl Daemon {
             repository: running.repository,
             path: running.path,
             attempt: running.fence.attempt,
-            executor: "act".to_owned(),
+            executor: running.executor.to_owned(),
             isolation: running.isolation.to_string(),
             pid: None,
             state: running.phase.word().to_owned(),
@@ -254,30 +287,6 @@ impl Daemon {
     pub(super) fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
         let ids: Vec<TaskId> = self.node.tasks().map(|(id, _)| *id).collect();
         name.find(&ids)
-    }
-
-    fn log(&self, name: &TaskName, attempt: Option<u32>) -> Result<LogFile, Refusal> {
-        let id = self.find(name)?;
-        let path = match attempt {
-            Some(attempt) => {
-                Some(self.log_path(&id, attempt)).filter(|path| path.exists() || self.logs.contains_key(&id))
-            }
-            None => self.latest_log(&id),
-        };
-        let Some(path) = path else {
-            let holder = self.node.task(&id).and_then(|folded| folded.claims.last().map(|claim| claim.author.peer));
-            let ran_by = holder.filter(|holder| *holder != self.node.peer());
-            let hint = match ran_by {
-                Some(peer) => format!("it ran on {peer}: ask there"),
-                None => "it has not run yet".to_owned(),
-            };
-            return Err(Refusal::NotFound(format!("task {} has no log on this host; {hint}", id.short())));
-        };
-        let ended = match self.logs.get(&id) {
-            Some(running) => running.subscribe(),
-            None => tokio::sync::watch::channel(true).1,
-        };
-        Ok(LogFile { path, ended })
     }
 }
 

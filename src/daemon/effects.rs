@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::scale::is_job;
 use super::{DISK_RETRY, Daemon, Unwritten};
 use crate::control::Refusal;
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{Cid, PeerId};
 use crate::kernel::io::{Input, Output, Reply, Report, Request, Token};
 use crate::kernel::node::Standing;
+use crate::kernel::task::Products;
 use crate::net::{ReplyToken, RequestId, Topic};
 use crate::store::{Store, StoreError};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
@@ -149,9 +151,9 @@ impl Daemon {
                     if let Output::Answer { token, answer: Ok(task) } = output
                         && let Some(place) = self.commands.remove(token)
                     {
-                        let task = task.short();
+                        let task = task.map(|task| format!("task {}: ", task.short())).unwrap_or_default();
                         place.send(Err(Refusal::Unavailable(format!(
-                            "task {task}: {error}; this is tried again every second, so it may still come about"
+                            "{task}{error}; this is tried again every second, so it may still come about"
                         ))));
                     }
                 }
@@ -190,20 +192,34 @@ impl Daemon {
             }
             Output::Request { to, token, request } => self.ask(to, token, &request).await,
             Output::Reply { to, token, reply } => self.reply(to, token, reply).await,
+            Output::Start { task, fence, workload } if is_job(&workload) => self.start_job(task, fence, workload),
             Output::Start { task, fence, workload } if self.settings.max_runners == 0 => {
                 self.give_to_worker(task, fence, workload);
             }
             Output::Start { task, fence, workload } => {
                 if let Err(why) = self.start_work(task, fence, workload).await {
-                    self.inputs.push_back(Input::Ran { task, fence, report: Report::NotStarted { why } });
+                    self.inputs.push_back(Input::Ran {
+                        task,
+                        fence,
+                        report: Report::NotStarted { why },
+                        products: Products::default(),
+                    });
                 }
             }
             Output::Stop { task, fence, .. } => {
-                if !self.take_from_worker(task, fence) && self.runner.stop(task, fence).await.is_err() {
-                    self.inputs.push_back(Input::Ran { task, fence, report: Report::Stopped });
+                if !self.stop_job(task, fence)
+                    && !self.take_from_worker(task, fence)
+                    && self.runner.stop(task, fence).await.is_err()
+                {
+                    self.inputs.push_back(Input::Ran {
+                        task,
+                        fence,
+                        report: Report::Stopped,
+                        products: Products::default(),
+                    });
                 }
             }
-            Output::Discover { source } => self.discover(source),
+            Output::Discover { source, except } => self.discover(source, except),
             Output::Answer { token, answer } => {
                 if let Some(place) = self.commands.remove(&token) {
                     place.send(answer.map_err(Refusal::NotNow));
@@ -263,6 +279,12 @@ impl Daemon {
         }
     }
 
+    /// Whether so much is read for others that no more is taken on.
+    pub(super) fn is_too_busy(&mut self) -> bool {
+        while self.serving.try_join_next().is_some() {}
+        self.serving.len() >= SERVING
+    }
+
     /// Reads a page and sends it, beside the loop: a megabyte takes tens of milliseconds, and who asks for many may not
     /// hold up this node.
     fn serve(
@@ -272,8 +294,7 @@ impl Daemon {
         more: bool,
         place: ReplyToken,
     ) -> Result<(), (ReplyToken, &'static str)> {
-        while self.serving.try_join_next().is_some() {}
-        if self.serving.len() >= SERVING {
+        if self.is_too_busy() {
             return Err((place, "too many others are being answered; ask again"));
         }
         let (store, net) = (Arc::clone(&self.store), self.net.clone());

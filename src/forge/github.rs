@@ -1,7 +1,8 @@
 //! GitHub, or a server that speaks its API.
 //!
 //! Owns: credentials ([`Credentials`]), the calls and the limits they obey ([`Github`]), what a look into a source
-//! finds ([`Github::discover`]), and fetching a commit to run ([`Github::checkout`]). Promises: one call covers up to
+//! finds ([`Github::discover`]), fetching a commit to run ([`Github::checkout`]), the jobs that wait for a runner
+//! ([`Github::active_jobs`]) and the runners registered for them ([`Github::configure_runner`]). Promises: one call covers up to
 //! 100 repositories, and only files that are new are read; GraphQL and REST stand in for each other; what a token has
 //! left is never used up, a fifth is its owner's; a token is sent to its own host alone and shown to nobody; every wait
 //! ends. Leaves keeping [`Memory`] to the caller, and who looks when to the kernel.
@@ -10,26 +11,31 @@ mod api;
 mod credentials;
 mod cycle;
 mod graphql;
+mod jobs;
 mod limits;
 mod memory;
 mod rest;
+mod runners;
+mod runs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernel::io::SourceKey;
+use crate::kernel::io::{RepositoryMark, SourceKey};
 use crate::kernel::known::Known;
 use crate::kernel::task::{Repository, Workload};
 
 use api::Api;
 pub use api::{Endpoint, Tally};
 pub use credentials::{Credentials, CredentialsError, Lookup, Secret};
+pub use jobs::{Job, JobMemory, JobState};
 pub use limits::Limits;
 pub use memory::Memory;
+pub use runners::{Jit, Registered, Removal, RunnerError, RunnerMemory, Scope};
 
 use super::git::{self, GitError};
-use super::{Asked, Findings, Head, Spec};
+use super::{Asked, Findings, Head, Manner, Spec};
 
 /// Which repositories of a source are looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +86,20 @@ pub struct Cycle {
     pub new: u64,
     pub changed: u64,
     pub gone: u64,
+}
+
+/// What a look starts from.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// What the mesh has of its repositories, by their ids.
+    pub known: &'a BTreeMap<String, Known>,
+    /// The present one, in minutes since 1970.
+    pub minute: u64,
+    /// Repositories that others look into.
+    pub except: &'a BTreeSet<RepositoryMark>,
+    pub manner: Manner,
+    /// Is told how many of how many repositories or files have been read.
+    pub progress: &'a (dyn Fn(usize, usize) + Send + Sync),
 }
 
 /// A look into a source.
@@ -178,21 +198,13 @@ impl Github {
         self.api.owners(memory, tally).await
     }
 
-    /// Looks for the workflows of a source. `known` is what the mesh has of its repositories by their ids, `minute` the
-    /// present one in minutes since 1970, `progress` is told how many of how many repositories have been read.
-    pub async fn discover(
-        &self,
-        target: &Target,
-        memory: Memory,
-        known: &BTreeMap<String, Known>,
-        minute: u64,
-        progress: &(dyn Fn(usize, usize) + Send + Sync),
-    ) -> Looked {
+    /// Looks for the workflows of a source.
+    pub async fn discover(&self, target: &Target, memory: Memory, terms: Terms<'_>) -> Looked {
         let began = std::time::Instant::now();
         let tally = Tally::default();
         let key = self.key(target);
         let mut look = cycle::Look { github: self, target, key, memory, tally: &tally, cycle: Cycle::default() };
-        let outcome = look.run(known, minute, progress).await;
+        let outcome = look.run(terms).await;
         let (memory, mut cycle) = (look.memory, look.cycle);
         (cycle.calls, cycle.points, cycle.bytes) = tally.sums();
         cycle.milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

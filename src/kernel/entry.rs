@@ -14,7 +14,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::id::{Author, Cid, Digest, MeshId, PeerId, TaskId};
-use super::task::{Conclusion, Fence, ReleaseReason, Workload};
+use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The format of entries written by this version.
 pub const FORMAT: u8 = 1;
@@ -233,11 +233,22 @@ pub struct Finish {
     pub duration_ms: u64,
     /// What a person needs to know of it, at most [`MAX_NOTE`] bytes.
     pub note: String,
+    /// What it left behind at its author's host.
+    #[serde(default, skip_serializing_if = "Products::is_empty")]
+    pub products: Products,
 }
 
 /// Somebody asked that a task end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
+    pub task: TaskId,
+    pub why: String,
+}
+
+/// A task that nobody had begun is not wanted any more: a newer one takes its place, or its workflow is gone. Void where
+/// somebody has claimed it and the author did not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
     pub task: TaskId,
     pub why: String,
 }
@@ -288,6 +299,17 @@ pub struct Acknowledge {
 pub struct Retire {
     pub peer: PeerId,
 }
+
+/// No node shall claim anything before somebody who knows of this resumes the mesh. What runs goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// What a person needs to know of it, at most [`MAX_NOTE`] bytes.
+    pub why: String,
+}
+
+/// The pauses that the entry knows are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {}
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident $kind:literal,)*) => {
@@ -364,6 +386,9 @@ events! {
     Checkpoint "checkpoint",
     Acknowledge "acknowledge",
     Retire "retire",
+    Pause "pause",
+    Resume "resume",
+    Withdraw "withdraw",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.

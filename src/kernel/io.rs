@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
-use super::task::{Conclusion, Fence, ReleaseReason, Workload};
+use super::node::Split;
+use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +63,9 @@ pub struct Presence {
     pub unheard: BTreeSet<PeerId>,
     /// For each source: how long ago its last good discovery by this node was, in milliseconds.
     pub discovered: BTreeMap<SourceKey, u64>,
+    /// For each source that others list too: the repositories of it that this node looks into, so that those of its
+    /// repositories that this node cannot see are known for such.
+    pub covers: BTreeMap<SourceKey, BTreeSet<RepositoryMark>>,
     /// The version of the program, for people.
     pub version: String,
 }
@@ -71,6 +75,19 @@ pub struct Presence {
 pub struct Signed {
     pub presence: Presence,
     pub bytes: Box<[u8]>,
+}
+
+/// Names a repository in a presence, in few bytes: the beginning of the hash of its id. Two of a thousand repositories
+/// share one in a source in eight thousand; then the second is taken to be looked into, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepositoryMark(pub u32);
+
+impl RepositoryMark {
+    /// The mark of a repository by its id.
+    pub fn of(id: &str) -> Self {
+        let [a, b, c, d, ..] = Digest::of(&[b"runmesh repository", id.as_bytes()]).0;
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
 }
 
 /// What one node asks another directly.
@@ -153,6 +170,19 @@ pub enum Report {
     GivenBack { reason: ReleaseReason, why: String },
 }
 
+/// What a look into a source has found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Discovery {
+    /// Everything of it that should run now.
+    pub workloads: Vec<Workload>,
+    /// What is only taken note of: it is not run, now or when it is found again.
+    pub recorded: Vec<Workload>,
+    /// What is there no more.
+    pub gone: Vec<Gone>,
+    /// The repositories that were looked into.
+    pub seen: BTreeSet<RepositoryMark>,
+}
+
 /// Everything that can happen to a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -176,16 +206,26 @@ pub enum Input {
     Offer(Offer),
     /// The sources whose tasks are claimed and kept here only while more than half of the members are heard.
     Careful(BTreeSet<SourceKey>),
-    /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
-    Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
-    /// Discovery of a source failed.
-    Undiscovered { source: SourceKey },
+    /// Discovery of a source succeeded.
+    Discovered { source: SourceKey, found: Discovery },
+    /// How this host shares its slots between the mesh's tasks and GitHub's jobs.
+    Split(Split),
+    /// Somebody has looked which jobs wait at GitHub: those, and tasks of jobs that are over, with what became of them.
+    Jobs { queued: Vec<Workload>, over: Vec<(TaskId, String)> },
+    /// GitHub has given this job to a runner of this host.
+    Serves(Box<Workload>),
+    /// Discovery of a source failed, and may not succeed for so many milliseconds, where that was told.
+    Undiscovered { source: SourceKey, wait_ms: Option<u64> },
     /// A person or program submits a task; answered by [`Output::Answer`].
     Submit { token: Token, workload: Box<Workload> },
     /// A person or program cancels a task; answered by [`Output::Answer`].
     Cancel { token: Token, task: TaskId, why: String },
-    /// The runner room reports.
-    Ran { task: TaskId, fence: Fence, report: Report },
+    /// A person or program pauses the whole mesh; answered by [`Output::Answer`] without a task.
+    Pause { token: Token, why: String },
+    /// And resumes it; answered alike.
+    Resume { token: Token },
+    /// The runner room reports; `products` are kept already, and read only where it finished.
+    Ran { task: TaskId, fence: Fence, report: Report, products: Products },
     /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
     Drain { hand_over: bool },
 }
@@ -208,10 +248,10 @@ pub enum Output {
     Start { task: TaskId, fence: Fence, workload: Arc<Workload> },
     /// Stop a task and everything it started; [`Report::Stopped`] follows.
     Stop { task: TaskId, fence: Fence, why: StopReason },
-    /// This node is on duty for the source: look for what should run.
-    Discover { source: SourceKey },
+    /// Look for what should run in the source, but for those of its repositories that others look into.
+    Discover { source: SourceKey, except: BTreeSet<RepositoryMark> },
     /// The answer to a command: the task it concerns, or why not.
-    Answer { token: Token, answer: Result<TaskId, String> },
+    Answer { token: Token, answer: Result<Option<TaskId>, String> },
     /// Put this snapshot on disk in the place of the one before, and forget these entries, both or neither.
     Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
     /// Something that people want to see.
@@ -227,6 +267,8 @@ pub enum StopReason {
     Ended,
     /// This node goes away.
     HandedOver,
+    /// An older task of its concurrency group runs elsewhere.
+    Yielded,
     /// This node does not hear more than half of the members, and the task's source says `stop` for that.
     CutOff,
 }
@@ -258,6 +300,10 @@ pub enum Notice {
     Refused { from: PeerId, why: String },
     /// What lay beneath a checkpoint was dropped: so many entries, and so many stay.
     Condensed { dropped: usize, kept: usize },
+    /// A member has paused the mesh: no node claims anything.
+    Paused { by: PeerId, why: String },
+    /// The mesh is not paused any more.
+    Resumed,
     /// Something the operator should know.
     Warning { text: String },
 }

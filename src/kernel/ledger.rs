@@ -4,12 +4,14 @@
 //! state. The folding reads nothing but that set, so that any order of arrival gives the same state.
 
 mod fold;
+mod pause;
 mod submitted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 pub use fold::{Folded, HeldClaim, Kept};
+pub use pause::Paused;
 pub use submitted::{Last, Slot, Submitted};
 
 use super::clock::Mark;
@@ -68,6 +70,9 @@ pub struct Ledger {
     closed: BTreeMap<TaskId, u64>,
     /// By repository host and id, and path.
     submitted: BTreeMap<(String, String, String), Submitted>,
+    /// What was said of pausing the mesh, and how it stood at the checkpoint.
+    pauses: Vec<Fact>,
+    kept_pause: Option<Paused>,
     /// The hash of the state as it is now, once somebody has asked for it.
     hash: OnceLock<Digest>,
 }
@@ -80,12 +85,15 @@ impl Ledger {
     pub fn add(&mut self, entry: &Entry, mark: &Arc<Mark>) -> BTreeSet<TaskId> {
         let mut touched = BTreeSet::new();
         for (at, event) in entry.body().events.iter().enumerate() {
+            let fact = || Fact { mark: mark.clone(), body: entry.shared_body().clone(), at };
+            if matches!(event, Event::Pause(_) | Event::Resume(_)) {
+                self.pauses.push(fact());
+            }
             let Some(task) = task_of(event).filter(|task| !self.closed.contains_key(task)) else { continue };
-            let fact = Fact { mark: mark.clone(), body: entry.shared_body().clone(), at };
             let facts = &mut self.records.entry(task).or_default().facts;
             // Most tasks have three: introduced, claimed, finished.
             facts.reserve_exact(1);
-            facts.push(fact);
+            facts.push(fact());
             touched.insert(task);
         }
         touched
@@ -129,6 +137,11 @@ impl Ledger {
         &self.open
     }
 
+    /// Whether the mesh is paused, as those entries say that count.
+    pub fn paused(&self, counts: impl Fn(&Cid) -> bool) -> Option<Paused> {
+        pause::fold(self.kept_pause.as_ref(), self.pauses.iter().filter(|fact| counts(&fact.mark.cid)))
+    }
+
     /// A hash of the state of all tasks: equal on two nodes exactly when they agree.
     pub fn state_hash(&self) -> Digest {
         *self.hash.get_or_init(|| {
@@ -146,7 +159,7 @@ impl Ledger {
 /// What a checkpoint keeps of the tasks.
 impl Ledger {
     /// The state that the counting entries beneath a cut give, put into a snapshot.
-    pub fn condense(&self, counts: impl Fn(&Cid) -> bool, snapshot: &mut Snapshot) {
+    pub fn condense(&self, counts: impl Fn(&Cid) -> bool + Copy, snapshot: &mut Snapshot) {
         let floor = snapshot.height.saturating_sub(CLOSED_HEIGHTS);
         let mut closed = self.closed.clone();
         let mut submitted = self.submitted.clone();
@@ -166,6 +179,7 @@ impl Ledger {
                 None => snapshot.open.push((*task, outcome.kept)),
             }
         }
+        snapshot.paused = self.paused(counts);
         closed.retain(|_, height| *height >= floor);
         snapshot.closed = closed.into_iter().collect();
         snapshot.submitted = submitted.into_values().collect();
@@ -184,6 +198,8 @@ impl Ledger {
             })
             .collect();
         self.base = Some(hash);
+        self.pauses.retain(|fact| is_here(&fact.mark.cid));
+        self.kept_pause.clone_from(&snapshot.paused);
         self.hash.take();
         self.closed = snapshot.closed.iter().copied().collect();
         self.submitted = snapshot.submitted.iter().map(|of_it| (of_it.workflow.clone(), of_it.clone())).collect();
@@ -243,6 +259,7 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Release(release) => Some(release.task),
         Event::Finish(finish) => Some(finish.task),
         Event::Cancel(cancel) => Some(cancel.task),
+        Event::Withdraw(withdraw) => Some(withdraw.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
         Event::Admit(_)
@@ -250,6 +267,8 @@ fn task_of(event: &Event) -> Option<TaskId> {
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
         | Event::Retire(_)
+        | Event::Pause(_)
+        | Event::Resume(_)
         | Event::Unknown { .. } => None,
     }
 }

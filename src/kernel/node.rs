@@ -7,10 +7,14 @@
 mod catchup;
 mod claims;
 mod commands;
+mod coverage;
 mod custody;
 mod duty;
 mod greeting;
+mod groups;
 mod history;
+mod jobs;
+mod pause;
 mod peers;
 mod quorum;
 mod sync;
@@ -27,12 +31,13 @@ use super::election::Place;
 use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
 use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
 use super::io::{Input, Notice, Now, Offer, Output, Token};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Paused};
 use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::snapshot::Sealed;
 use super::task::State;
 pub use super::timings::Timings;
+pub use jobs::{Allocation, Split};
 pub use view::{Standing, Status};
 
 /// The most bytes of events that this node puts into one entry; well below what the wire lets through.
@@ -90,13 +95,17 @@ pub struct Node {
     ledger: Ledger,
     quarantine: Quarantine,
     queue: Queue,
+    jobs: jobs::Jobs,
     peers: peers::Peers,
     sync: sync::Sync,
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    groups: groups::Groups,
     history: history::History,
     catchup: catchup::CatchUp,
+    /// Why no node claims anything now.
+    paused: Option<Paused>,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -145,13 +154,16 @@ impl Node {
             ledger: Ledger::default(),
             quarantine: Quarantine::default(),
             queue: Queue::new(),
+            jobs: jobs::Jobs::default(),
             peers: peers::Peers::new(now.mono),
             sync: sync::Sync::default(),
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            groups: groups::Groups::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
+            paused: None,
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -202,11 +214,16 @@ impl Node {
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
-            Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
-            Input::Undiscovered { source } => self.on_undiscovered(&source),
+            Input::Discovered { source, found } => self.on_discovered(&source, found),
+            Input::Split(split) => self.on_split(split),
+            Input::Jobs { queued, over } => self.on_jobs(queued, over),
+            Input::Serves(workload) => self.on_serves(*workload),
+            Input::Undiscovered { source, wait_ms } => self.on_undiscovered(&source, wait_ms),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
-            Input::Ran { task, fence, report } => self.on_ran(task, fence, report),
+            Input::Pause { token, why } => self.on_pause(token, why),
+            Input::Resume { token } => self.on_resume(token),
+            Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
         self.settle();
@@ -237,7 +254,9 @@ impl Node {
             self.take_history();
             self.watch_peers();
             self.take_custody();
+            self.mind_groups();
             self.watch_tasks();
+            self.claim_what_is_served();
             self.mind_majority();
             self.consider_claims();
             self.look_for_work();
@@ -270,7 +289,7 @@ impl Node {
         while waiting.peek().is_some() {
             let (mut events, mut bytes) = (Vec::new(), 0);
             while let Some(event) = waiting.peek() {
-                let size = serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len());
+                let size = size_of(std::slice::from_ref(event));
                 if !events.is_empty() && (bytes + size > MAX_EVENT_BYTES || events.len() == MAX_EVENTS) {
                     break;
                 }
@@ -316,6 +335,11 @@ impl Node {
         if effects.recounted {
             self.history.may_have_to_declare();
             tasks.extend(self.ledger.named());
+        }
+        if effects.recounted
+            || entry.body().events.iter().any(|event| matches!(event, Event::Pause(_) | Event::Resume(_)))
+        {
+            self.look_at_pause();
         }
         for task in tasks {
             if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {
@@ -404,6 +428,11 @@ impl Node {
     fn notice(&mut self, notice: Notice) {
         self.outbox.push(Output::Notice(notice));
     }
+}
+
+/// How many bytes of an entry events take, but for a few.
+fn size_of(events: &[Event]) -> usize {
+    events.iter().map(|event| serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len())).sum()
 }
 
 /// The n-th incarnation that is named from a start's seed.

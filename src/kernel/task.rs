@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{Cid, Digest, PeerId, TaskId};
+use super::id::{BlobId, Cid, Digest, PeerId, TaskId};
 
 /// A word in a workflow file that says how it may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -178,6 +178,10 @@ pub const LOCAL_HOST: &str = "git";
 /// The label of a host that can run what a job asks for with `container:` or `services:`. No `runs-on` needs to say it.
 pub const CONTAINER_ENGINE: &str = "container-engine";
 
+/// What a host offers that starts GitHub's runners, and every task of a job queued there asks for. No host's operator can
+/// write it, and no `runs-on` needs to say it.
+pub const GITHUB_RUNNER: &str = "runner:github";
+
 /// What made a task come about; with repository and path it is the task's identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -226,6 +230,15 @@ impl RunEvent {
     }
 }
 
+/// A group of a repository's tasks of which one runs at a time (GitHub's `concurrency:`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// Its name within the repository; case does not matter, as at GitHub.
+    pub group: String,
+    /// Whether this task also cancels what of its group is older and runs.
+    pub cancel_in_progress: bool,
+}
+
 /// One thing to run, as its introduction describes it to every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -250,6 +263,10 @@ pub struct Workload {
     pub time_limit_s: u32,
     /// For [`Policy::MeshFirst`]: how long the mesh may leave it unclaimed before GitHub keeps it, in seconds.
     pub fallback_s: u32,
+    /// The group that it belongs to. Absent in what earlier versions wrote; written only once every member has declared
+    /// [`super::rules::GROUPS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 impl Workload {
@@ -264,9 +281,10 @@ impl Workload {
     }
 
     /// Who may run it. A person's own request for a workflow without tags, or with eligible ones, is the mesh's alone:
-    /// GitHub would never start it.
+    /// GitHub would never start it. So is a job that GitHub has queued: it waits for a runner, whatever tags say.
     pub fn policy(&self) -> Policy {
         match (Policy::of(&self.tags), &self.trigger) {
+            (_, Trigger::GithubJob { .. }) => Policy::MeshOnly,
             (Policy::MeshFirst, Trigger::Manual { .. }) => Policy::MeshOnly,
             (Policy::GithubOnly, Trigger::Manual { .. }) if self.tags.is_empty() => Policy::MeshOnly,
             (policy, _) => policy,
@@ -316,6 +334,44 @@ impl FromStr for Conclusion {
         Self::ALL.into_iter().find(|conclusion| conclusion.word() == word).ok_or(())
     }
 }
+
+/// Bytes that a run left behind, named by their content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    pub id: BlobId,
+    /// How many there are.
+    pub bytes: u64,
+}
+
+/// A file that a workflow uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// As the workflow names it, at most [`MAX_ARTIFACT_NAME`] bytes.
+    pub name: String,
+    pub blob: Blob,
+}
+
+/// What a run left behind in its holder's data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Products {
+    /// Everything it printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Blob>,
+    /// At most [`MAX_ARTIFACTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+}
+
+impl Products {
+    pub const fn is_empty(&self) -> bool {
+        self.log.is_none() && self.artifacts.is_empty()
+    }
+}
+
+/// The most artifacts of a run that are recorded; so many fit into an entry with room to spare.
+pub const MAX_ARTIFACTS: usize = 64;
+/// The most bytes of an artifact's name. GitHub allows 256 characters.
+pub const MAX_ARTIFACT_NAME: usize = 256;
 
 /// Why a holder gives a claim back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,7 +5,31 @@ use prost::Message as _;
 use super::field::{cid, count, counts, decode, digest, peer, set, task, ticket, ticket_message, vector};
 use super::limits::{MAX_PRESENCES, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
 use super::{WireError, proto};
+use crate::kernel::id::TaskId;
 use crate::kernel::io::Request;
+
+/// What a node can be asked: something that its kernel answers, or something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    Kernel(Request),
+    Log(LogPart),
+}
+
+/// A part of what a task printed on the asked host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPart {
+    pub task: TaskId,
+    pub attempt: u32,
+    /// The first byte that is wanted, counted from 0.
+    pub offset: u64,
+}
+
+/// The bytes of a question about a log.
+pub fn seal_log(part: &LogPart) -> Vec<u8> {
+    let LogPart { task, attempt, offset } = *part;
+    let log = proto::LogPart { task: task.0.to_vec(), attempt, offset };
+    proto::Request { ask: Some(proto::request::Ask::Log(log)) }.encode_to_vec()
+}
 
 /// The bytes of a request. Of too many wanted entries, or tasks, the first are asked for.
 ///
@@ -13,22 +37,22 @@ use crate::kernel::io::Request;
 /// [`WireError::TooMany`] for a vector of more than [`MAX_SYNC_AUTHORS`]: a shorter one would ask again and again for
 /// what is here already.
 pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
-    use proto::request::Ask;
+    use proto::request::Ask as Asked;
     let ask = match request {
         Request::Sync { vector, want } => {
             count(vector.len(), "authors in the vector", MAX_SYNC_AUTHORS)?;
             let want = want.iter().take(MAX_WANT).map(|cid| cid.digest().to_vec()).collect();
-            Ask::Sync(proto::Sync { vector: counts(vector).collect(), want })
+            Asked::Sync(proto::Sync { vector: counts(vector).collect(), want })
         }
         Request::Turn { tasks } => {
-            Ask::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
+            Asked::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
         }
-        Request::Join { ticket } => Ask::Join(ticket_message(ticket)),
+        Request::Join { ticket } => Asked::Join(ticket_message(ticket)),
         Request::Presences { of } => {
             let peer = of.iter().take(MAX_PRESENCES).map(|peer| peer.public_key().to_vec()).collect();
-            Ask::Presences(proto::Members { peer })
+            Asked::Presences(proto::Members { peer })
         }
-        Request::Snapshot { hash, part } => Ask::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
+        Request::Snapshot { hash, part } => Asked::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
     };
     Ok(proto::Request { ask: Some(ask) }.encode_to_vec())
 }
@@ -37,21 +61,24 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// [`WireError::Unknown`] for what a later version may ask; anything else is provably bad.
-pub fn open(bytes: &[u8]) -> Result<Request, WireError> {
-    use proto::request::Ask;
+pub fn open(bytes: &[u8]) -> Result<Ask, WireError> {
+    use proto::request::Ask as Asked;
     let message: proto::Request = decode(bytes, "a request", MAX_REQUEST)?;
-    Ok(match message.ask.ok_or(WireError::Unknown)? {
-        Ask::Sync(sync) => Request::Sync {
+    Ok(Ask::Kernel(match message.ask.ok_or(WireError::Unknown)? {
+        Asked::Sync(sync) => Request::Sync {
             vector: vector(sync.vector, MAX_SYNC_AUTHORS)?,
             want: set(sync.want, "entries wanted", MAX_WANT, |one| cid(&one))?,
         },
-        Ask::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
-        Ask::Join(join) => Request::Join { ticket: ticket(&join)? },
-        Ask::Presences(members) => {
+        Asked::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
+        Asked::Join(join) => Request::Join { ticket: ticket(&join)? },
+        Asked::Presences(members) => {
             Request::Presences { of: set(members.peer, "members", MAX_PRESENCES, |one| peer(&one))? }
         }
-        Ask::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
-    })
+        Asked::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
+        Asked::Log(part) => {
+            return Ok(Ask::Log(LogPart { task: task(&part.task)?, attempt: part.attempt, offset: part.offset }));
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -78,14 +105,14 @@ mod tests {
         let largest = sync(MAX_SYNC_AUTHORS, MAX_WANT);
         let bytes = seal(&largest).expect("seals");
         assert!(bytes.len() <= MAX_REQUEST, "{}", bytes.len());
-        assert_eq!(open(&bytes), Ok(largest));
+        assert_eq!(open(&bytes), Ok(Ask::Kernel(largest)));
     }
 
     #[test]
     fn limits_hold() {
         assert!(matches!(seal(&sync(MAX_SYNC_AUTHORS + 1, 0)), Err(WireError::TooMany { .. })));
         let opened = open(&seal(&sync(0, MAX_WANT + 1)).expect("seals")).expect("opens");
-        assert!(matches!(opened, Request::Sync { want, .. } if want.len() == MAX_WANT));
+        assert!(matches!(opened, Ask::Kernel(Request::Sync { want, .. }) if want.len() == MAX_WANT));
         let ask = |ask| open(&proto::Request { ask: Some(ask) }.encode_to_vec());
         let many = |count: usize| (0..count).map(|n| Cid::of(&n.to_be_bytes()).digest().to_vec()).collect::<Vec<_>>();
         let wanted = proto::Sync { vector: Vec::new(), want: many(MAX_WANT + 1) };
@@ -130,7 +157,13 @@ mod tests {
     proptest! {
         #[test]
         fn every_request_is_read_back(request in any_request()) {
-            prop_assert_eq!(open(&seal(&request).expect("seals")), Ok(request));
+            prop_assert_eq!(open(&seal(&request).expect("seals")), Ok(Ask::Kernel(request)));
+        }
+
+        #[test]
+        fn every_question_about_a_log_is_read_back(task in arbitrary::task(), attempt: u32, offset: u64) {
+            let part = LogPart { task, attempt, offset };
+            prop_assert_eq!(open(&seal_log(&part)), Ok(Ask::Log(part)));
         }
 
         #[test]

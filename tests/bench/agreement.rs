@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
-use runmesh::kernel::io::{Input, Now, Offer, Output, Reply, Report, Response, Signed, Token};
+use runmesh::kernel::io::{Discovery, Input, Now, Offer, Output, Reply, Report, Response, Signed, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
-use runmesh::kernel::task::{Conclusion, State};
+use runmesh::kernel::task::{Conclusion, Products, State};
 
 use super::Outcome;
 use super::history::workload;
@@ -229,17 +229,21 @@ impl World {
                     *self.starts.entry(task).or_default() += 1;
                     let duration_ms = self.draw(TAKES.0, TAKES.1);
                     let report = Report::Finished { conclusion: Conclusion::Success, duration_ms, note: String::new() };
-                    self.plan(self.now + duration_ms, host, Input::Ran { task, fence, report });
+                    self.plan(
+                        self.now + duration_ms,
+                        host,
+                        Input::Ran { task, fence, report, products: Products::default() },
+                    );
                 }
                 Output::Stop { task, fence, .. } => {
-                    self.plan(self.now + 1, host, Input::Ran { task, fence, report: Report::Stopped });
-                }
-                Output::Discover { source } => {
                     self.plan(
                         self.now + 1,
                         host,
-                        Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
+                        Input::Ran { task, fence, report: Report::Stopped, products: Products::default() },
                     );
+                }
+                Output::Discover { source, .. } => {
+                    self.plan(self.now + 1, host, Input::Discovered { source, found: Discovery::default() });
                 }
                 Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }

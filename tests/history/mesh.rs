@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
-use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Response, Signed, Token};
+use runmesh::kernel::io::{Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Response, Signed, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
-use runmesh::kernel::task::{Conclusion, Priority, Repository, RunEvent, Tag, Trigger, Workload};
+use runmesh::kernel::task::{Conclusion, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};
 
 pub(crate) const MINUTE: u64 = 60_000;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
@@ -307,14 +307,22 @@ impl Mesh {
                 Output::Start { task, fence, .. } => {
                     let conclusion = Conclusion::Success;
                     let report = Report::Finished { conclusion, duration_ms: MINUTE, note: String::new() };
-                    self.later(MINUTE, number, Input::Ran { task, fence, report });
+                    self.later(MINUTE, number, Input::Ran { task, fence, report, products: Products::default() });
                 }
                 Output::Stop { task, fence, .. } => {
-                    self.later(HOP, number, Input::Ran { task, fence, report: Report::Stopped });
+                    self.later(
+                        HOP,
+                        number,
+                        Input::Ran { task, fence, report: Report::Stopped, products: Products::default() },
+                    );
                 }
-                Output::Discover { source } => {
+                Output::Discover { source, .. } => {
                     let workloads = self.found.clone();
-                    self.later(HOP, number, Input::Discovered { source, workloads, gone: Vec::new() });
+                    self.later(
+                        HOP,
+                        number,
+                        Input::Discovered { source, found: Discovery { workloads, ..Discovery::default() } },
+                    );
                 }
                 Output::Answer { answer, .. } => {
                     answer.expect("the node takes it");
@@ -449,5 +457,6 @@ pub(crate) fn firmware(revision: u64) -> Workload {
         inputs: BTreeMap::new(),
         time_limit_s: 3600,
         fallback_s: 60,
+        concurrency: None,
     }
 }

@@ -7,6 +7,7 @@ use runmesh::kernel::node::Timings;
 use runmesh::kernel::task::State;
 
 use super::adapter::{ATTEMPTS, Kernel};
+use super::groups::Groups;
 use super::scenario::Scenario;
 use super::work::Fate;
 use super::world::{Counts, RunEnd, RunRecord, Sabotage, World};
@@ -40,6 +41,7 @@ pub(crate) struct Outcome {
     pub(crate) kept_alone: usize,
     pub(crate) lost: usize,
     pub(crate) cancelled: usize,
+    pub(crate) groups: Groups,
     pub(crate) counts: Counts,
     /// Wakes of all nodes in the calm at the end, a second of virtual time.
     pub(crate) calm_wakes: u64,
@@ -97,7 +99,8 @@ pub(crate) fn run_with(
     world.check_fates()?;
     world.check_rankings()?;
     world.check_disks()?;
-    let outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    let mut outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    outcome.groups = world.groups()?;
     Ok((outcome, world))
 }
 
@@ -295,6 +298,7 @@ impl World<'_> {
             kept_alone: self.kept_alone(),
             lost: count(&State::Lost),
             cancelled: count(&State::Cancelled),
+            groups: Groups::default(),
             counts: self.counts.clone(),
             calm_wakes,
             fingerprint: self.fingerprint,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use runmesh::kernel::entry::{self, Entry};
 use runmesh::kernel::id::{Cid, TaskId};
-use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
-use runmesh::kernel::task::{Fence, Workload};
+use runmesh::kernel::io::{Discovery, Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
+use runmesh::kernel::task::{Fence, Products, Workload};
 
 use super::host::Run;
 use super::work::{self, Course, Origin, SOURCE};
@@ -60,7 +60,7 @@ impl World<'_> {
                 self.tell(host, || format!("stops {task:?} ({why:?})"));
                 self.stop(host, at, task, fence);
             }
-            Output::Discover { source } => self.discover(host, &source),
+            Output::Discover { source, .. } => self.discover(host, &source),
             Output::Answer { token, answer } => {
                 self.tell(host, || format!("answers {answer:?}"));
                 self.on_answer(host, token, answer);
@@ -206,7 +206,7 @@ impl World<'_> {
             None => (RunEnd::NotStarted, Report::NotStarted { why: "its checkout failed".to_owned() }),
         };
         self.end_run(host, task, fence, end);
-        self.give(host, boot, Input::Ran { task, fence, report });
+        self.give(host, boot, Input::Ran { task, fence, report, products: Products::default() });
     }
 
     fn stop(&mut self, host: usize, at: u64, task: TaskId, fence: Fence) {
@@ -230,7 +230,7 @@ impl World<'_> {
         let Some(process) = self.process(host, boot) else { return };
         if process.running.remove(&task).is_some() {
             self.end_run(host, task, fence, RunEnd::Stopped);
-            self.give(host, boot, Input::Ran { task, fence, report: Report::Stopped });
+            self.give(host, boot, Input::Ran { task, fence, report: Report::Stopped, products: Products::default() });
         }
     }
 
@@ -248,10 +248,10 @@ impl World<'_> {
     pub(crate) fn on_found(&mut self, host: usize, boot: u64) {
         let source = SOURCE.to_owned();
         if self.chance.permille(self.scenario.network.undiscovered) {
-            return self.give(host, boot, Input::Undiscovered { source });
+            return self.give(host, boot, Input::Undiscovered { source, wait_ms: None });
         }
         let there = self.jobs.iter().filter(|job| job.origin == Origin::Discovered && job.at <= self.now);
         let workloads = there.map(|job| job.workload.as_ref().clone()).collect();
-        self.give(host, boot, Input::Discovered { source, workloads, gone: Vec::new() });
+        self.give(host, boot, Input::Discovered { source, found: Discovery { workloads, ..Discovery::default() } });
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Work {
     pub(crate) unable: u64,
     /// How many first attempts never end, and their hosts never say so. Tasks have a time limit of so many seconds then.
     pub(crate) hangs: Option<(u64, u32)>,
+    /// Tasks belong to so many concurrency groups, 0 for none; of those so many cancel what of their group runs.
+    pub(crate) groups: (usize, u64),
     /// Tasks that no host can run: the first is for the mesh alone and must wait, the second must be left to GitHub.
     pub(crate) impossible: bool,
 }
@@ -148,6 +150,7 @@ impl Scenario {
                 not_started: 0,
                 unable: 0,
                 hangs: None,
+                groups: (0, 0),
                 impossible: true,
             },
             network: Network {

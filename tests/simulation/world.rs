@@ -388,10 +388,10 @@ impl<'a> World<'a> {
             (Some(Sabotage::MissOne), Input::Presence(said)) if said.presence.peer == self.hosts[0].peer => None,
             (
                 Some(Sabotage::TwistReports),
-                Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. } },
+                Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. }, products },
             ) => {
                 let report = Report::Finished { conclusion: Conclusion::Skipped, duration_ms, note };
-                Some(Input::Ran { task, fence, report })
+                Some(Input::Ran { task, fence, report, products })
             }
             (_, input) => Some(input),
         }
@@ -587,15 +587,15 @@ impl<'a> World<'a> {
         self.command(Command::Cancel(job), |token| Input::Cancel { token, task, why });
     }
 
-    pub(crate) fn on_answer(&mut self, host: usize, token: Token, answer: Result<TaskId, String>) {
+    pub(crate) fn on_answer(&mut self, host: usize, token: Token, answer: Result<Option<TaskId>, String>) {
         let process = self.hosts[host].process.as_mut();
         let Some(command) = process.and_then(|process| process.commands.remove(&token)) else {
             return self.violation(format!("host {host} answers {token:?}, which nobody waits for"));
         };
         match (command, answer) {
             (Command::Submit(job), Ok(task)) => {
-                if task != self.jobs[job].id {
-                    self.violation(format!("host {host} acknowledges {task} for {}", self.jobs[job].id));
+                if task != Some(self.jobs[job].id) {
+                    self.violation(format!("host {host} acknowledges {task:?} for {}", self.jobs[job].id));
                 }
                 self.acknowledged.insert(job);
             }

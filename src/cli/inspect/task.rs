@@ -1,5 +1,7 @@
 //! Tasks as tables: all of them, one of them, and those that wait.
 
+use std::collections::BTreeMap;
+
 use super::super::screen::{Cell, Paint, Screen, ago, facts, paint_of, short_peer, short_task, span, workflow};
 use crate::control::proto::{Queued, Task};
 
@@ -49,6 +51,14 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
     let word = task.conclusion.as_deref().map_or_else(|| task.state.clone(), |word| format!("{}: {word}", task.state));
     let started = task.started_ms.map(|at| ago(now.saturating_sub(at)));
     let inputs: Vec<String> = task.inputs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let artifacts: Vec<String> = task
+        .artifacts
+        .iter()
+        .map(|artifact| {
+            let (id, bytes) = artifact.blob.as_ref().map_or(("", 0), |blob| (&blob.id, blob.bytes));
+            format!("{}  {id}  {bytes} bytes", artifact.name)
+        })
+        .collect();
     let holder = task.holder.as_ref().map(|holder| format!("{holder}, attempt {}", task.attempt));
     let mut text = facts(
         screen,
@@ -66,6 +76,8 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
             ("holder", holder.unwrap_or_default()),
             ("started", started.unwrap_or_default()),
             ("took", task.duration_ms.map(span).unwrap_or_default()),
+            ("log", task.log.as_ref().map(|log| format!("{}  {} bytes", log.id, log.bytes)).unwrap_or_default()),
+            ("artifacts", artifacts.join("\n")),
             ("waits", screen.paint(Paint::Warn, &task.waits_for)),
             ("note", task.note.clone()),
             ("anchor", task.anchor.clone()),
@@ -95,10 +107,17 @@ pub(super) fn queue(screen: Screen, queue: &[Queued], pending: usize) -> String 
         0 => String::new(),
         _ => format!("{} that this host may not run; see `runmesh inspect tasks`\n", count_waiting(others)),
     };
+    let (queue, stuck): (Vec<&Queued>, Vec<&Queued>) = queue.iter().partition(|queued| queued.position > 0);
+    let mut why: BTreeMap<String, usize> = BTreeMap::new();
+    for task in stuck.iter().filter_map(|queued| queued.task.as_ref()) {
+        *why.entry(task.waits_for.clone()).or_default() += 1;
+    }
+    let stuck = why.iter().map(|(why, number)| format!("{}: {why}\n", count_waiting(*number))).collect::<String>();
+    let others = stuck + &others;
     if queue.is_empty() {
         return if others.is_empty() { "nothing waits\n".to_owned() } else { others };
     }
-    let row = |queued: &Queued| {
+    let row = |queued: &&Queued| {
         let task = queued.task.clone().unwrap_or_default();
         let nearest = task.ranking.first().map_or("-", |rank| short_peer(&rank.peer_id)).to_owned();
         [

@@ -166,6 +166,7 @@ impl Clock {
             open: Vec::new(),
             closed: Vec::new(),
             submitted: Vec::new(),
+            paused: None,
         };
         Some((snapshot, tally.counting))
     }

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::Fact;
 use crate::kernel::clock::Mark;
 use crate::kernel::election::{Place, Seed};
-use crate::kernel::entry::{Event, Hlc};
+use crate::kernel::entry::{Cancel, Event, Hlc, Withdraw};
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
-use crate::kernel::task::{Fence, Policy, ReleaseReason, State, Workload};
+use crate::kernel::task::{Fence, Policy, Products, ReleaseReason, State, Workload};
 
 /// A claim that stands: it was made as the rules ask. It may hold, have held, or have lost to a nearer one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Folded {
     pub last: BTreeSet<PeerId>,
     /// What the ending or the last release says to people.
     pub note: String,
+    /// What the run whose result was accepted left behind at its holder's host.
+    pub products: Products,
 }
 
 impl Folded {
@@ -205,6 +207,8 @@ impl<'a> Pass<'a> {
                     let place = Place::of(fact.author().peer);
                     let distance = seed.distance(&place);
                     let fence = Fence { attempt: claim.attempt, claim: fact.mark.cid };
+                    // A withdrawal that did not know of it is void.
+                    self.endings.retain(|ending| !matches!(ending.fact.event(), Event::Withdraw(_)));
                     self.claims.push(Standing {
                         mark: Some(fact.mark.as_ref()),
                         anchor: claim.anchor,
@@ -231,6 +235,17 @@ impl<'a> Pass<'a> {
             }
             Event::Cancel(_) if known_introduction => {
                 self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+            }
+            // It may stand in the entry of the introduction itself: nobody ever claims such a task.
+            Event::Withdraw(_)
+                if known_introduction || self.introductions.iter().any(|one| one.cid == fact.mark.cid) =>
+            {
+                let highest = self.known_claims(fact).map(|known| known.claim.fence.attempt).max();
+                let held =
+                    |known: &Standing<'_>| known.claim.released.is_none() && Some(known.claim.fence.attempt) == highest;
+                if !self.claims.iter().any(|known| !knows(fact, known.mark) || held(known)) {
+                    self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+                }
             }
             Event::Leave(_) if known_introduction => {
                 let held = self.known_claims(fact).any(|known| known.claim.released.is_none());
@@ -270,9 +285,11 @@ impl<'a> Pass<'a> {
         let attempt = self.claims.last().map_or(0, |standing| standing.claim.fence.attempt);
         let winner = self.endings.iter().min_by_key(|ending| ending.rank);
         let mut note = self.note.clone();
+        let mut products = Products::default();
         let state = match winner.map(|ending| ending.fact.event()) {
             Some(Event::Finish(finish)) => {
                 note.clone_from(&finish.note);
+                products.clone_from(&finish.products);
                 let holder = winner.map_or(first.by, |ending| ending.fact.author().peer);
                 State::Completed {
                     holder,
@@ -281,8 +298,8 @@ impl<'a> Pass<'a> {
                     duration_ms: finish.duration_ms,
                 }
             }
-            Some(Event::Cancel(cancel)) => {
-                note.clone_from(&cancel.why);
+            Some(Event::Cancel(Cancel { why, .. }) | Event::Withdraw(Withdraw { why, .. })) => {
+                note.clone_from(why);
                 State::Cancelled
             }
             Some(Event::Leave(_)) => State::LeftToGithub,
@@ -313,6 +330,7 @@ impl<'a> Pass<'a> {
             declined: self.declined.clone(),
             last,
             note,
+            products,
         };
         let introduction = |known: &Introduction<'_>| KeptIntroduction {
             cid: known.cid,

@@ -5,13 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::groups::Turn;
+use super::jobs::{kind, of};
 use super::{Node, claimed_by};
+use crate::kernel::allocation::Kind;
 use crate::kernel::election::{Place, Rank, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Notice, Offer, Output, Presence, Reply, Request, Token};
 use crate::kernel::ledger::Folded;
-use crate::kernel::queue::Key;
+use crate::kernel::queue::{Key, Queue};
+use crate::kernel::requests::{Amounts, serve_all};
 use crate::kernel::task::{Policy, Repository, State, Workload};
 
 /// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
@@ -53,6 +57,7 @@ pub(super) struct Claims {
 #[derive(Debug, Clone)]
 struct Standing {
     task: TaskId,
+    kind: Kind,
     seed: Seed,
     rank: Rank,
     class: usize,
@@ -84,7 +89,7 @@ impl Class {
 
 /// Whether a host with this offer may run what asks for these labels, of this repository.
 pub(super) fn may_run(labels: &BTreeSet<String>, repository: &Repository, offer: &Offer) -> bool {
-    labels.is_subset(&offer.labels) && offer.sources.iter().any(|source| repository.is_of(source))
+    serve_all(&offer.labels, labels) && offer.sources.iter().any(|source| repository.is_of(source))
 }
 
 impl Claims {
@@ -114,7 +119,8 @@ impl Node {
             _ => false,
         };
         self.claims.look = true;
-        if !claimable {
+        let turn = self.turn(task);
+        if !claimable || turn == Turn::Later {
             self.dequeue(task);
             return;
         }
@@ -133,21 +139,23 @@ impl Node {
         if let Some((after, _)) = self.ending(task, folded) {
             self.claims.ends.insert((since + after, *task));
         }
-        let runnable = folded.workload.policy() != Policy::GithubOnly
+        let runnable = turn == Turn::Now
+            && folded.workload.policy() != Policy::GithubOnly
             && folded.spent < self.settings.attempts
             && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
         if runnable {
-            self.queue.put(Key::of(folded.workload.priority, folded.introduced, *task));
+            let (key, kind) = (Key::of(folded.workload.priority, folded.introduced, *task), kind(&folded.workload));
+            self.queue_of(kind).put(key);
         } else {
-            self.queue.remove(task);
+            self.unqueue(task);
         }
     }
 
     /// Takes a task out of all that waits to be claimed.
     pub(super) fn dequeue(&mut self, task: &TaskId) {
         self.claims.waiting.remove(task);
-        if self.queue.remove(task).is_some() {
+        if self.unqueue(task) {
             self.claims.forget_standing(task);
         }
     }
@@ -163,7 +171,11 @@ impl Node {
             return;
         }
         self.claims.next_claim = None;
-        if self.custody.draining() || self.is_behind_rules() || !self.sync.has_all_it_was_told_of() {
+        if self.paused.is_some()
+            || self.custody.draining()
+            || self.is_behind_rules()
+            || !self.sync.has_all_it_was_told_of()
+        {
             return;
         }
         let members = self.clock.members();
@@ -171,24 +183,29 @@ impl Node {
             self.wake_for_claim(until);
             return;
         }
-        let mut free = self.free_slots();
-        if free == 0 || self.queue.is_empty() {
+        if self.free_slots() == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
             return;
         }
         self.take_standings();
         let now = self.now.mono;
         let mut questions = BTreeMap::new();
+        let (mut starts, mut claimed) = (self.starts(), Amounts::default());
         if self.claims.window.iter().any(|standing| standing.due <= now) {
             let mut window = std::mem::take(&mut self.claims.window);
             for standing in &mut window {
-                if free == 0 {
-                    break;
-                }
-                if self.is_said_to_run(&standing.task) || self.custody.runs(&standing.task) {
+                let (task, kind) = (standing.task, standing.kind);
+                if *of(&mut starts, kind) == 0
+                    || self.is_said_to_run(&task)
+                    || self.custody.runs(&task)
+                    || !self.has_room_for(&task, &claimed)
+                {
                     continue;
                 }
                 if self.consider(standing, &mut questions) {
-                    free -= 1;
+                    *of(&mut starts, kind) -= 1;
+                    if let Some(folded) = self.ledger.get(&task) {
+                        claimed = claimed.plus(Amounts::of(&folded.workload.labels));
+                    }
                 }
             }
             self.claims.window = window;
@@ -215,7 +232,8 @@ impl Node {
             self.claims.classes.clear();
             former.clear();
         }
-        let tasks: Vec<TaskId> = self.queue.iter().take(WINDOW).map(Key::task).collect();
+        let first = |queue: &Queue| queue.iter().take(WINDOW).map(Key::task).collect::<Vec<_>>();
+        let tasks = [first(&self.queue), first(&self.jobs.queue)].concat();
         let window = tasks.into_iter().filter_map(|task| former.remove(&task).or_else(|| self.standing_for(task)));
         let window: Vec<Standing> = window.collect();
         self.claims.window = window;
@@ -268,7 +286,7 @@ impl Node {
         let candidates = self.claims.classes[class].able.iter().filter(|place| Some(place.peer()) != holder);
         let seed = Seed::of(&folded.anchor, &task);
         let rank = seed.rank(&self.me, candidates, &folded.last);
-        Some(Standing { task, seed, rank, class, holder, due: 0 })
+        Some(Standing { task, kind: kind(&folded.workload), seed, rank, class, holder, due: 0 })
     }
 
     /// Whether a heard peer says that it runs the task under a claim that has not come here yet.
@@ -280,6 +298,10 @@ impl Node {
     /// Claims the task if it is this node's turn. `true` when it is.
     fn consider(&mut self, standing: &mut Standing, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> bool {
         let (task, rank) = (standing.task, standing.rank);
+        if self.group_still_runs(&task) {
+            standing.due = self.wait_anew(&task);
+            return false;
+        }
         let (Some(folded), Some(waiting)) = (self.ledger.get(&task), self.claims.waiting.get(&task)) else {
             return false;
         };
@@ -302,6 +324,9 @@ impl Node {
             && self.peers.heard().any(|peer| Self::can_run(&peer.presence().offer, &folded.workload))
         {
             due = due.max(grown + self.claim_delay() / 2);
+        }
+        if let Some(crowded) = self.groups.crowded(&task) {
+            due = due.max(crowded + self.claim_delay() / 2);
         }
         standing.due = due;
         if self.now.mono < due {
@@ -337,6 +362,14 @@ impl Node {
             candidates: rank.candidates,
         });
         true
+    }
+
+    /// Something is in a task's way: everybody's turn is counted from when it is not any more. Answers when to look again.
+    fn wait_anew(&mut self, task: &TaskId) -> u64 {
+        if let Some(waiting) = self.claims.waiting.get_mut(task) {
+            (waiting.since, waiting.asked) = (self.now.mono, None);
+        }
+        self.now.mono + (self.claim_delay() / 4).max(1)
     }
 
     fn wake_for_claim(&mut self, at: u64) {
@@ -441,6 +474,9 @@ impl Node {
 
     /// How an unclaimed task ends by itself, and after how many milliseconds.
     fn ending(&self, task: &TaskId, folded: &Folded) -> Option<(u64, Event)> {
+        if self.turn(task) == Turn::Never {
+            return Some((0, self.ending_of_older(task)));
+        }
         if folded.spent >= self.settings.attempts {
             return Some((0, Event::Lose(Lose { task: *task, attempt: folded.attempt })));
         }

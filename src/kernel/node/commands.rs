@@ -18,7 +18,7 @@ impl Node {
             self.introduce(workload);
             Ok(task)
         };
-        self.answer(token, answer);
+        self.answer(token, answer.map(Some));
     }
 
     pub(super) fn on_cancel(&mut self, token: Token, task: TaskId, why: String) {
@@ -32,14 +32,14 @@ impl Node {
                 Ok(task)
             }
         };
-        self.answer(token, answer);
+        self.answer(token, answer.map(Some));
     }
 
-    fn answer(&mut self, token: Token, answer: Result<TaskId, String>) {
+    pub(super) fn answer(&mut self, token: Token, answer: Result<Option<TaskId>, String>) {
         self.outbox.push(Output::Answer { token, answer });
     }
 
-    fn writes_now(&self) -> Result<(), String> {
+    pub(super) fn writes_now(&self) -> Result<(), String> {
         match self.stage {
             Stage::Active => Ok(()),
             Stage::Learning { .. } => {

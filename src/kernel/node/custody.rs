@@ -7,7 +7,7 @@ use super::{Node, claimed_by};
 use crate::kernel::entry::{Decline, Entry, Event, Finish, MAX_NOTE, Release};
 use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::io::{Notice, Output, Presence, Report, SourceKey, StopReason};
-use crate::kernel::task::{Fence, ReleaseReason, State, Workload};
+use crate::kernel::task::{Fence, Products, ReleaseReason, State, Workload};
 
 #[derive(Debug)]
 struct Running {
@@ -103,6 +103,11 @@ impl Custody {
 
     pub(super) fn has_declined(&self, task: &TaskId) -> bool {
         self.declined.contains(task)
+    }
+
+    /// What runs here.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.running.values().map(|running| &running.workload)
     }
 
     pub(super) fn occupied(&self) -> usize {
@@ -217,6 +222,7 @@ impl Node {
             if self.may_write() {
                 self.tell_of(&task);
             }
+            self.regroup(&task);
             let Some(folded) = self.ledger.get(&task) else {
                 self.let_go(&task);
                 continue;
@@ -301,7 +307,7 @@ impl Node {
         }
     }
 
-    fn stop(&mut self, task: TaskId, why: StopReason) {
+    pub(super) fn stop(&mut self, task: TaskId, why: StopReason) {
         let Some(running) = self.custody.running.get_mut(&task) else { return };
         if running.stopping.is_none() {
             running.stopping = Some(why);
@@ -315,7 +321,7 @@ impl Node {
     }
 
     /// The runner room reports of something it was told to start.
-    pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report) {
+    pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report, products: Products) {
         let was_full = self.free_slots() == 0;
         let Some(running) = self.custody.running.remove(&task) else { return };
         if running.fence != fence {
@@ -334,7 +340,7 @@ impl Node {
             // A result is worth telling even when another node holds the task by now: the first result ends it.
             Report::Finished { conclusion, duration_ms, note } if counts => {
                 let note = shortened(&note);
-                self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note }));
+                self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note, products }));
             }
             Report::NotStarted { why } if counts => self.release(task, fence, ReleaseReason::NotStarted, &why),
             Report::GivenBack { reason, why } if counts => self.release(task, fence, reason, &why),
@@ -346,6 +352,9 @@ impl Node {
             Report::Stopped if mine => {
                 let (reason, note) = match running.stopping {
                     Some(StopReason::HandedOver) => (ReleaseReason::Draining, "its holder goes away"),
+                    Some(StopReason::Yielded) => {
+                        (ReleaseReason::Draining, "another task of its concurrency group runs")
+                    }
                     Some(StopReason::CutOff) => {
                         (ReleaseReason::Draining, "its holder did not hear most of the members")
                     }

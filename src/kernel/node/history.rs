@@ -409,6 +409,7 @@ impl Node {
                 self.touched.insert(task);
             }
         }
+        self.look_at_pause();
         let clock = &self.clock;
         self.history.proposals.retain(|proposed, proposal| {
             proposal.verdict = None;

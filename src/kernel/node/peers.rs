@@ -651,7 +651,8 @@ impl Node {
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).copied().collect(),
-            discovered: self.duty.told(self.now.mono, self.settings.timings.discovery),
+            discovered: self.duty.told(self.now.mono),
+            covers: self.covers(),
             version: self.settings.version.clone(),
         })
     }

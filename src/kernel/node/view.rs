@@ -82,6 +82,11 @@ impl Node {
         }
     }
 
+    /// The slots that this host said it has.
+    pub const fn slots(&self) -> u32 {
+        self.offer.slots
+    }
+
     pub fn standing(&self) -> Standing {
         match self.stage {
             Stage::Joining => Standing::Joining,
@@ -149,11 +154,6 @@ impl Node {
             }
         }
         known
-    }
-
-    /// The waiting tasks that this host may run, the first first.
-    pub fn queue(&self) -> impl Iterator<Item = TaskId> {
-        self.queue.iter().map(crate::kernel::queue::Key::task)
     }
 
     pub fn is_member(&self, peer: &PeerId) -> bool {
