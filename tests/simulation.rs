@@ -295,8 +295,10 @@ fn idle_nodes_that_are_cut_off_hold_up_no_takeover() {
         assert_eq!(world.violations, Vec::<String>::new());
         for run in &world.runs[..6] {
             let again = world.runs[6..].iter().filter(|other| other.task == run.task).collect::<Vec<_>>();
-            assert_eq!(again.len(), 1, "{run:?} has {again:?}");
-            assert_ne!(again[0].host % 2, run.host % 2, "{run:?} has {again:?}");
+            // Two may claim in the same few milliseconds, when those ahead of both are lost; one of them stops.
+            let left = again.iter().filter(|other| other.end.is_none()).count();
+            assert_eq!(left, 1, "{run:?} has {again:?}");
+            assert!(again.iter().all(|other| other.host % 2 != run.host % 2), "{run:?} has {again:?}");
         }
     }
 }
