@@ -412,7 +412,7 @@ impl Node {
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
             let agreed = silent
                 && (self.peers.hears(&watch.holder)
-                    || self.peers.others_agree_on_loss(&watch.holder, doubted, now, &timings));
+                    || self.peers.others_agree_on_loss(&watch.holder, &self.me, doubted, now, &timings));
             let missed = now >= overdue || agreed;
             // Not agreed yet: whoever changes their mind announces it, and that looks here again.
             let waits = [doubted, doubted.saturating_add(timings.beat), overdue];
