@@ -10,6 +10,7 @@ mod chronicle;
 mod effects;
 mod home;
 mod intake;
+mod membership;
 mod sources;
 mod work;
 mod workers;
@@ -35,7 +36,7 @@ use crate::control::{self, Answer, ControlError, Query};
 use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::kernel::entry::Entry;
-use crate::kernel::id::{MeshId, TaskId};
+use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::snapshot::Sealed;
@@ -245,6 +246,7 @@ struct Daemon {
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Answer<TaskId>>,
+    revoking: BTreeMap<Token, Answer<PeerId>>,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
@@ -323,6 +325,7 @@ impl Daemon {
             next_token: 0,
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
+            revoking: BTreeMap::new(),
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
-use crate::kernel::id::{Cid, TaskId};
+use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::task::{Conclusion, Priority};
 
 use super::proto;
@@ -158,6 +158,16 @@ pub enum Query {
     },
     Invite {
         answer: Answer<proto::Invite>,
+    },
+    /// What is to be signed to revoke this peer, as text.
+    Cut {
+        peer: PeerId,
+        answer: Answer<String>,
+    },
+    /// A signed revocation, as text; answered with who was revoked.
+    Revoke {
+        text: String,
+        answer: Answer<PeerId>,
     },
     /// Claim nothing more; answered with how many tasks still run here.
     Drain {

@@ -209,6 +209,11 @@ impl Daemon {
                     place.send(answer.map_err(Refusal::NotNow));
                 }
             }
+            Output::Revoked { token, answer } => {
+                if let Some(place) = self.revoking.remove(&token) {
+                    place.send(answer.map_err(Refusal::NotNow));
+                }
+            }
             Output::Condense { snapshot, dropped } => {
                 let kept = tokio::task::block_in_place(|| self.store.condense(&snapshot, &dropped));
                 if let Err(error) = kept {

@@ -122,7 +122,7 @@ fn open(event: Event, mesh: &MeshId) -> Arrived {
         Event::Gossip { topic: Topic::Presence, from, bytes, token } => {
             Arrived::Presence { from, opened: presence::open(&bytes, mesh).map(Box::new), token }
         }
-        Event::Request { from, bytes, token } => Arrived::Request { from, opened: request::open(&bytes), token },
+        Event::Request { from, bytes, token } => Arrived::Request { from, opened: request::open(&bytes, mesh), token },
         Event::Response { id, from, bytes } => {
             Arrived::Response { from, token: Token(id.0), opened: response::open(&bytes, mesh) }
         }

@@ -9,6 +9,7 @@ mod cut;
 mod members;
 mod reach;
 mod retire;
+mod revoke;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -18,7 +19,7 @@ pub use cut::{Division, Tally};
 pub use members::{Member, MemberBase, Members};
 pub use reach::Reach;
 
-use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS};
+use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS, Revoke};
 use super::id::{Author, Cid, MeshId, PeerId};
 use super::io::Vector;
 
@@ -121,16 +122,19 @@ enum Said {
     Retire(PeerId),
     /// The author agrees to what that entry proposes.
     Acknowledge(Cid),
+    /// The mesh key puts a peer out. Its signature was checked.
+    Revoke(Revoke),
 }
 
 impl Said {
     /// What stands in a body.
-    fn of(body: &Body) -> Vec<Self> {
+    fn of(body: &Body, mesh: &MeshId) -> Vec<Self> {
         let said = body.events.iter().filter_map(|event| match event {
             Event::Admit(admit) => Some(Self::Admit(admit.clone(), body.time.ms)),
             Event::Declare(declare) => Some(Self::Declare(declare.rules)),
             Event::Retire(retire) => Some(Self::Retire(retire.peer)),
             Event::Acknowledge(acknowledge) => Some(Self::Acknowledge(acknowledge.proposal)),
+            Event::Revoke(revoke) if revoke.is_of(mesh) => Some(Self::Revoke(revoke.clone())),
             _ => None,
         });
         said.collect()
@@ -152,7 +156,7 @@ struct Chain {
     entries: Vec<Cid>,
     /// Entries with this number or a later one do not count, by the checkpoint.
     void: Option<u64>,
-    /// Entries with this number or a later one do not count: by the checkpoint, a fork or a retirement.
+    /// Entries with this number or a later one do not count: by the checkpoint, a fork, a retirement or a revocation.
     cut: Option<u64>,
     fork: Option<Fork>,
     /// How many of the chain's entries count; they are its beginning.
@@ -190,6 +194,9 @@ pub struct Clock {
     endorsed: BTreeMap<Cid, BTreeSet<Cid>>,
     /// The retirements that hold, those of the checkpoint first.
     retired: Vec<retire::Retired>,
+    revocations: revoke::Revocations,
+    /// Grows whenever it may have changed who is a member.
+    changes: u64,
     next_ordinal: u64,
     latest: Hlc,
 }
@@ -207,6 +214,8 @@ impl Clock {
             members: Members::default(),
             endorsed: BTreeMap::new(),
             retired: Vec::new(),
+            revocations: revoke::Revocations::default(),
+            changes: 0,
             next_ordinal: 0,
             latest: Hlc::default(),
         }
@@ -234,7 +243,7 @@ impl Clock {
         if known + 1 != body.sequence {
             return (Placing::Refused(Refusal::Sequence), nothing);
         }
-        let said = Said::of(body);
+        let said = Said::of(body, &self.mesh);
         let founds = Said::founds(&said, &self.mesh, &body.author.peer);
         let standing =
             Mark { cid: entry.cid(), author: u32::MAX, sequence: 0, height: below.height, reach: below.reach };
@@ -245,6 +254,7 @@ impl Clock {
         let fork = self.conflict(entry);
         let number = self.numbers.get(&body.author);
         let cut = number.and_then(|number| self.chains[*number as usize].cut);
+        let cut = cut.into_iter().chain(self.revocations.from(&body.author)).min();
         let unaware = body.sequence == 1 && self.is_unaware(&body.author.peer, number.copied(), &standing);
         let void = unaware || cut.is_some_and(|cut| body.sequence >= cut);
         if void && !wanted && fork.is_none() {
@@ -269,7 +279,7 @@ impl Clock {
         if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.cid);
         }
-        let votes = self.note_retirement(&mark, &said);
+        let decides = self.note_retirement(&mark, &said) | self.note_revocation(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.by_ordinal.insert(self.next_ordinal, mark.cid);
         let parents = body.parents.clone().into_boxed_slice();
@@ -284,7 +294,7 @@ impl Clock {
         } else if counts {
             let said = placed.said.clone();
             self.placed.insert(mark.cid, placed);
-            if self.count(&mark, body.author.peer, &said).is_err() || votes {
+            if self.count(&mark, body.author.peer, &said).is_err() || decides {
                 self.recount();
                 effects.recounted = true;
             } else {
@@ -294,6 +304,10 @@ impl Clock {
         } else {
             self.placed.insert(mark.cid, placed);
             self.cut_unaware(author);
+            if decides {
+                self.recount();
+                effects.recounted = true;
+            }
         }
         (Placing::Placed { counts: self.counts(&mark.cid) }, effects)
     }
@@ -314,7 +328,7 @@ impl Clock {
     fn number(&mut self, author: Author) -> u32 {
         let chains = &mut self.chains;
         *self.numbers.entry(author).or_insert_with(|| {
-            chains.push(Chain::new(author));
+            chains.push(Chain { cut: self.revocations.from(&author), ..Chain::new(author) });
             chains.len() as u32 - 1
         })
     }
@@ -329,11 +343,15 @@ impl Clock {
 
     fn count(&mut self, mark: &Mark, peer: PeerId, said: &[Said]) -> Result<(), ()> {
         self.chains[mark.author as usize].counting += 1;
+        if said.iter().any(|said| matches!(said, Said::Admit(..))) {
+            self.changes += 1;
+        }
         self.members.hear(&self.mesh, mark, peer, said)
     }
 
     /// Decides anew which entries count, in the one order that all nodes share.
     fn recount(&mut self) {
+        self.changes += 1;
         let tally = self.decide_retirements();
         for (cid, placed) in &mut self.placed {
             placed.counts = tally.counting.contains(cid);
@@ -428,7 +446,12 @@ impl Clock {
         self.chains[*self.numbers.get(author)? as usize].fork
     }
 
-    /// Whether the author's later entries do not count, for a fork or because it was retired.
+    /// Grows whenever it may have changed who is a member.
+    pub const fn member_changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether the author's later entries do not count, for a fork or because it was retired or revoked.
     pub fn is_cut(&self, author: &Author) -> bool {
         self.numbers.get(author).is_some_and(|number| self.chains[*number as usize].cut.is_some())
     }

@@ -216,6 +216,7 @@ fn task_of(event: &Event) -> Option<TaskId> {
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
         | Event::Retire(_)
+        | Event::Revoke(_)
         | Event::Unknown { .. } => None,
     }
 }

@@ -11,7 +11,9 @@ mod custody;
 mod duty;
 mod history;
 mod peers;
+mod proof;
 mod quorum;
+mod revoke;
 mod sync;
 mod view;
 mod waits;
@@ -83,6 +85,8 @@ pub struct Node {
     incarnations: u64,
     stage: Stage,
     now: Now,
+    /// What this host offers, and what of it this node's right lets it offer.
+    offered: Offer,
     offer: Offer,
     clock: Clock,
     ledger: Ledger,
@@ -95,6 +99,11 @@ pub struct Node {
     duty: duty::Duty,
     history: history::History,
     catchup: catchup::CatchUp,
+    vouched: proof::Vouched,
+    vouchings: u64,
+    /// The changes of membership that everything is in line with.
+    members_seen: u64,
+    told_revoked: BTreeSet<PeerId>,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -126,6 +135,7 @@ impl Node {
             incarnations: 0,
             stage: Stage::Joining,
             now,
+            offered: Offer::default(),
             offer: Offer::default(),
             clock: Clock::new(settings.mesh),
             ledger: Ledger::default(),
@@ -138,6 +148,10 @@ impl Node {
             duty: duty::Duty::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
+            vouched: proof::Vouched::default(),
+            vouchings: 0,
+            members_seen: 0,
+            told_revoked: BTreeSet::new(),
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -192,6 +206,7 @@ impl Node {
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
+            Input::Revoke { token, revoke } => self.on_revoke(token, *revoke),
             Input::Ran { task, fence, report } => self.on_ran(task, fence, report),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
@@ -218,6 +233,7 @@ impl Node {
     /// Everything that follows from what has just been learnt, until nothing does.
     fn settle(&mut self) {
         for _ in 0..MAX_ROUNDS {
+            self.mind_members();
             self.take_stage();
             self.declare_rules();
             self.take_history();
@@ -310,9 +326,10 @@ impl Node {
 
     fn begin(&mut self) {
         let member = self.clock.members().contains(&self.me.peer());
+        let revoked = self.clock.is_revoked(&self.me.peer());
         let alone = self.clock.members().all().all(|member| member.peer == self.me.peer());
         self.stage = match (&self.settings.entrance, member) {
-            (Entrance::Founder(right), false) => {
+            (Entrance::Founder(right), false) if !revoked => {
                 let right = right.clone();
                 self.events.push(Event::Admit(Admit { peer: self.me.peer(), right }));
                 Stage::Active
@@ -327,7 +344,9 @@ impl Node {
 
     /// Moves on from joining and learning when the time or the entries say so.
     fn take_stage(&mut self) {
-        if self.clock.fork_of(&self.author).is_some() {
+        if self.clock.is_revoked(&self.me.peer()) {
+            // No incarnation of it counts.
+        } else if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
         } else if self.clock.is_cut(&self.author) {
             self.renew_incarnation("the others have retired it, having heard nothing of it for long");
@@ -360,6 +379,8 @@ impl Node {
 
     fn activate(&mut self) {
         self.stage = Stage::Active;
+        // What could not be written before is looked at again.
+        self.members_seen = u64::MAX;
         self.touched.extend(self.ledger.open().iter().copied());
         self.claims.look_again();
     }

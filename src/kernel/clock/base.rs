@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::retire::Retired;
+use super::revoke::Revocations;
 use super::{Chain, Clock, Division, Mark, Members, Placed, Reach};
 use crate::kernel::entry::{Body, Hlc};
 use crate::kernel::id::{Author, Cid, Digest};
@@ -104,7 +105,14 @@ impl Clock {
     }
 
     fn stand_on(&mut self, snapshot: &Snapshot, hash: Digest, cut: Mark) {
-        let members = Members::restored(&snapshot.members, &cut);
+        let mut members = Members::restored(&snapshot.members, &cut);
+        let mut revocations = Revocations::restored(&snapshot.revoked, cut.cid);
+        snapshot.revoked.iter().for_each(|revoke| members.revoke(revoke.peer, &cut));
+        for placed in self.placed.values() {
+            revocations.note(&placed.mark, &placed.said);
+        }
+        self.revocations = revocations;
+        self.changes += 1;
         self.members = members.clone();
         let away = snapshot.members.iter().filter(|member| member.retired);
         let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();
@@ -156,6 +164,7 @@ impl Clock {
             open: Vec::new(),
             closed: Vec::new(),
             submitted: Vec::new(),
+            revoked: self.revocations_within(&division.beneath),
         };
         Some((snapshot, tally.counting))
     }

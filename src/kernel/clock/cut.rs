@@ -117,6 +117,11 @@ impl Clock {
             let mark = &placed.mark;
             let peer = self.chains[mark.author as usize].author.peer;
             let founds = Said::founds(&placed.said, &self.mesh, &peer);
+            for said in &placed.said {
+                if let Said::Revoke(revoke) = said {
+                    tally.members.revoke(revoke.peer, mark);
+                }
+            }
             if void(mark.author).is_none_or(|void| mark.sequence < void)
                 && (founds || tally.members.admitted(&peer, mark))
             {

@@ -39,7 +39,7 @@ impl Node {
         self.outbox.push(Output::Answer { token, answer });
     }
 
-    fn writes_now(&self) -> Result<(), String> {
+    pub(super) fn writes_now(&self) -> Result<(), String> {
         match self.stage {
             Stage::Active => Ok(()),
             Stage::Learning { .. } => {
@@ -53,10 +53,10 @@ impl Node {
     }
 
     pub(super) fn on_request(&mut self, from: PeerId, token: Token, request: Request) {
-        let member = self.clock.members().contains(&from);
         match request {
             Request::Join { ticket } => self.on_join(from, token, ticket),
-            _ if !member => self.refuse(from, token, format!("{from} is not a member as far as this node knows")),
+            Request::Prove { chain } => self.on_prove(from, token, &chain),
+            _ if !self.may_ask(&from) => self.refuse(from, token, format!("{from} is not a member as far as this node knows")),
             Request::Snapshot { hash, part } => self.on_snapshot_request(from, token, hash, part),
             Request::Sync { vector, want } => self.on_sync_request(from, token, &vector, &want),
             Request::Turn { tasks } => self.on_turn_request(from, token, &tasks),
@@ -66,6 +66,9 @@ impl Node {
     fn on_join(&mut self, from: PeerId, token: Token, ticket: Ticket) {
         if self.clock.members().contains(&from) {
             self.reply(from, token, Reply::Admitted);
+        } else if self.clock.is_revoked(&from) {
+            let why = "the holder of the mesh key has revoked this peer; join as another, with a new data directory";
+            self.refuse(from, token, why.to_owned());
         } else if !self.may_write() {
             self.refuse(
                 from,

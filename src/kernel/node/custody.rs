@@ -313,10 +313,14 @@ impl Node {
         self.peers.changed(self.now.mono, &self.settings.timings);
         if hand_over {
             self.custody.handing_over = true;
-            let tasks: Vec<TaskId> = self.custody.running.keys().copied().collect();
-            for task in tasks {
-                self.stop(task, StopReason::HandedOver);
-            }
+            self.stop_everything(StopReason::HandedOver);
+        }
+    }
+
+    pub(super) fn stop_everything(&mut self, why: StopReason) {
+        let tasks: Vec<TaskId> = self.custody.running.keys().copied().collect();
+        for task in tasks {
+            self.stop(task, why);
         }
     }
 
@@ -337,7 +341,9 @@ impl Node {
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
             let agreed = self.peers.hears(&watch.holder)
                 || self.peers.others_agree_on_loss(&watch.holder, silent, now, &timings);
-            let missed = now >= overdue || (now >= silent && agreed);
+            // Who is a member no longer holds nothing.
+            let gone = !self.clock.members().contains(&watch.holder);
+            let missed = gone || now >= overdue || (now >= silent && agreed);
             if missed != watch.missed {
                 changed.push((*task, watch.holder, missed, silent));
             }
@@ -355,7 +361,9 @@ impl Node {
                 watch.missed = missed;
             }
             if missed {
-                self.peers.doubt_the_silent(holder, doubted, &timings);
+                if self.clock.members().contains(&holder) {
+                    self.peers.doubt_the_silent(holder, doubted, &timings);
+                }
                 self.notice(Notice::Missed { task, holder });
             }
             self.enqueue(&task);

@@ -167,6 +167,12 @@ impl Peers {
         self.next_watch = self.next_watch.min(doubted + timings.beat);
     }
 
+    /// Nothing of the peer is remembered any more. Returns whether it was heard.
+    pub(super) fn expel(&mut self, peer: &PeerId) -> bool {
+        self.doubts.remove(peer);
+        self.peers.remove(peer).is_some_and(|peer| peer.heard)
+    }
+
     fn take_doubts(&mut self, now: u64, timings: &Timings) {
         let (due, later) = std::mem::take(&mut self.doubts).into_iter().partition(|(_, at)| at + timings.beat <= now);
         self.doubts = later;
@@ -267,6 +273,7 @@ impl Node {
         if stranger {
             return;
         }
+        let presence = Presence { offer: self.limited(&peer, presence.offer), ..presence };
         let now = self.now.mono;
         let known = self.peers.peers.get(&peer);
         self.peers.closed.remove(&peer);

@@ -163,6 +163,7 @@ impl Node {
                 Placing::Refused(refusal) => {
                     self.sync.told.remove(&cid);
                     self.quarantine.refused(&cid);
+                    self.keep_revocations_of(&entry);
                     if !matches!(refusal, Refusal::Void | Refusal::Past) {
                         self.notice(Notice::Refused { from, why: format!("{cid}: {refusal}") });
                     }

@@ -1,0 +1,105 @@
+//! What follows from a change of who is a member: revocations are carried on, whoever is none any more is not heard,
+//! what it ran is lost at once, and a node that was put out itself takes no part.
+
+use super::{Node, Stage};
+use crate::kernel::entry::{Entry, Event, Revoke};
+use crate::kernel::id::{Incarnation, PeerId};
+use crate::kernel::io::{Notice, Offer, Output, StopReason, Token};
+
+impl Node {
+    /// The holder of the mesh key puts a peer out.
+    pub(super) fn on_revoke(&mut self, token: Token, revoke: Revoke) {
+        let peer = revoke.peer;
+        let answer = if !revoke.is_of(&self.settings.mesh) {
+            Err("this revocation was not signed by this mesh's key".to_owned())
+        } else if self.clock.knows_revocation(&revoke) {
+            Ok(peer)
+        } else {
+            self.writes_now().map(|()| {
+                self.events.push(Event::Revoke(revoke));
+                peer
+            })
+        };
+        self.outbox.push(Output::Revoked { token, answer });
+    }
+
+    /// How far each incarnation of the peer counts now: what a revocation names.
+    pub fn cut_of(&self, peer: &PeerId) -> Vec<(Incarnation, u64)> {
+        self.clock.cut_of(peer)
+    }
+
+    /// An entry that is not taken may still hold the mesh key's word, which nobody else here may have.
+    pub(super) fn keep_revocations_of(&mut self, entry: &Entry) {
+        for event in &entry.body().events {
+            if let Event::Revoke(revoke) = event
+                && self.may_write()
+                && revoke.is_of(&self.settings.mesh)
+                && !self.clock.knows_revocation(revoke)
+                && !self.events.contains(event)
+            {
+                self.events.push(event.clone());
+            }
+        }
+    }
+
+    /// Brings everything into line with who is a member, when that may have changed.
+    pub(super) fn mind_members(&mut self) {
+        let changes = self.clock.member_changes();
+        if std::mem::replace(&mut self.members_seen, changes) == changes {
+            return;
+        }
+        if self.may_write() {
+            let unstated = self.clock.unstated();
+            self.events.extend(unstated.into_iter().map(Event::Revoke));
+        }
+        let revoked: Vec<PeerId> = self.clock.revoked().filter(|peer| !self.told_revoked.contains(peer)).collect();
+        for peer in revoked {
+            self.told_revoked.insert(peer);
+            self.notice(Notice::Revoked { peer });
+        }
+        let strangers: Vec<PeerId> =
+            self.peers.all().map(|peer| peer.place.peer()).filter(|peer| !self.is_member(peer)).collect();
+        for peer in strangers {
+            if self.peers.expel(&peer) {
+                self.notice(Notice::PeerLost { peer });
+            }
+            self.peers.changed(self.now.mono, &self.settings.timings);
+        }
+        self.forget_vouched();
+        self.custody.watch_by(self.now.mono);
+        self.claims.look_again();
+        if self.stage != Stage::Joining && !self.is_member(&self.me.peer()) {
+            self.leave();
+        }
+        if self.within_rights(self.offered.clone()) != self.offer {
+            self.on_offer(self.offered.clone());
+        }
+    }
+
+    /// This node is a member no longer: it stops what it runs, and writes nothing.
+    fn leave(&mut self) {
+        self.stage = Stage::Joining;
+        self.events.clear();
+        self.sync.begin_anew();
+        self.stop_everything(StopReason::Lost);
+        let text = if self.clock.is_revoked(&self.me.peer()) {
+            "this node was revoked by the holder of the mesh key: it takes no part any more"
+        } else {
+            "this node is a member no longer: its ticket had admitted another peer before; ask for another ticket and run \
+             `runmesh mesh join`"
+        };
+        self.notice(Notice::Warning { text: text.to_owned() });
+    }
+
+    /// The offer without the labels that the peer's ticket does not let it offer.
+    pub(super) fn limited(&self, peer: &PeerId, mut offer: Offer) -> Offer {
+        if let Some(labels) = self.clock.members().labels_of(peer) {
+            offer.labels.retain(|label| labels.contains(label));
+        }
+        offer
+    }
+
+    pub(super) fn within_rights(&self, offer: Offer) -> Offer {
+        if self.is_member(&self.me.peer()) { self.limited(&self.me.peer(), offer) } else { offer }
+    }
+}
