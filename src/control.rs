@@ -20,10 +20,10 @@ mod words;
 pub use client::Client;
 pub use error::ControlError;
 pub use query::{
-    Answer, CompleteQuery, EventFeed, LogFile, NextQuery, Query, Refusal, SubmitQuery, TaskFilter, TaskName,
+    Answer, CompleteQuery, EventFeed, LogFile, NextQuery, Query, Refusal, SubmitQuery, TaskFilter, TaskName, Writing,
 };
 pub use server::{Server, serve};
-pub use words::{STATES, counts_by_state, event, task};
+pub use words::{STATES, counts_by_state, event, products, task};
 
 /// The messages and the service, generated from proto/runmesh/v1/control.proto, where they are described.
 #[expect(unused_qualifications, reason = "generated code")]

@@ -10,6 +10,7 @@ mod chronicle;
 mod effects;
 mod home;
 mod intake;
+mod logs;
 mod membership;
 mod sources;
 mod work;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -42,7 +43,7 @@ use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::snapshot::Sealed;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
-use crate::store::{Owner, Store, StoreError};
+use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
 use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
 
 /// Questions of the control API that wait.
@@ -62,6 +63,8 @@ const DISK_RETRY: Duration = Duration::from_secs(1);
 const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long callers of the control API may take to hear the end of their answers.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
+/// The least time between two looks at what runs left behind.
+const SWEEP: Duration = Duration::from_secs(60);
 /// Attempts of a task that are lost before it counts as lost (DESIGN.md section 4).
 const ATTEMPTS: u32 = 3;
 
@@ -89,6 +92,8 @@ pub struct Settings {
     pub discovery_interval: Duration,
     /// How long history is kept at least.
     pub retention: Duration,
+    /// How much of what runs leave behind is kept, and for how long.
+    pub keeping: Keeping,
 }
 
 /// How this host reaches GitHub.
@@ -250,8 +255,11 @@ struct Daemon {
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
-    /// Whether the log of a task that runs here is complete.
-    logs: BTreeMap<TaskId, watch::Sender<bool>>,
+    logs: logs::Written,
+    blobs: Blobs,
+    fetcher: logs::Fetcher,
+    /// When old logs and artifacts were removed last.
+    swept: Option<Instant>,
 }
 
 impl Daemon {
@@ -266,6 +274,7 @@ impl Daemon {
         let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());
         let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
         let store = Store::open(home.dir, Owner { mesh, peer })?;
+        let blobs = Blobs::open(store.dir())?;
         let snapshot = kept_snapshot(&store, &mesh)?;
         let kept = kept_entries(&store, &mesh)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
@@ -279,6 +288,7 @@ impl Daemon {
         net_settings.known = remembered(&store);
         let (net, events) = net::start(net_settings)?;
         let events = Intake::start(events, mesh);
+        let fetcher = logs::Fetcher::new(net.clone());
         let (ask, queries) = mpsc::channel(QUERIES);
         let server = control::serve(&settings.data_dir, ask).await?;
         let (find, found) = mpsc::channel(FOUND);
@@ -329,6 +339,9 @@ impl Daemon {
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),
+            blobs,
+            fetcher,
+            swept: None,
             settings,
         };
         daemon.inputs.push_back(Input::Offer(daemon.offer()));

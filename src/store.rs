@@ -16,9 +16,11 @@
 //!   peers.txt          0600, where other members were reached last
 //!   mesh.toml          0600, which mesh, whom to reach first, the ticket not used yet
 //!   runmesh.redb       0600, the entries, and notes that other rooms keep
+//!   logs/ blobs/       what runs left behind, by task and by content; arriving/ logs of other hosts
 //! ```
 
 mod addresses;
+mod blobs;
 mod database;
 mod dir;
 mod error;
@@ -35,6 +37,7 @@ use redb::{Database, Range, ReadableDatabase as _, ReadableTable as _, ReadableT
 use crate::kernel::entry::Entry;
 use crate::kernel::id::Cid;
 
+pub use blobs::{Blobs, Keeping, Swept};
 pub use database::Owner;
 pub use dir::{DataDir, HeldDir};
 pub use error::{Holder, StoreError};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use runmesh::control::{
-    Answer, Client, ControlError, EventFeed, LogFile, Query, Refusal, Server, counts_by_state, proto, serve,
+    Answer, Client, ControlError, EventFeed, LogFile, Query, Refusal, Server, Writing, counts_by_state, proto, serve,
 };
 use runmesh::kernel::id::{Cid, TaskId};
 use tokio::io::AsyncWriteExt as _;
@@ -37,7 +37,7 @@ fn event(number: u64) -> proto::Event {
 struct Node {
     dir: tempfile::TempDir,
     events: broadcast::Sender<proto::Event>,
-    log_ended: watch::Sender<bool>,
+    log_writing: watch::Sender<Writing>,
     server: Server,
     daemon: JoinHandle<()>,
 }
@@ -47,11 +47,11 @@ impl Node {
         let dir = tempfile::tempdir().expect("directory");
         let (queries, asked) = mpsc::channel(8);
         let (events, _) = broadcast::channel(4);
-        let (log_ended, ended) = watch::channel(false);
+        let (log_writing, writing) = watch::channel(Writing::Going);
         let server = serve(dir.path(), queries).await.expect("served");
         let log = dir.path().join("task.log");
-        let daemon = tokio::spawn(daemon(asked, events.clone(), log, ended));
-        Self { dir, events, log_ended, server, daemon }
+        let daemon = tokio::spawn(daemon(asked, events.clone(), log, writing));
+        Self { dir, events, log_writing, server, daemon }
     }
 
     fn path(&self) -> &Path {
@@ -83,7 +83,7 @@ async fn daemon(
     mut asked: mpsc::Receiver<Query>,
     events: broadcast::Sender<proto::Event>,
     log: PathBuf,
-    ended: watch::Receiver<bool>,
+    writing: watch::Receiver<Writing>,
 ) {
     let mut held = Vec::new();
     while let Some(query) = asked.recv().await {
@@ -147,9 +147,10 @@ async fn daemon(
                 assert_eq!((complete.conclusion.word(), complete.note.as_str()), ("timed_out", "slow"));
                 answer.send(complete.task.find(&known()));
             }
-            Query::Log { task, attempt, answer } => answer.send(task.find(&known()).map(|_| LogFile {
+            Query::Log { task, attempt, follow: _, answer } => answer.send(task.find(&known()).map(|_| LogFile {
                 path: if attempt == Some(9) { log.with_extension("none") } else { log.clone() },
-                ended: ended.clone(),
+                writing: writing.clone(),
+                arriving: false,
             })),
             Query::Invite { answer } => {
                 answer
@@ -349,8 +350,8 @@ async fn a_data_directory_with_a_long_path_serves_too() {
     let server = serve(&long, queries).await.expect("served");
     assert!(fs::symlink_metadata(long.join("control.sock")).expect("there").file_type().is_socket());
     let (events, _) = broadcast::channel(4);
-    let (_log_ended, ended) = watch::channel(false);
-    let daemon = tokio::spawn(daemon(asked, events, long.join("log"), ended));
+    let (_log_writing, writing) = watch::channel(Writing::Going);
+    let daemon = tokio::spawn(daemon(asked, events, long.join("log"), writing));
     let client = Client::connect(&long).await.expect("connected");
     assert_eq!(client.drain(false).await.expect("answered"), 2);
     let (second, _) = mpsc::channel(1);
@@ -417,7 +418,7 @@ async fn a_log_comes_whole_and_without_follow_as_it_stands() {
     let node = Node::start().await;
     let client = node.client().await;
     let (code, sentence) = refused(read_all(&client, false).await);
-    assert!(code == Code::NotFound && sentence.contains("no log on this host"), "{sentence}");
+    assert!(code == Code::NotFound && sentence.contains("not here any more"), "{sentence}");
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     fs::write(node.log(), &bytes).expect("written");
     assert!(read_all(&client, false).await.expect("read") == bytes);
@@ -425,7 +426,7 @@ async fn a_log_comes_whole_and_without_follow_as_it_stands() {
     assert_eq!(read_all(&client, false).await.expect("read"), b"");
     let (code, _) = refused(client.log("9999", 0, false).await.map(|_| ()));
     assert_eq!(code, Code::NotFound);
-    node.log_ended.send_replace(true);
+    node.log_writing.send_replace(Writing::Ended);
     let none: Result<Vec<_>, _> = client.log("1111", 9, true).await.expect("answered").try_collect().await;
     assert_eq!(refused(none).0, Code::NotFound, "ended without a log");
     node.stop().await;
@@ -449,12 +450,12 @@ async fn a_followed_log_comes_as_it_grows_and_ends_with_its_task() {
         assert_eq!(read, written, "no more than was written");
     }
     file.write_all(b"the end").expect("written");
-    node.log_ended.send_replace(true);
+    node.log_writing.send_replace(Writing::Ended);
     let rest = timeout(PATIENCE, chunks.try_concat()).await.expect("ends").expect("read");
     assert_eq!(rest, b"the end");
 
     // One that is cut meanwhile is not read as if nothing had happened.
-    node.log_ended.send_replace(false);
+    node.log_writing.send_replace(Writing::Going);
     let mut chunks = client.log("1111", 0, true).await.expect("answered");
     timeout(PATIENCE, chunks.next()).await.expect("soon").expect("more").expect("read");
     file.set_len(3).expect("cut");

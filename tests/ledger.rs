@@ -15,7 +15,7 @@ use runmesh::kernel::entry::{
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::ledger::{Folded, Ledger};
 use runmesh::kernel::task::{
-    Conclusion, Fence, Priority, ReleaseReason, Repository, RunEvent, State, Tag, Trigger, Workload,
+    Conclusion, Fence, Priority, Products, ReleaseReason, Repository, RunEvent, State, Tag, Trigger, Workload,
 };
 
 /// Writes entries with chosen parents, as honest and as dishonest authors would.
@@ -79,7 +79,14 @@ impl World {
 
     fn finish(&mut self, author: u8, parents: &[Cid], fence: Fence) -> Cid {
         let conclusion = Conclusion::Success;
-        let finish = Finish { task: task(), fence, conclusion, duration_ms: 1, note: author.to_string() };
+        let finish = Finish {
+            task: task(),
+            fence,
+            conclusion,
+            duration_ms: 1,
+            note: author.to_string(),
+            products: Products::default(),
+        };
         self.write(author, parents, Event::Finish(finish))
     }
 
@@ -372,7 +379,7 @@ proptest! {
                 (0, _) => Event::Introduce(Introduce { workload: Arc::new(workload()) }),
                 (1 | 2, _) => Event::Claim(Claim { task: task(), attempt: 1 + u32::from(other % 3), anchor }),
                 (3, Some((_, fence))) => Event::Release(Release { task: task(), fence, reason: ReleaseReason::Draining, note: String::new() }),
-                (4, Some((_, fence))) => Event::Finish(Finish { task: task(), fence, conclusion: Conclusion::Failure, duration_ms: 0, note: String::new() }),
+                (4, Some((_, fence))) => Event::Finish(Finish { task: task(), fence, conclusion: Conclusion::Failure, duration_ms: 0, note: String::new() , products: Products::default() }),
                 (5, _) => Event::Lose(Lose { task: task(), attempt: 1 + u32::from(other % 3) }),
                 (6, _) => Event::Leave(Leave { task: task() }),
                 _ => Event::Decline(Decline { task: task(), why: String::new() }),

@@ -5,6 +5,8 @@
 
 #[path = "mesh/durability.rs"]
 mod durability;
+#[path = "mesh/logs.rs"]
+mod logs;
 #[path = "mesh/rig.rs"]
 mod rig;
 
@@ -33,7 +35,6 @@ fn three_nodes_discover_run_and_agree() {
     let failed = tasks.iter().find(|task| task["conclusion"] == "failure").expect("one fails");
     assert_eq!((&failed["trigger"], &failed["attempt"]), (&"push".into(), &1.into()));
     mesh.wait_for_agreement();
-    // The log is on the host that ran it.
     let quick = tasks.iter().find(|task| task["name"] == "quick").expect("it ran");
     let holder = mesh.node_of(quick["holder"].as_str().expect("held"));
     let log = holder.run(&["tasks", "logs", quick["id"].as_str().expect("an id")]);

@@ -171,7 +171,7 @@ pub(super) enum MeshCommand {
         labels: Vec<String>,
         /// The mesh's key, where it is kept away from this host; no node need run then
         #[arg(long, value_name = "FILE")]
-        mesh_key: Option<std::path::PathBuf>,
+        mesh_key: Option<PathBuf>,
         /// An address that the host which joins begins with, ending in /p2p/PEER_ID, where no node runs here to ask; may be
         /// repeated
         #[arg(long = "address", value_name = "MULTIADDR", value_parser = settings::multiaddr)]
@@ -191,7 +191,7 @@ pub(super) enum MeshCommand {
         what: String,
         /// The mesh's key, where it is kept away from this host
         #[arg(long, value_name = "FILE")]
-        mesh_key: Option<std::path::PathBuf>,
+        mesh_key: Option<PathBuf>,
         /// Print what is to be signed where the mesh's key is, and do nothing else
         #[arg(long, conflicts_with = "mesh_key")]
         unsigned: bool,
@@ -247,13 +247,16 @@ pub(super) enum TasksCommand {
         /// The task's id, or the beginning of one
         id: String,
     },
-    /// Print what a task wrote on this host
+    /// Print what a task wrote, wherever it ran
     Logs {
         /// The task's id, or the beginning of one
         id: String,
         /// Go on until the task ends
         #[arg(long, short)]
         follow: bool,
+        /// Of that attempt, counted from 1, instead of the one whose result holds, or the latest
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        attempt: Option<u32>,
     },
 }
 

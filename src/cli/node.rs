@@ -66,6 +66,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         drain: settings.drain,
         discovery_interval: settings.interval,
         retention: settings.retention,
+        keeping: settings.keeping,
     })
 }
 

@@ -17,6 +17,7 @@ use crate::forge::github::{Endpoint, Lookup, Selection};
 use crate::forge::{Spec, SpecError};
 use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
+use crate::store::Keeping;
 
 mod file;
 
@@ -28,6 +29,9 @@ const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4477", "/ip4/0.0.0.0/udp/44
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Own choice: a month is what people still ask for, and the quota holds some hundred long logs.
+const DEFAULT_LOGS_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+const DEFAULT_LOGS_QUOTA: u64 = 5 << 30;
 /// The longest a ticket may be good for.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -73,6 +77,8 @@ pub(super) struct NodeSettings {
     pub(super) interval: Duration,
     /// How long history is kept at least.
     pub(super) retention: Duration,
+    /// How much of what runs print and upload is kept, and for how long.
+    pub(super) keeping: Keeping,
     /// On a signal, finish what runs instead of handing it over.
     pub(super) drain: bool,
 }
@@ -134,6 +140,8 @@ struct Layer {
     act: Option<PathBuf>,
     interval: Option<u64>,
     retention: Option<Duration>,
+    logs_retention: Option<Duration>,
+    logs_quota: Option<u64>,
     drain: Option<bool>,
 }
 
@@ -161,6 +169,8 @@ impl Layer {
             act: self.act.or(lower.act),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
+            logs_retention: self.logs_retention.or(lower.logs_retention),
+            logs_quota: self.logs_quota.or(lower.logs_quota),
             drain: self.drain.or(lower.drain),
         }
     }
@@ -240,6 +250,10 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         act: taken.act,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
+        keeping: Keeping {
+            quota: taken.logs_quota.unwrap_or(DEFAULT_LOGS_QUOTA),
+            age: taken.logs_retention.unwrap_or(DEFAULT_LOGS_RETENTION),
+        },
         drain: taken.drain.unwrap_or_default(),
     };
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
@@ -370,6 +384,8 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
+        logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,
+        logs_quota: value(one, "RUNMESH_LOGS_QUOTA", size)?,
         drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
     })
 }
@@ -495,6 +511,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let fits = |time: &Duration| !time.is_zero() && *time <= LONGEST;
     read().filter(fits).ok_or_else(|| "is not a time from 1s to 365d, such as 30m, 1h or 2d".to_owned())
+}
+
+/// Reads an amount of bytes, such as 500MiB.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1_u64 << 40)];
+    let of_unit =
+        |(unit, bytes): (&str, u64)| text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(bytes);
+    let read = units.into_iter().find_map(of_unit).filter(|size| *size > 0);
+    read.ok_or_else(|| "is not a size in KiB, MiB, GiB or TiB, such as 500MiB".to_owned())
 }
 
 /// Reads how a run ended.

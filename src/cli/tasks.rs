@@ -19,8 +19,8 @@ pub(super) async fn run(place: &Place, command: &TasksCommand) -> Result<(), Fai
             let id = connect(place).await?.cancel(id, "cancelled by hand").await?;
             answer(place, &id, &format!("cancelled task {id}\n"))
         }
-        TasksCommand::Logs { id, follow } => {
-            let mut log = connect(place).await?.log(id, 0, *follow).await?;
+        TasksCommand::Logs { id, follow, attempt } => {
+            let mut log = connect(place).await?.log(id, attempt.unwrap_or(0), *follow).await?;
             while let Some(chunk) = log.next().await {
                 say_bytes(&chunk?)?;
             }

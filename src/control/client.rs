@@ -160,8 +160,8 @@ impl Client {
         Ok(self.answer(ANSWER, self.rpc.clone().complete(request)).await?.id)
     }
 
-    /// What the task whose id begins so printed on the node's host and, with `follow`, what it prints until it ends.
-    /// `attempt` 0 is the latest that ran there.
+    /// What the task whose id begins so printed, wherever it ran, and, with `follow`, what it prints until it ends.
+    /// `attempt` 0 is the one whose result holds, or the latest.
     pub async fn log(
         &self,
         id: &str,

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::proto::{Event, LogChunk};
-use super::query::{EventFeed, LogFile};
+use super::query::{EventFeed, LogFile, Writing};
 
 /// The most bytes of a log in one message.
 const CHUNK: usize = 64 * 1024;
@@ -54,7 +54,8 @@ pub(super) fn log(
     follow: bool,
     closing: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<LogChunk, Status>> + Send + 'static {
-    let reader = LogReader { path: log.path, ended: log.ended, follow, file: None, read: 0, up_to: u64::MAX };
+    let follow = follow || log.arriving;
+    let reader = LogReader { path: log.path, writing: log.writing, follow, file: None, read: 0, up_to: u64::MAX };
     let chunks = stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
         match reader.next().await {
@@ -72,7 +73,7 @@ async fn closed(mut closing: watch::Receiver<bool>) {
 
 struct LogReader {
     path: PathBuf,
-    ended: watch::Receiver<bool>,
+    writing: watch::Receiver<Writing>,
     follow: bool,
     file: Option<File>,
     /// Bytes given so far.
@@ -91,18 +92,21 @@ impl LogReader {
             match data {
                 Some(data) if !data.is_empty() => return Ok(data),
                 None if ended || !self.follow => {
-                    return Err(Status::not_found("this task has no log on this host: ask the host that ran it"));
+                    return Err(Status::not_found("this task's log is not here any more"));
+                }
+                _ if ended && let Writing::Failed(why) = &*self.writing.borrow() => {
+                    return Err(Status::data_loss(why.clone()));
                 }
                 _ if ended || !self.follow => return Ok(Vec::new()),
                 _ => {}
             }
             // Either the task ends or the time is up; both mean to look again.
-            let _ = timeout(POLL, self.ended.wait_for(|ended| *ended)).await;
+            let _ = timeout(POLL, self.writing.wait_for(|writing| *writing != Writing::Going)).await;
         }
     }
 
     fn has_ended(&self) -> bool {
-        *self.ended.borrow() || self.ended.has_changed().is_err()
+        *self.writing.borrow() != Writing::Going || self.writing.has_changed().is_err()
     }
 
     /// What can be read now; `None` when there is no file yet.

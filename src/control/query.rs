@@ -150,8 +150,10 @@ pub enum Query {
         complete: Box<CompleteQuery>,
         answer: Answer<TaskId>,
     },
-    /// The log of an attempt (the latest that ran here when `None`).
+    /// The log of an attempt (that whose result holds, or the latest, when `None`).
     Log {
+        /// What is printed later is wanted too.
+        follow: bool,
         task: TaskName,
         attempt: Option<u32>,
         answer: Answer<LogFile>,
@@ -377,8 +379,19 @@ pub struct EventFeed {
 pub struct LogFile {
     /// It may not be there yet.
     pub path: PathBuf,
-    /// True, or gone, once nothing more will be written.
-    pub ended: watch::Receiver<bool>,
+    /// Not [`Writing::Going`], or gone, once nothing more will be written.
+    pub writing: watch::Receiver<Writing>,
+    /// It is on its way here: a caller that does not follow waits for its end too.
+    pub arriving: bool,
+}
+
+/// Whether a log is still written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writing {
+    Going,
+    Ended,
+    /// What is there is not the whole log, or not the right one; why, as a sentence for a person.
+    Failed(String),
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ impl Control for Service {
         let ReadLogRequest { id, follow, attempt } = request.into_inner();
         let task = TaskName::read(&id)?;
         let attempt = (attempt > 0).then_some(attempt);
-        let log = self.ask(ANSWER, |answer| Query::Log { task, attempt, answer }).await?;
+        let log = self.ask(ANSWER, |answer| Query::Log { task, attempt, follow, answer }).await?;
         Ok(Response::new(feed::log(log, follow, self.closing.clone()).boxed()))
     }
 

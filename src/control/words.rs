@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernel::io::Notice;
-use crate::kernel::task::{State, Trigger, Workload};
+use crate::kernel::task::{Artifact, Blob, Products, State, Trigger, Workload};
 
 use super::proto;
 
@@ -20,7 +20,7 @@ pub fn counts_by_state<'a>(states: impl IntoIterator<Item = &'a str>) -> BTreeMa
 }
 
 /// A task as its introduction and its state tell. Left for the caller: `running` for `claimed` where the holder's
-/// presence shows it, the attempt of a task that nobody holds, `anchor`, `ranking`, `started_ms`, `note`.
+/// presence shows it, the attempt of a task that nobody holds, `anchor`, `ranking`, `started_ms`, `note`, [`products`].
 pub fn task(workload: &Workload, state: &State) -> proto::Task {
     let (trigger, occurrence) = trigger(&workload.trigger);
     let (holder, attempt, conclusion, duration_ms) = match state {
@@ -55,7 +55,17 @@ pub fn task(workload: &Workload, state: &State) -> proto::Task {
         duration_ms,
         note: String::new(),
         waits_for: String::new(),
+        log: None,
+        artifacts: Vec::new(),
     }
+}
+
+/// What a run left behind.
+pub fn products(products: &Products) -> (Option<proto::Blob>, Vec<proto::Artifact>) {
+    let blob = |blob: &Blob| proto::Blob { id: blob.id.to_string(), bytes: blob.bytes };
+    let artifact =
+        |artifact: &Artifact| proto::Artifact { name: artifact.name.clone(), blob: Some(blob(&artifact.blob)) };
+    (products.log.as_ref().map(blob), products.artifacts.iter().map(artifact).collect())
 }
 
 /// A trigger's word, and what sets this occurrence of it apart.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::chronicle::wall_ms;
 use super::{Daemon, Leaving};
-use crate::control::{LogFile, Query, Refusal, TaskName, counts_by_state, proto, task};
+use crate::control::{Query, Refusal, TaskName, counts_by_state, products, proto, task};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Input, Presence};
 use crate::kernel::ledger::Folded;
@@ -55,7 +55,7 @@ impl Daemon {
                 None => self.on_complete(*complete, answer),
                 Some(refusal) => answer.send(Err(refusal)),
             },
-            Query::Log { task, attempt, answer } => answer.send(self.log(&task, attempt)),
+            Query::Log { task, attempt, follow, answer } => self.on_log(&task, attempt, follow, answer),
             Query::Invite { answer } => {
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
             }
@@ -162,6 +162,7 @@ impl Daemon {
             last: folded.last.contains(&peer),
         });
         let open = folded.state.is_open();
+        let (log, artifacts) = products(&folded.products);
         proto::Task {
             state: self.node.word(id, folded).to_owned(),
             attempt: task(&folded.workload, &folded.state).attempt.max(folded.attempt),
@@ -169,6 +170,8 @@ impl Daemon {
             ranking: if open { ranking.collect() } else { Vec::new() },
             note: folded.note.clone(),
             waits_for: self.node.waits_for(id).unwrap_or_default(),
+            log,
+            artifacts,
             ..task(&folded.workload, &folded.state)
         }
     }
@@ -242,30 +245,6 @@ impl Daemon {
     pub(super) fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {
         let ids: Vec<TaskId> = self.node.tasks().map(|(id, _)| *id).collect();
         name.find(&ids)
-    }
-
-    fn log(&self, name: &TaskName, attempt: Option<u32>) -> Result<LogFile, Refusal> {
-        let id = self.find(name)?;
-        let path = match attempt {
-            Some(attempt) => {
-                Some(self.log_path(&id, attempt)).filter(|path| path.exists() || self.logs.contains_key(&id))
-            }
-            None => self.latest_log(&id),
-        };
-        let Some(path) = path else {
-            let holder = self.node.task(&id).and_then(|folded| folded.claims.last().map(|claim| claim.author.peer));
-            let ran_by = holder.filter(|holder| *holder != self.node.peer());
-            let hint = match ran_by {
-                Some(peer) => format!("it ran on {peer}: ask there"),
-                None => "it has not run yet".to_owned(),
-            };
-            return Err(Refusal::NotFound(format!("task {} has no log on this host; {hint}", id.short())));
-        };
-        let ended = match self.logs.get(&id) {
-            Some(running) => running.subscribe(),
-            None => tokio::sync::watch::channel(true).1,
-        };
-        Ok(LogFile { path, ended })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::kernel::entry::Entry;
 use crate::kernel::id::{Cid, PeerId};
 use crate::kernel::io::{Input, Output, Reply, Report, Request, Token};
 use crate::kernel::node::Standing;
+use crate::kernel::task::Products;
 use crate::net::{ReplyToken, RequestId, Topic};
 use crate::store::{Store, StoreError};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
@@ -195,12 +196,22 @@ impl Daemon {
             }
             Output::Start { task, fence, workload } => {
                 if let Err(why) = self.start_work(task, fence, workload).await {
-                    self.inputs.push_back(Input::Ran { task, fence, report: Report::NotStarted { why } });
+                    self.inputs.push_back(Input::Ran {
+                        task,
+                        fence,
+                        report: Report::NotStarted { why },
+                        products: Products::default(),
+                    });
                 }
             }
             Output::Stop { task, fence, .. } => {
                 if !self.take_from_worker(task, fence) && self.runner.stop(task, fence).await.is_err() {
-                    self.inputs.push_back(Input::Ran { task, fence, report: Report::Stopped });
+                    self.inputs.push_back(Input::Ran {
+                        task,
+                        fence,
+                        report: Report::Stopped,
+                        products: Products::default(),
+                    });
                 }
             }
             Output::Discover { source } => self.discover(source),
@@ -263,6 +274,12 @@ impl Daemon {
         }
     }
 
+    /// Whether so much is read for others that no more is taken on.
+    pub(super) fn is_too_busy(&mut self) -> bool {
+        while self.serving.try_join_next().is_some() {}
+        self.serving.len() >= SERVING
+    }
+
     /// Reads a page and sends it, beside the loop: a megabyte takes tens of milliseconds, and who asks for many may not
     /// hold up this node.
     fn serve(
@@ -272,8 +289,7 @@ impl Daemon {
         more: bool,
         place: ReplyToken,
     ) -> Result<(), (ReplyToken, &'static str)> {
-        while self.serving.try_join_next().is_some() {}
-        if self.serving.len() >= SERVING {
+        if self.is_too_busy() {
             return Err((place, "too many others are being answered; ask again"));
         }
         let (store, net) = (Arc::clone(&self.store), self.net.clone());

@@ -10,12 +10,15 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::logs::Fetcher;
 use super::{Daemon, REMEMBER};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId};
-use crate::kernel::io::{Input, Notice, Presence, Request, Response, Token};
+use crate::kernel::io::{Input, Notice, Presence, Response, Token};
 use crate::net::{self, Event, GossipToken, ReplyToken, Topic, Verdict};
-use crate::wire::{WireError, gossip, presence, request, response};
+use crate::wire::request::{self, Ask};
+use crate::wire::response::{self, Told};
+use crate::wire::{WireError, gossip, presence};
 
 /// Events that are opened and wait for the loop.
 const OPENED: usize = 256;
@@ -40,13 +43,13 @@ pub(super) enum Arrived {
     },
     Request {
         from: PeerId,
-        opened: Result<Request, WireError>,
+        opened: Result<Ask, WireError>,
         token: ReplyToken,
     },
     Response {
         from: PeerId,
         token: Token,
-        opened: Result<Response, WireError>,
+        opened: Result<Told, WireError>,
     },
     /// Nothing that had to be opened.
     Plain(Event),
@@ -141,7 +144,8 @@ impl Daemon {
                 let verdict = self.on_presence(from, opened);
                 self.judge(token, verdict).await;
             }
-            Arrived::Request { from, opened: Ok(request), token } => {
+            Arrived::Request { from, opened: Ok(Ask::Log(part)), token } => self.on_log_part(from, part, token).await,
+            Arrived::Request { from, opened: Ok(Ask::Kernel(request)), token } => {
                 let number = self.token();
                 self.asking.insert(number, token);
                 self.feed(Input::Request { from, token: number, request });
@@ -150,8 +154,21 @@ impl Daemon {
                 self.refused(from, format!("a request that cannot be read: {error}"));
                 let _ = self.net.respond(token, response::seal_refused(&error.to_string())).await;
             }
-            Arrived::Response { from, token, opened: Ok(response) } => {
+            Arrived::Response { from: _, token, opened } if Fetcher::asked(token.0) => {
+                let answer = match opened {
+                    Ok(Told::Log(piece)) => Ok(piece),
+                    Ok(Told::Kernel(Response::Refused { why })) => Err(why),
+                    Ok(Told::Kernel(_)) => Err("it answered something else".to_owned()),
+                    Err(error) => Err(format!("its answer cannot be read: {error}")),
+                };
+                self.fetcher.answered(token.0, answer);
+            }
+            Arrived::Response { from, token, opened: Ok(Told::Kernel(response)) } => {
                 self.feed(Input::Response { from, token, response });
+            }
+            Arrived::Response { from, token, opened: Ok(Told::Log(_)) } => {
+                self.refused(from, "a piece of a log that was not asked for".to_owned());
+                self.feed(Input::Unanswered { from, token });
             }
             Arrived::Response { from, token, opened: Err(error) } => {
                 self.refused(from, format!("an answer that cannot be read: {error}"));
@@ -169,6 +186,9 @@ impl Daemon {
                 self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
             }
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
+            Event::Unanswered { id, from: _, why } if Fetcher::asked(id.0) => {
+                self.fetcher.answered(id.0, Err(format!("it does not answer: {why}")));
+            }
             Event::Unanswered { id, from, why } => {
                 tracing::debug!("no answer from {}: {why}", from.short());
                 self.feed(Input::Unanswered { from, token: Token(id.0) });

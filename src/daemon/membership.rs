@@ -43,7 +43,8 @@ impl Daemon {
     pub(super) fn revoke(&mut self, text: &str, answer: Answer<PeerId>) {
         let revoke = match text.parse::<Revocation>().and_then(|read| Ok((read.mesh, read.revoke()?))) {
             Ok((mesh, _)) if mesh != self.mesh => {
-                return answer.send(Err(Refusal::Invalid(format!("the revocation is for mesh {mesh}, not for this one"))));
+                return answer
+                    .send(Err(Refusal::Invalid(format!("the revocation is for mesh {mesh}, not for this one"))));
             }
             Ok((_, revoke)) => revoke,
             Err(error) => return answer.send(Err(Refusal::Invalid(error.to_string()))),

@@ -15,8 +15,8 @@ use crate::forge::git::{self, LocalRepository, Resolved};
 use crate::forge::github::{Cycle, Github, Limits, Looked, Memory, Tally, Target};
 use crate::forge::{Asked, Findings, GitSource, Spec};
 use crate::kernel::id::TaskId;
-use crate::kernel::io::{Input, SourceKey};
-use crate::kernel::task::Workload;
+use crate::kernel::io::{Input, Report, SourceKey};
+use crate::kernel::task::{Fence, Products, Workload};
 use crate::wire;
 
 /// Between two looks at which repositories the sources hold.
@@ -34,6 +34,13 @@ pub(super) enum Found {
         found: Result<Findings, String>,
         /// What a look at GitHub leaves behind.
         remembered: Option<(Box<Memory>, Cycle)>,
+    },
+    /// A task's run has ended, and what it left behind is kept.
+    Kept {
+        task: TaskId,
+        fence: Fence,
+        report: Report,
+        products: Products,
     },
     Submission {
         workload: Box<Result<Workload, String>>,
@@ -180,6 +187,7 @@ impl Daemon {
         match found {
             Found::Places(resolution) => self.on_places(*resolution),
             Found::Looked { source, found, remembered } => self.on_looked(source, found, remembered),
+            Found::Kept { task, fence, report, products } => self.on_kept(task, fence, report, products),
             Found::Submission { workload, answer } => match workload.and_then(|workload| {
                 wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
                 Ok(workload)

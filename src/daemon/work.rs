@@ -1,6 +1,6 @@
-//! How work begins and ends here: checkouts, logs, reports.
+//! How work begins here: checkouts and orders.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,27 +8,14 @@ use tokio::sync::watch;
 
 use super::Daemon;
 use super::sources::Place;
+use crate::control::Writing;
 use crate::forge::git::{self, History};
 use crate::kernel::id::TaskId;
-use crate::kernel::io::{Input, Report};
 use crate::kernel::task::{Fence, Workload};
 use crate::runner::{Order, Plan, PlannedJob};
 use crate::workflow::{self, Job};
 
 impl Daemon {
-    pub(super) fn log_path(&self, task: &TaskId, attempt: u32) -> PathBuf {
-        self.settings.data_dir.join("logs").join(format!("{task}-{attempt}.log"))
-    }
-
-    /// The log of the latest attempt that ran here.
-    pub(super) fn latest_log(&self, task: &TaskId) -> Option<PathBuf> {
-        let attempts = self.node.task(task)?.claims.iter().filter(|claim| claim.author.peer == self.node.peer());
-        let mut attempts: Vec<u32> = attempts.map(|claim| claim.fence.attempt).collect();
-        attempts.sort_unstable();
-        let mut paths = attempts.iter().rev().map(|attempt| self.log_path(task, *attempt));
-        paths.find(|path| path.exists() || self.logs.contains_key(task))
-    }
-
     /// Gives a task to the runner room.
     pub(super) async fn start_work(
         &mut self,
@@ -39,9 +26,6 @@ impl Daemon {
         let place = self.sources.place_of(&workload).cloned();
         let place = place.ok_or("this host does not list the task's repository any more")?;
         let log = self.log_path(&task, fence.attempt);
-        if let Some(folder) = log.parent() {
-            tokio::fs::create_dir_all(folder).await.map_err(|error| format!("making {}: {error}", folder.display()))?;
-        }
         let of_checkout = workload.clone();
         let order = Order {
             task,
@@ -67,15 +51,8 @@ impl Daemon {
             }),
             workload,
         };
-        self.logs.insert(task, watch::Sender::new(false));
+        self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
         self.runner.start(order).await.map_err(|error| error.to_string())
-    }
-
-    pub(super) fn on_report(&mut self, task: TaskId, fence: Fence, report: Report) {
-        if let Some(log) = self.logs.remove(&task) {
-            log.send_replace(true);
-        }
-        self.feed(Input::Ran { task, fence, report });
     }
 }
 

@@ -18,7 +18,7 @@ use crate::control::{Answer, CompleteQuery, NextQuery, Refusal, TaskName, proto}
 use crate::kernel::id::{Cid, TaskId};
 use crate::kernel::io::{Input, Output, Report};
 use crate::kernel::node::Standing;
-use crate::kernel::task::{Fence, ReleaseReason, State, Workload};
+use crate::kernel::task::{Fence, Products, ReleaseReason, State, Workload};
 
 /// The most workers that wait at once, and the most tasks that workers have.
 const MOST: usize = 1024;
@@ -158,7 +158,7 @@ impl Daemon {
     /// task may be claimed for it.
     fn slot_goes_with(&mut self, task: TaskId, fence: Fence, report: Report) {
         self.feed(Input::Offer(self.offer()));
-        self.feed(Input::Ran { task, fence, report });
+        self.feed(Input::Ran { task, fence, report, products: Products::default() });
     }
 
     pub(super) fn on_keep(&mut self, name: &TaskName, claim: Option<Cid>, answer: Answer<proto::Lease>) {

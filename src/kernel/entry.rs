@@ -18,7 +18,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::id::{Author, Cid, Digest, MeshId, PeerId, TaskId};
-use super::task::{Conclusion, Fence, ReleaseReason, Workload};
+use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The format of entries written by this version.
 pub const FORMAT: u8 = 1;
@@ -176,6 +176,9 @@ pub struct Finish {
     pub duration_ms: u64,
     /// What a person needs to know of it, at most [`MAX_NOTE`] bytes.
     pub note: String,
+    /// What it left behind at its author's host.
+    #[serde(default, skip_serializing_if = "Products::is_empty")]
+    pub products: Products,
 }
 
 /// Somebody asked that a task end.

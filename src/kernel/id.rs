@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Multicodec of DAG-CBOR, the encoding of every entry (multiformats table).
 const DAG_CBOR: u64 = 0x71;
+/// Multicodec of plain bytes, which logs and artifacts are (multiformats table).
+const RAW: u64 = 0x55;
 /// Multicodec of SHA-256 (multiformats table).
 const SHA2_256: u64 = 0x12;
 /// What stands before the 32 key bytes in the binary PeerId of an Ed25519 key: an identity multihash (code 0,
@@ -29,6 +31,10 @@ pub enum IdError {
     Task(String),
     #[error("`{0}` is not an entry id: expected the CID of a DAG-CBOR block hashed with SHA-256, like bafyrei…")]
     Entry(String),
+    #[error(
+        "`{0}` is not the id of a log or an artifact: expected the CID of plain bytes hashed with SHA-256, like bafkrei…"
+    )]
+    Blob(String),
 }
 
 /// A SHA-256 digest.
@@ -244,83 +250,97 @@ impl fmt::Debug for Author {
     }
 }
 
-/// The id of an entry: the SHA-256 of its DAG-CBOR bytes, written as a CID version 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cid([u8; 32]);
+macro_rules! content_id {
+    ($(#[$doc:meta])* $name:ident, $codec:expr, $error:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
 
-impl Cid {
-    /// The id of the block with these bytes.
-    pub fn of(block: &[u8]) -> Self {
-        Self(Digest::of(&[block]).0)
-    }
+        impl $name {
+            /// The id of exactly these bytes.
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(Digest::of(&[bytes]).0)
+            }
 
-    /// The entry id with this digest.
-    pub const fn from_digest(digest: [u8; 32]) -> Self {
-        Self(digest)
-    }
+            /// The id with this SHA-256 digest.
+            pub const fn from_digest(digest: [u8; 32]) -> Self {
+                Self(digest)
+            }
 
-    /// The SHA-256 digest in it.
-    pub const fn digest(&self) -> &[u8; 32] {
-        &self.0
-    }
+            /// The SHA-256 digest in it.
+            pub const fn digest(&self) -> &[u8; 32] {
+                &self.0
+            }
 
-    /// The last eight characters, for people's eyes only.
-    pub fn short(&self) -> String {
-        let text = self.to_string();
-        text[text.len() - 8..].to_owned()
-    }
+            /// The last eight characters, for people's eyes only.
+            pub fn short(&self) -> String {
+                let text = self.to_string();
+                text[text.len() - 8..].to_owned()
+            }
 
-    fn to_ipld(self) -> IpldCid {
-        match Multihash::wrap(SHA2_256, &self.0) {
-            Ok(hash) => IpldCid::new_v1(DAG_CBOR, hash),
-            Err(_) => unreachable!("a multihash holds up to 64 bytes"),
+            fn to_ipld(self) -> IpldCid {
+                match Multihash::wrap(SHA2_256, &self.0) {
+                    Ok(hash) => IpldCid::new_v1($codec, hash),
+                    Err(_) => unreachable!("a multihash holds up to 64 bytes"),
+                }
+            }
+
+            fn from_ipld(cid: &IpldCid) -> Option<Self> {
+                let hash = cid.hash();
+                let fits = cid.version() == ipld_core::cid::Version::V1 && cid.codec() == $codec && hash.code() == SHA2_256;
+                if fits { hash.digest().try_into().ok().map(Self) } else { None }
+            }
         }
-    }
 
-    fn from_ipld(cid: &IpldCid) -> Option<Self> {
-        let hash = cid.hash();
-        let fits = cid.version() == ipld_core::cid::Version::V1 && cid.codec() == DAG_CBOR && hash.code() == SHA2_256;
-        if fits { hash.digest().try_into().ok().map(Self) } else { None }
-    }
-}
-
-impl fmt::Display for Cid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.to_ipld(), f)
-    }
-}
-
-impl fmt::Debug for Cid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "entry:{}", self.short())
-    }
-}
-
-impl FromStr for Cid {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = || IdError::Entry(text.chars().take(80).collect());
-        if text.len() > 128 {
-            return Err(bad());
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.to_ipld(), f)
+            }
         }
-        let cid: IpldCid = text.parse().map_err(|_| bad())?;
-        Self::from_ipld(&cid).ok_or_else(bad)
-    }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}:{}", stringify!($error).to_lowercase(), self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let bad = || IdError::$error(text.chars().take(80).collect());
+                if text.len() > 128 {
+                    return Err(bad());
+                }
+                let cid: IpldCid = text.parse().map_err(|_| bad())?;
+                Self::from_ipld(&cid).ok_or_else(bad)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.to_ipld().serialize(serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let cid = IpldCid::deserialize(deserializer)?;
+                Self::from_ipld(&cid)
+                    .ok_or_else(|| serde::de::Error::custom(concat!("not the CID of ", $what, " hashed with SHA-256")))
+            }
+        }
+    };
 }
 
-impl Serialize for Cid {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_ipld().serialize(serializer)
-    }
+content_id! {
+    /// The id of an entry: the SHA-256 of its DAG-CBOR bytes, written as a CID version 1.
+    Cid, DAG_CBOR, Entry, "a DAG-CBOR block"
 }
 
-impl<'de> Deserialize<'de> for Cid {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let cid = IpldCid::deserialize(deserializer)?;
-        Self::from_ipld(&cid)
-            .ok_or_else(|| serde::de::Error::custom("not the CID of a DAG-CBOR block hashed with SHA-256"))
-    }
+content_id! {
+    /// The id of a log or an artifact: the SHA-256 of its bytes, written as a CID version 1.
+    BlobId, RAW, Blob, "plain bytes"
 }
 
 fn bytes32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
@@ -353,6 +373,10 @@ mod tests {
         let cid = Cid::of(b"block");
         assert!(cid.to_string().starts_with("bafyrei"));
         assert_eq!(cid.to_string().parse(), Ok(cid));
+        let blob = BlobId::of(b"block");
+        assert!(blob.to_string().starts_with("bafkrei"));
+        assert_eq!(blob.to_string().parse(), Ok(blob));
+        assert!(blob.to_string().parse::<Cid>().is_err() && cid.to_string().parse::<BlobId>().is_err());
         let task = TaskId([9; 32]);
         assert_eq!(task.to_string().parse(), Ok(task));
         assert!("12D3KooWnot".parse::<PeerId>().is_err());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Revoke, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
-use super::task::{Conclusion, Fence, ReleaseReason, Workload};
+use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct Presence {
 }
 
 /// What one node asks another directly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// Send what I lack: I have this, and want these entries by name besides.
     Sync { vector: Vector, want: BTreeSet<Cid> },
@@ -176,8 +176,8 @@ pub enum Input {
     Cancel { token: Token, task: TaskId, why: String },
     /// The holder of the mesh key puts a peer out; answered by [`Output::Revoked`].
     Revoke { token: Token, revoke: Box<Revoke> },
-    /// The runner room reports.
-    Ran { task: TaskId, fence: Fence, report: Report },
+    /// The runner room reports; `products` are kept already, and read only where it finished.
+    Ran { task: TaskId, fence: Fence, report: Report, products: Products },
     /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
     Drain { hand_over: bool },
 }

@@ -104,6 +104,9 @@ pub struct Node {
     /// The changes of membership that everything is in line with.
     members_seen: u64,
     told_revoked: BTreeSet<PeerId>,
+    told_refused: BTreeSet<PeerId>,
+    /// The mesh key has put this node out, as it has heard.
+    revoked: bool,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -152,6 +155,8 @@ impl Node {
             vouchings: 0,
             members_seen: 0,
             told_revoked: BTreeSet::new(),
+            told_refused: BTreeSet::new(),
+            revoked: false,
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -207,7 +212,7 @@ impl Node {
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
             Input::Revoke { token, revoke } => self.on_revoke(token, *revoke),
-            Input::Ran { task, fence, report } => self.on_ran(task, fence, report),
+            Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
         self.settle();
@@ -344,7 +349,7 @@ impl Node {
 
     /// Moves on from joining and learning when the time or the entries say so.
     fn take_stage(&mut self) {
-        if self.clock.is_revoked(&self.me.peer()) {
+        if self.revoked || self.clock.is_revoked(&self.me.peer()) {
             // No incarnation of it counts.
         } else if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
@@ -352,7 +357,7 @@ impl Node {
             self.renew_incarnation("the others have retired it, having heard nothing of it for long");
         }
         match self.stage {
-            Stage::Joining if self.clock.members().contains(&self.me.peer()) => {
+            Stage::Joining if !self.revoked && self.clock.members().contains(&self.me.peer()) => {
                 self.stage = Stage::Learning { until: self.now.mono + self.settings.timings.start };
             }
             _ => {}

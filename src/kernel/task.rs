@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{Cid, Digest, PeerId, TaskId};
+use super::id::{BlobId, Cid, Digest, PeerId, TaskId};
 
 /// A word in a workflow file that says how it may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -316,6 +316,44 @@ impl FromStr for Conclusion {
         Self::ALL.into_iter().find(|conclusion| conclusion.word() == word).ok_or(())
     }
 }
+
+/// Bytes that a run left behind, named by their content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    pub id: BlobId,
+    /// How many there are.
+    pub bytes: u64,
+}
+
+/// A file that a workflow uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// As the workflow names it, at most [`MAX_ARTIFACT_NAME`] bytes.
+    pub name: String,
+    pub blob: Blob,
+}
+
+/// What a run left behind in its holder's data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Products {
+    /// Everything it printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Blob>,
+    /// At most [`MAX_ARTIFACTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+}
+
+impl Products {
+    pub const fn is_empty(&self) -> bool {
+        self.log.is_none() && self.artifacts.is_empty()
+    }
+}
+
+/// The most artifacts of a run that are recorded; so many fit into an entry with room to spare.
+pub const MAX_ARTIFACTS: usize = 64;
+/// The most bytes of an artifact's name. GitHub allows 256 characters.
+pub const MAX_ARTIFACT_NAME: usize = 256;
 
 /// Why a holder gives a claim back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

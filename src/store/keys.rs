@@ -56,9 +56,8 @@ impl Secret {
     /// [`StoreError::File`] when it cannot be read, [`StoreError::Exposed`] when others can read it, and
     /// [`StoreError::NotAKey`] when it holds something else.
     pub fn read(file: &Path) -> Result<Self, StoreError> {
-        let text = read_private(file)?.ok_or_else(|| {
-            StoreError::file("reading", file, io::Error::from(io::ErrorKind::NotFound))
-        })?;
+        let text = read_private(file)?
+            .ok_or_else(|| StoreError::file("reading", file, io::Error::from(io::ErrorKind::NotFound)))?;
         Self::parse(&text, file)
     }
 

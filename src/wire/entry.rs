@@ -14,7 +14,7 @@ use super::limits::{
 use super::{WireError, cbor};
 use crate::kernel::entry::{Entry, EntryError, Event, FORMAT, MAX_CUTS, Right, Ticket};
 use crate::kernel::id::MeshId;
-use crate::kernel::task::{Trigger, Workload};
+use crate::kernel::task::{MAX_ARTIFACT_NAME, MAX_ARTIFACTS, Products, Trigger, Workload};
 
 /// Opens an entry: size, nesting, form, signature, mesh, and the sizes of all that its events hold. Whether its author
 /// is a member is not asked here.
@@ -100,7 +100,7 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Introduce(introduce) => check_workload(&introduce.workload),
         Event::Decline(decline) => note(&decline.why),
         Event::Release(release) => note(&release.note),
-        Event::Finish(finish) => note(&finish.note),
+        Event::Finish(finish) => note(&finish.note).and_then(|()| check_products(&finish.products)),
         Event::Cancel(cancel) => note(&cancel.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
@@ -128,6 +128,12 @@ pub fn check_labels(ticket: &Ticket) -> Result<(), WireError> {
     let labels = ticket.labels.iter().flatten();
     count(labels.clone().count(), "labels in a ticket", MAX_LABELS)?;
     labels.into_iter().try_for_each(|label| size(label.len(), "a label", MAX_LABEL))
+}
+
+fn check_products(products: &Products) -> Result<(), WireError> {
+    count(products.artifacts.len(), "artifacts of a run", MAX_ARTIFACTS)?;
+    let mut names = products.artifacts.iter().map(|artifact| artifact.name.len());
+    names.try_for_each(|length| size(length, "an artifact's name", MAX_ARTIFACT_NAME))
 }
 
 fn check_trigger(trigger: &Trigger) -> Result<(), WireError> {

@@ -3,9 +3,9 @@
 //! Limits on what is *inside* an entry are part of the entry format: a node that refused what another takes would split
 //! the mesh, so they change only together with the format. Limits on messages may grow in a later version.
 
-pub use crate::kernel::entry::{MAX_EVENTS, MAX_NOTE, MAX_PARENTS};
 /// The most incarnations that a revocation names, and the most entries by which a peer proves its membership.
 pub use crate::kernel::entry::MAX_CUTS;
+pub use crate::kernel::entry::{MAX_EVENTS, MAX_NOTE, MAX_PARENTS};
 pub use crate::kernel::io::MAX_CHAIN;
 /// A part of a snapshot is as large as a page; of more parts than these none is fetched.
 pub use crate::kernel::snapshot::{MAX_PARTS, PART};
@@ -70,6 +70,8 @@ pub const MAX_SOURCE: usize = 160;
 pub const MAX_VERSION: usize = 64;
 /// The most tasks in one question of turn.
 pub const MAX_TURN: usize = 1024;
+/// The most bytes of a log in one answer: few round trips for a long log, and little to hold for many askers.
+pub const MAX_LOG_PIECE: usize = 256 * 1024;
 /// The most bytes of why a request is refused.
 pub const MAX_WHY: usize = 1000;
 

@@ -5,8 +5,31 @@ use prost::Message as _;
 use super::field::{cid, count, counts, decode, digest, set, task, ticket, ticket_message, vector};
 use super::limits::{MAX_CHAIN, MAX_PROOF, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
 use super::{WireError, proto};
-use crate::kernel::id::MeshId;
+use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::Request;
+
+/// What a node can be asked: something that its kernel answers, or something else.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    Kernel(Request),
+    Log(LogPart),
+}
+
+/// A part of what a task printed on the asked host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPart {
+    pub task: TaskId,
+    pub attempt: u32,
+    /// The first byte that is wanted, counted from 0.
+    pub offset: u64,
+}
+
+/// The bytes of a question about a log.
+pub fn seal_log(part: &LogPart) -> Vec<u8> {
+    let LogPart { task, attempt, offset } = *part;
+    let log = proto::LogPart { task: task.0.to_vec(), attempt, offset };
+    proto::Request { ask: Some(proto::request::Ask::Log(log)) }.encode_to_vec()
+}
 
 /// The bytes of a request. Of too many wanted entries, or tasks, the first are asked for.
 ///
@@ -14,21 +37,21 @@ use crate::kernel::io::Request;
 /// [`WireError::TooMany`] for a vector of more than [`MAX_SYNC_AUTHORS`]: a shorter one would ask again and again for
 /// what is here already.
 pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
-    use proto::request::Ask;
+    use proto::request::Ask as Asked;
     let ask = match request {
         Request::Sync { vector, want } => {
             count(vector.len(), "authors in the vector", MAX_SYNC_AUTHORS)?;
             let want = want.iter().take(MAX_WANT).map(|cid| cid.digest().to_vec()).collect();
-            Ask::Sync(proto::Sync { vector: counts(vector).collect(), want })
+            Asked::Sync(proto::Sync { vector: counts(vector).collect(), want })
         }
         Request::Turn { tasks } => {
-            Ask::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
+            Asked::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
         }
-        Request::Join { ticket } => Ask::Join(ticket_message(ticket)),
+        Request::Join { ticket } => Asked::Join(ticket_message(ticket)),
         Request::Prove { chain } => {
-            Ask::Prove(proto::Proof { entry: chain.iter().map(|entry| entry.bytes().to_vec()).collect() })
+            Asked::Prove(proto::Proof { entry: chain.iter().map(|entry| entry.bytes().to_vec()).collect() })
         }
-        Request::Snapshot { hash, part } => Ask::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
+        Request::Snapshot { hash, part } => Asked::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
     };
     Ok(proto::Request { ask: Some(ask) }.encode_to_vec())
 }
@@ -37,23 +60,26 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// [`WireError::Unknown`] for what a later version may ask; anything else is provably bad.
-pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Request, WireError> {
-    use proto::request::Ask;
+pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Ask, WireError> {
+    use proto::request::Ask as Asked;
     let message: proto::Request = decode(bytes, "a request", MAX_REQUEST)?;
-    Ok(match message.ask.ok_or(WireError::Unknown)? {
-        Ask::Sync(sync) => Request::Sync {
+    Ok(Ask::Kernel(match message.ask.ok_or(WireError::Unknown)? {
+        Asked::Sync(sync) => Request::Sync {
             vector: vector(sync.vector, MAX_SYNC_AUTHORS)?,
             want: set(sync.want, "entries wanted", MAX_WANT, |one| cid(&one))?,
         },
-        Ask::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
-        Ask::Prove(proof) => {
+        Asked::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
+        Asked::Prove(proof) => {
             let bytes = proof.entry.iter().map(Vec::len).sum();
             super::field::size(bytes, "a proof of membership", MAX_PROOF)?;
             Request::Prove { chain: super::gossip::open_all(&proof.entry, MAX_CHAIN, mesh)? }
         }
-        Ask::Join(join) => Request::Join { ticket: ticket(&join)? },
-        Ask::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
-    })
+        Asked::Join(join) => Request::Join { ticket: ticket(&join)? },
+        Asked::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
+        Asked::Log(part) => {
+            return Ok(Ask::Log(LogPart { task: task(&part.task)?, attempt: part.attempt, offset: part.offset }));
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -65,12 +91,12 @@ mod tests {
 
     use super::*;
     use crate::kernel::entry::Entry;
-    use crate::wire::gossip::tests::{MESH, chain};
     use crate::kernel::entry::{Signature, Ticket};
     use crate::kernel::id::{Author, Cid, Digest, Incarnation, PeerId};
     use crate::wire::field::arbitrary;
+    use crate::wire::gossip::tests::{MESH, chain};
 
-    fn opened(bytes: &[u8]) -> Result<Request, WireError> {
+    fn opened(bytes: &[u8]) -> Result<Ask, WireError> {
         open(bytes, &MESH)
     }
 
@@ -79,7 +105,7 @@ mod tests {
         let prove = |chain: &[Arc<Entry>]| Request::Prove { chain: chain.to_vec() };
         let entries = chain(&[1; MAX_CHAIN + 1]);
         let most = prove(&entries[..MAX_CHAIN]);
-        assert!(opened(&seal(&most).expect("seals")) == Ok(most));
+        assert!(opened(&seal(&most).expect("seals")) == Ok(Ask::Kernel(most)));
         let many = opened(&seal(&prove(&entries)).expect("seals"));
         assert!(matches!(many, Err(WireError::TooMany { .. })));
         let large = opened(&seal(&prove(&chain(&[60; 3]))).expect("seals"));
@@ -100,14 +126,14 @@ mod tests {
         let largest = sync(MAX_SYNC_AUTHORS, MAX_WANT);
         let bytes = seal(&largest).expect("seals");
         assert!(bytes.len() <= MAX_REQUEST, "{}", bytes.len());
-        assert_eq!(opened(&bytes), Ok(largest));
+        assert_eq!(opened(&bytes), Ok(Ask::Kernel(largest)));
     }
 
     #[test]
     fn limits_hold() {
         assert!(matches!(seal(&sync(MAX_SYNC_AUTHORS + 1, 0)), Err(WireError::TooMany { .. })));
-        let opened = opened(&seal(&sync(0, MAX_WANT + 1)).expect("seals")).expect("opens");
-        assert!(matches!(opened, Request::Sync { want, .. } if want.len() == MAX_WANT));
+        let cut = opened(&seal(&sync(0, MAX_WANT + 1)).expect("seals")).expect("opens");
+        assert!(matches!(cut, Ask::Kernel(Request::Sync { want, .. }) if want.len() == MAX_WANT));
         let ask = |ask| opened(&proto::Request { ask: Some(ask) }.encode_to_vec());
         let many = |count: usize| (0..count).map(|n| Cid::of(&n.to_be_bytes()).digest().to_vec()).collect::<Vec<_>>();
         let wanted = proto::Sync { vector: Vec::new(), want: many(MAX_WANT + 1) };
@@ -149,7 +175,13 @@ mod tests {
     proptest! {
         #[test]
         fn every_request_is_read_back(request in any_request()) {
-            prop_assert_eq!(opened(&seal(&request).expect("seals")), Ok(request));
+            prop_assert_eq!(opened(&seal(&request).expect("seals")), Ok(Ask::Kernel(request)));
+        }
+
+        #[test]
+        fn every_question_about_a_log_is_read_back(task in arbitrary::task(), attempt: u32, offset: u64) {
+            let part = LogPart { task, attempt, offset };
+            prop_assert_eq!(opened(&seal_log(&part)), Ok(Ask::Log(part)));
         }
 
         #[test]

@@ -4,11 +4,26 @@ use prost::Message as _;
 
 use super::field::{clip, decode, digest, set, task, text};
 use super::gossip::open_all;
-use super::limits::{MAX_PAGE, MAX_PAGE_ENTRIES, MAX_PARTS, MAX_RESPONSE, MAX_TURN, MAX_WHY, PART};
+use super::limits::{MAX_LOG_PIECE, MAX_PAGE, MAX_PAGE_ENTRIES, MAX_PARTS, MAX_RESPONSE, MAX_TURN, MAX_WHY, PART};
 use super::{WireError, proto};
 use crate::kernel::id::{Digest, MeshId, TaskId};
 use crate::kernel::io::Response;
 use proto::response::Answer;
+
+/// What a node can be answered: something for its kernel, or something else that it asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    Kernel(Response),
+    Log(LogPiece),
+}
+
+/// What stands in a log from the byte that was asked for, as far as it goes now; at most [`MAX_LOG_PIECE`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPiece {
+    pub bytes: Vec<u8>,
+    /// No more will be written, and nothing stands behind these bytes.
+    pub ended: bool,
+}
 
 /// A page of entries, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +74,11 @@ pub fn seal_part(bytes: Vec<u8>, parts: u32) -> Vec<u8> {
     seal(Answer::Part(proto::Part { bytes, parts }))
 }
 
+/// A piece of a log.
+pub fn seal_log(piece: LogPiece) -> Vec<u8> {
+    seal(Answer::Log(proto::LogPiece { bytes: piece.bytes, ended: piece.ended }))
+}
+
 /// No, and why; what is beyond [`MAX_WHY`] is cut off.
 pub fn seal_refused(why: &str) -> Vec<u8> {
     seal(Answer::Refused(proto::Refused { why: clip(why, MAX_WHY) }))
@@ -69,9 +89,9 @@ pub fn seal_refused(why: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// [`WireError::Unknown`] for what a later version may answer, [`WireError::ForeignMesh`]; anything else is provably bad.
-pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Response, WireError> {
+pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Told, WireError> {
     let message: proto::Response = decode(bytes, "a response", MAX_RESPONSE)?;
-    Ok(match message.answer.ok_or(WireError::Unknown)? {
+    Ok(Told::Kernel(match message.answer.ok_or(WireError::Unknown)? {
         Answer::Page(page) => {
             let bytes = page.entry.iter().map(Vec::len).sum();
             super::field::size(bytes, "a page", MAX_PAGE)?;
@@ -85,7 +105,11 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Response, WireError> {
             Response::Part { bytes: part.bytes, parts: limited(part.parts)? }
         }
         Answer::Refused(refused) => Response::Refused { why: text(refused.why, "a reason", MAX_WHY)? },
-    })
+        Answer::Log(proto::LogPiece { bytes, ended }) => {
+            super::field::size(bytes.len(), "a piece of a log", MAX_LOG_PIECE)?;
+            return Ok(Told::Log(LogPiece { bytes, ended }));
+        }
+    }))
 }
 
 fn limited(parts: u32) -> Result<u32, WireError> {
@@ -113,10 +137,10 @@ mod tests {
         for more in [false, true] {
             let page = seal_page(entries.iter().map(|entry| entry.bytes()), more);
             assert_eq!((page.entries, page.more), (3, more));
-            assert_eq!(open(&page.bytes, &MESH), Ok(Response::Page { entries: entries.clone(), more }));
+            assert_eq!(open(&page.bytes, &MESH), Ok(Told::Kernel(Response::Page { entries: entries.clone(), more })));
         }
         let empty = seal_page(std::iter::empty::<&[u8]>(), false);
-        assert_eq!(open(&empty.bytes, &MESH), Ok(Response::Page { entries: Vec::new(), more: false }));
+        assert_eq!(open(&empty.bytes, &MESH), Ok(Told::Kernel(Response::Page { entries: Vec::new(), more: false })));
     }
 
     #[test]
@@ -134,11 +158,19 @@ mod tests {
     #[test]
     fn a_snapshot_is_named_and_its_parts_are_read_back() {
         let hash = Digest([7; 32]);
-        assert_eq!(open(&seal_beneath(&hash, 3), &MESH), Ok(Response::Beneath { hash, parts: 3 }));
+        assert_eq!(open(&seal_beneath(&hash, 3), &MESH), Ok(Told::Kernel(Response::Beneath { hash, parts: 3 })));
         let bytes = vec![9; PART];
         let sealed = seal_part(bytes.clone(), MAX_PARTS);
         assert!(sealed.len() <= MAX_RESPONSE);
-        assert!(open(&sealed, &MESH) == Ok(Response::Part { bytes, parts: MAX_PARTS }));
+        assert!(open(&sealed, &MESH) == Ok(Told::Kernel(Response::Part { bytes, parts: MAX_PARTS })));
+    }
+
+    #[test]
+    fn a_piece_of_a_log_is_read_back() {
+        let piece = LogPiece { bytes: vec![7; MAX_LOG_PIECE], ended: true };
+        assert!(open(&seal_log(piece.clone()), &MESH) == Ok(Told::Log(piece)));
+        let long = LogPiece { bytes: vec![7; MAX_LOG_PIECE + 1], ended: false };
+        assert!(matches!(open(&seal_log(long), &MESH), Err(WireError::TooLarge { .. })));
     }
 
     #[test]
@@ -149,7 +181,9 @@ mod tests {
         assert!(matches!(page(vec![Vec::new(); MAX_PAGE_ENTRIES + 1]), Err(WireError::TooMany { .. })));
         assert!(page(vec![b"not an entry".to_vec()]).is_err_and(|error| error.is_provably_bad()));
         let why = "é".repeat(MAX_WHY);
-        let Ok(Response::Refused { why: cut }) = open(&seal_refused(&why), &MESH) else { panic!("a refusal") };
+        let Ok(Told::Kernel(Response::Refused { why: cut })) = open(&seal_refused(&why), &MESH) else {
+            panic!("a refusal")
+        };
         assert_eq!(cut.len(), MAX_WHY);
         let long = seal(Answer::Refused(proto::Refused { why }));
         assert!(matches!(open(&long, &MESH), Err(WireError::TooLarge { .. })));
@@ -168,9 +202,9 @@ mod tests {
         #[test]
         fn every_small_answer_is_read_back(mine in btree_set(arbitrary::task(), 0..9), why in "[a-zé ]{0,40}") {
             let mine: BTreeSet<TaskId> = mine;
-            prop_assert_eq!(open(&seal_turn(&mine), &MESH), Ok(Response::Turn { mine }));
-            prop_assert_eq!(open(&seal_refused(&why), &MESH), Ok(Response::Refused { why }));
-            prop_assert_eq!(open(&seal_admitted(), &MESH), Ok(Response::Admitted));
+            prop_assert_eq!(open(&seal_turn(&mine), &MESH), Ok(Told::Kernel(Response::Turn { mine })));
+            prop_assert_eq!(open(&seal_refused(&why), &MESH), Ok(Told::Kernel(Response::Refused { why })));
+            prop_assert_eq!(open(&seal_admitted(), &MESH), Ok(Told::Kernel(Response::Admitted)));
         }
 
         #[test]

@@ -9,7 +9,7 @@ use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
 use runmesh::kernel::io::{Input, Now, Offer, Output, Reply, Report, Response, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
-use runmesh::kernel::task::{Conclusion, State};
+use runmesh::kernel::task::{Conclusion, Products, State};
 
 use super::Outcome;
 use super::history::workload;
@@ -228,10 +228,18 @@ impl World {
                     *self.starts.entry(task).or_default() += 1;
                     let duration_ms = self.draw(TAKES.0, TAKES.1);
                     let report = Report::Finished { conclusion: Conclusion::Success, duration_ms, note: String::new() };
-                    self.plan(self.now + duration_ms, host, Input::Ran { task, fence, report });
+                    self.plan(
+                        self.now + duration_ms,
+                        host,
+                        Input::Ran { task, fence, report, products: Products::default() },
+                    );
                 }
                 Output::Stop { task, fence, .. } => {
-                    self.plan(self.now + 1, host, Input::Ran { task, fence, report: Report::Stopped });
+                    self.plan(
+                        self.now + 1,
+                        host,
+                        Input::Ran { task, fence, report: Report::Stopped, products: Products::default() },
+                    );
                 }
                 Output::Discover { source } => {
                     self.plan(
@@ -240,7 +248,7 @@ impl World {
                         Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
                     );
                 }
-                Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
+                Output::Answer { .. } | Output::Revoked { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }
         }
         let wake = self.hosts[host].node.next_wake();

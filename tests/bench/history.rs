@@ -8,7 +8,7 @@ use runmesh::kernel::clock::{Clock, Placing};
 use runmesh::kernel::election::{Place, Seed};
 use runmesh::kernel::entry::{Admit, Claim, Entry, Event, Finish, Introduce, Right, Ticket};
 use runmesh::kernel::id::{Author, Cid, Digest, Incarnation, MeshId, PeerId, TaskId};
-use runmesh::kernel::task::{Conclusion, Fence, Priority, Repository, RunEvent, Tag, Trigger, Workload};
+use runmesh::kernel::task::{Conclusion, Fence, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};
 
 use super::Outcome;
 
@@ -81,8 +81,14 @@ impl History {
         let mut finishes: BTreeMap<usize, Vec<Event>> = BTreeMap::new();
         for (holder, task) in holders {
             let fence = Fence { attempt: 1, claim: claims[&holder] };
-            let finish =
-                Finish { task, fence, conclusion: Conclusion::Success, duration_ms: 61_000, note: String::new() };
+            let finish = Finish {
+                task,
+                fence,
+                conclusion: Conclusion::Success,
+                duration_ms: 61_000,
+                note: String::new(),
+                products: Products::default(),
+            };
             finishes.entry(holder).or_default().push(Event::Finish(finish));
         }
         self.write(finishes)?;

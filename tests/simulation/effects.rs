@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runmesh::kernel::entry::{self, Entry};
 use runmesh::kernel::id::{Cid, TaskId};
 use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, SourceKey, Token};
-use runmesh::kernel::task::{Fence, Workload};
+use runmesh::kernel::task::{Fence, Products, Workload};
 
 use super::host::Run;
 use super::work::{self, Course, Origin, SOURCE};
@@ -60,6 +60,7 @@ impl World<'_> {
                 self.tell(host, || format!("answers {answer:?}"));
                 self.on_answer(host, token, answer);
             }
+            Output::Revoked { .. } => {}
             Output::Condense { snapshot, dropped } => self.hosts[host].disk.condense(snapshot, &dropped),
             Output::Notice(notice) => self.tell(host, || format!("notes {notice:.300?}")),
         }
@@ -197,7 +198,7 @@ impl World<'_> {
             None => (RunEnd::NotStarted, Report::NotStarted { why: "its checkout failed".to_owned() }),
         };
         self.end_run(host, task, fence, end);
-        self.give(host, boot, Input::Ran { task, fence, report });
+        self.give(host, boot, Input::Ran { task, fence, report, products: Products::default() });
     }
 
     fn stop(&mut self, host: usize, at: u64, task: TaskId, fence: Fence) {
@@ -221,7 +222,7 @@ impl World<'_> {
         let Some(process) = self.process(host, boot) else { return };
         if process.running.remove(&task).is_some() {
             self.end_run(host, task, fence, RunEnd::Stopped);
-            self.give(host, boot, Input::Ran { task, fence, report: Report::Stopped });
+            self.give(host, boot, Input::Ran { task, fence, report: Report::Stopped, products: Products::default() });
         }
     }
 

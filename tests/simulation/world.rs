@@ -380,10 +380,10 @@ impl<'a> World<'a> {
             | (Some(Sabotage::MissGossip), Input::Entries { .. } | Input::Presence(_)) => None,
             (
                 Some(Sabotage::TwistReports),
-                Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. } },
+                Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. }, products },
             ) => {
                 let report = Report::Finished { conclusion: Conclusion::Skipped, duration_ms, note };
-                Some(Input::Ran { task, fence, report })
+                Some(Input::Ran { task, fence, report, products })
             }
             (_, input) => Some(input),
         }

@@ -49,6 +49,14 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
     let word = task.conclusion.as_deref().map_or_else(|| task.state.clone(), |word| format!("{}: {word}", task.state));
     let started = task.started_ms.map(|at| ago(now.saturating_sub(at)));
     let inputs: Vec<String> = task.inputs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let artifacts: Vec<String> = task
+        .artifacts
+        .iter()
+        .map(|artifact| {
+            let (id, bytes) = artifact.blob.as_ref().map_or(("", 0), |blob| (&blob.id, blob.bytes));
+            format!("{}  {id}  {bytes} bytes", artifact.name)
+        })
+        .collect();
     let holder = task.holder.as_ref().map(|holder| format!("{holder}, attempt {}", task.attempt));
     let mut text = facts(
         screen,
@@ -66,6 +74,8 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
             ("holder", holder.unwrap_or_default()),
             ("started", started.unwrap_or_default()),
             ("took", task.duration_ms.map(span).unwrap_or_default()),
+            ("log", task.log.as_ref().map(|log| format!("{}  {} bytes", log.id, log.bytes)).unwrap_or_default()),
+            ("artifacts", artifacts.join("\n")),
             ("waits", screen.paint(Paint::Warn, &task.waits_for)),
             ("note", task.note.clone()),
             ("anchor", task.anchor.clone()),

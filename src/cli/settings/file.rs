@@ -5,12 +5,12 @@ use std::path::Path;
 use toml::Value;
 
 use super::super::failure::Failure;
-use super::{Layer, app, days, duration, endpoint, interval, label, multiaddr, pattern, runners, source, word};
+use super::{Layer, app, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word};
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "data_dir",
     "output",
     "listen",
@@ -31,6 +31,8 @@ const KEYS: [&str; 21] = [
     "act",
     "interval",
     "retention",
+    "logs_retention",
+    "logs_quota",
     "drain",
 ];
 
@@ -95,6 +97,8 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
             "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
+            "logs_retention" => layer.logs_retention = Some(string(value, duration).map_err(wrong)?),
+            "logs_quota" => layer.logs_quota = Some(string(value, size).map_err(wrong)?),
             "executor" => layer.executor = Some(string(value, word).map_err(wrong)?),
             "isolation" => layer.isolation = Some(string(value, word).map_err(wrong)?),
             "labels" => layer.labels = Some(list(value, label).map_err(wrong)?),
@@ -180,6 +184,8 @@ mod tests {
             act = "/a"
             interval = 5
             retention = "2d"
+            logs_retention = "12h"
+            logs_quota = "500 MiB"
             drain = true
         "#;
         let layer = parse(text).unwrap();
@@ -191,6 +197,8 @@ mod tests {
         assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
+        assert_eq!(layer.logs_retention, Some(std::time::Duration::from_secs(12 * 3600)));
+        assert_eq!(layer.logs_quota, Some(500 << 20));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
     }

@@ -227,6 +227,11 @@ impl Members {
         chain
     }
 
+    /// Whether the peer was admitted by a ticket that has admitted another before, and by nothing else.
+    pub fn was_refused(&self, peer: &PeerId) -> bool {
+        self.admissions.contains_key(peer) && !self.was_admitted(peer)
+    }
+
     /// Takes note that an entry revokes the peer.
     pub(super) fn revoke(&mut self, peer: PeerId, mark: &Mark) {
         self.revoked.entry(peer).or_default().push(mark.clone());

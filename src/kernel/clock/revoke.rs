@@ -81,9 +81,23 @@ impl Revocations {
 }
 
 impl Clock {
+    /// The entries by which a member may prove its membership, its own admission first, each followed by the one that
+    /// admits its author; those that are on this node's disk.
+    pub fn chain_of(&self, peer: &PeerId, most: usize) -> Vec<Cid> {
+        let mut chain = self.members.chain_of(peer, most);
+        chain.retain(|cid| self.holds(cid));
+        chain
+    }
+
     /// Whether the mesh key has put the peer out.
     pub fn is_revoked(&self, peer: &PeerId) -> bool {
         self.revocations.peers.contains_key(peer)
+    }
+
+    /// The entries that revoke the peer.
+    pub fn revoked_by(&self, peer: &PeerId) -> BTreeSet<Cid> {
+        let stated = self.revocations.peers.get(peer).into_iter().flat_map(|revoked| &revoked.stated);
+        stated.flat_map(|(_, stating)| stating).copied().collect()
     }
 
     /// Whether an entry of the author with this number counts for nothing.

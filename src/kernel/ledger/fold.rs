@@ -14,7 +14,7 @@ use crate::kernel::clock::Mark;
 use crate::kernel::election::{Place, Seed};
 use crate::kernel::entry::{Event, Hlc};
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
-use crate::kernel::task::{Fence, Policy, ReleaseReason, State, Workload};
+use crate::kernel::task::{Fence, Policy, Products, ReleaseReason, State, Workload};
 
 /// A claim that stands: it was made as the rules ask. It may hold, have held, or have lost to a nearer one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Folded {
     pub last: BTreeSet<PeerId>,
     /// What the ending or the last release says to people.
     pub note: String,
+    /// What the run whose result was accepted left behind at its holder's host.
+    pub products: Products,
 }
 
 impl Folded {
@@ -270,9 +272,11 @@ impl<'a> Pass<'a> {
         let attempt = self.claims.last().map_or(0, |standing| standing.claim.fence.attempt);
         let winner = self.endings.iter().min_by_key(|ending| ending.rank);
         let mut note = self.note.clone();
+        let mut products = Products::default();
         let state = match winner.map(|ending| &ending.fact.event) {
             Some(Event::Finish(finish)) => {
                 note.clone_from(&finish.note);
+                products.clone_from(&finish.products);
                 let holder = winner.map_or(first.by, |ending| ending.fact.author.peer);
                 State::Completed {
                     holder,
@@ -313,6 +317,7 @@ impl<'a> Pass<'a> {
             declined: self.declined.clone(),
             last,
             note,
+            products,
         };
         let introduction = |known: &Introduction<'_>| KeptIntroduction {
             cid: known.cid,

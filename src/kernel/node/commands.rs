@@ -56,7 +56,7 @@ impl Node {
         match request {
             Request::Join { ticket } => self.on_join(from, token, ticket),
             Request::Prove { chain } => self.on_prove(from, token, &chain),
-            _ if !self.may_ask(&from) => self.refuse(from, token, format!("{from} is not a member as far as this node knows")),
+            _ if !self.may_ask(&from) => self.turn_down(from, token),
             Request::Snapshot { hash, part } => self.on_snapshot_request(from, token, hash, part),
             Request::Sync { vector, want } => self.on_sync_request(from, token, &vector, &want),
             Request::Turn { tasks } => self.on_turn_request(from, token, &tasks),
@@ -67,8 +67,7 @@ impl Node {
         if self.clock.members().contains(&from) {
             self.reply(from, token, Reply::Admitted);
         } else if self.clock.is_revoked(&from) {
-            let why = "the holder of the mesh key has revoked this peer; join as another, with a new data directory";
-            self.refuse(from, token, why.to_owned());
+            self.turn_down(from, token);
         } else if !self.may_write() {
             self.refuse(
                 from,

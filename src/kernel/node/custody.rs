@@ -7,7 +7,7 @@ use super::{Node, claimed_by};
 use crate::kernel::entry::{Decline, Entry, Event, Finish, MAX_NOTE, Release};
 use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::io::{Notice, Output, Presence, Report, SourceKey, StopReason};
-use crate::kernel::task::{Fence, ReleaseReason, State, Workload};
+use crate::kernel::task::{Fence, Products, ReleaseReason, State, Workload};
 
 #[derive(Debug)]
 struct Running {
@@ -262,7 +262,7 @@ impl Node {
     }
 
     /// The runner room reports of something it was told to start.
-    pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report) {
+    pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, report: Report, products: Products) {
         let was_full = self.free_slots() == 0;
         let Some(running) = self.custody.running.remove(&task) else { return };
         if running.fence != fence {
@@ -281,7 +281,7 @@ impl Node {
             // A result is worth telling even when another node holds the task by now: the first result ends it.
             Report::Finished { conclusion, duration_ms, note } if counts => {
                 let note = shortened(&note);
-                self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note }));
+                self.events.push(Event::Finish(Finish { task, fence, conclusion, duration_ms, note, products }));
             }
             Report::NotStarted { why } if counts => self.release(task, fence, ReleaseReason::NotStarted, &why),
             Report::GivenBack { reason, why } if counts => self.release(task, fence, reason, &why),

@@ -35,6 +35,25 @@ impl Node {
         self.is_member(peer) || self.vouched.0.contains(peer)
     }
 
+    /// A stranger asks. Whoever was revoked hears it by an entry with the mesh key's own word.
+    pub(super) fn turn_down(&mut self, from: PeerId, token: Token) {
+        let reply = match self.clock.revoked_by(&from).into_iter().find(|cid| self.clock.holds(cid)) {
+            Some(cid) => Reply::Page { cids: vec![cid], more: false },
+            None => Reply::Refused { why: self.why_not(&from) },
+        };
+        self.reply(from, token, reply);
+    }
+
+    fn why_not(&self, peer: &PeerId) -> String {
+        if self.clock.is_revoked(peer) {
+            format!("the holder of the mesh key has revoked {peer}")
+        } else if self.clock.members().was_refused(peer) {
+            format!("the ticket of {peer} has admitted another peer; ask for another")
+        } else {
+            format!("{peer} is not a member as far as this node knows")
+        }
+    }
+
     /// Grows whenever [`Self::welcome`] may have changed.
     pub const fn welcome_changes(&self) -> u64 {
         self.clock.member_changes().wrapping_add(self.vouchings)
@@ -50,6 +69,7 @@ impl Node {
                 }
                 Reply::Admitted
             }
+            Err(_) if self.clock.is_revoked(&from) => return self.turn_down(from, token),
             Err(why) => Reply::Refused { why },
         };
         self.reply(from, token, reply);

@@ -6,6 +6,9 @@ use crate::kernel::entry::{Entry, Event, Revoke};
 use crate::kernel::id::{Incarnation, PeerId};
 use crate::kernel::io::{Notice, Offer, Output, StopReason, Token};
 
+/// The most peers of which it is remembered that they answer nothing.
+const MAX_TOLD: usize = 256;
+
 impl Node {
     /// The holder of the mesh key puts a peer out.
     pub(super) fn on_revoke(&mut self, token: Token, revoke: Revoke) {
@@ -26,6 +29,23 @@ impl Node {
     /// How far each incarnation of the peer counts now: what a revocation names.
     pub fn cut_of(&self, peer: &PeerId) -> Vec<(Incarnation, u64)> {
         self.clock.cut_of(peer)
+    }
+
+    /// An entry that need not be taken yet may hold the mesh key's word against this node itself.
+    pub(super) fn heed_revocation(&mut self, entry: &Entry) {
+        let me = self.me.peer();
+        let of_me = |event: &Event| matches!(event, Event::Revoke(revoke) if revoke.peer == me && revoke.is_of(&self.settings.mesh));
+        if !self.revoked && entry.body().events.iter().any(of_me) {
+            self.revoked = true;
+            self.leave();
+        }
+    }
+
+    /// A member answers this one nothing: said once of each.
+    pub(super) fn note_refusal(&mut self, from: PeerId, why: &str) {
+        if self.stage != Stage::Joining && self.told_refused.len() < MAX_TOLD && self.told_refused.insert(from) {
+            self.notice(Notice::Warning { text: format!("{from} answers this node nothing: {why}") });
+        }
     }
 
     /// An entry that is not taken may still hold the mesh key's word, which nobody else here may have.
@@ -82,7 +102,7 @@ impl Node {
         self.events.clear();
         self.sync.begin_anew();
         self.stop_everything(StopReason::Lost);
-        let text = if self.clock.is_revoked(&self.me.peer()) {
+        let text = if self.revoked || self.clock.is_revoked(&self.me.peer()) {
             "this node was revoked by the holder of the mesh key: it takes no part any more"
         } else {
             "this node is a member no longer: its ticket had admitted another peer before; ask for another ticket and run \

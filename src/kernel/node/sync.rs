@@ -131,6 +131,7 @@ impl Node {
         let mut waiting: VecDeque<(Arc<Entry>, PeerId)> = entries.into_iter().map(|entry| (entry, from)).collect();
         while let Some((entry, from)) = waiting.pop_front() {
             let cid = entry.cid();
+            self.heed_revocation(&entry);
             // An entry that a peer named as a head may be a void one that counting entries stand on.
             let wanted = self.quarantine.wants(&cid);
             let (placing, effects) = self.clock.place(&entry, wanted);
@@ -320,6 +321,7 @@ impl Node {
                 } else {
                     // Whoever admitted this node may have gone before telling anybody.
                     self.sync.admitted = false;
+                    self.note_refusal(from, &why);
                     self.notice(Notice::Refused { from, why });
                     self.retry(from);
                 }

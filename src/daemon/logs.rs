@@ -1,0 +1,170 @@
+//! What runs print: kept by its content at the end, told to whoever asks, fetched from the host that ran it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::sources::Found;
+use super::{Daemon, SWEEP};
+use crate::control::{Answer, LogFile, Refusal, TaskName, Writing};
+use crate::kernel::id::{PeerId, TaskId};
+use crate::kernel::io::{Input, Report};
+use crate::kernel::task::{Fence, Products, State};
+use crate::net::ReplyToken;
+use crate::wire::limits::MAX_LOG_PIECE;
+use crate::wire::request::LogPart;
+use crate::wire::response::{self, LogPiece};
+
+mod fetch;
+
+pub(super) use fetch::Fetcher;
+
+/// The logs that are written here now, by task and attempt.
+pub(super) type Written = BTreeMap<(TaskId, u32), watch::Sender<Writing>>;
+
+impl Daemon {
+    pub(super) fn log_path(&self, task: &TaskId, attempt: u32) -> PathBuf {
+        self.blobs.log(&format!("{task}-{attempt}.log"))
+    }
+
+    /// Where the log of an attempt is, if anywhere here: under its name, or by what its holder has recorded.
+    fn kept_log(&self, task: &TaskId, attempt: u32) -> PathBuf {
+        let named = self.log_path(task, attempt);
+        let recorded = self.node.task(task).and_then(|folded| match &folded.state {
+            State::Completed { fence, .. } if fence.attempt == attempt => folded.products.log,
+            _ => None,
+        });
+        match recorded.and_then(|blob| self.blobs.find(&blob.id)) {
+            Some(kept) if !named.exists() => kept,
+            _ => named,
+        }
+    }
+
+    /// The runner room has no more to do with a task. What it left behind is kept before its result is told.
+    pub(super) fn on_report(&mut self, task: TaskId, fence: Fence, report: Report) {
+        if let Some(writing) = self.logs.remove(&(task, fence.attempt)) {
+            writing.send_replace(Writing::Ended);
+        }
+        if !matches!(report, Report::Finished { .. }) {
+            return self.on_kept(task, fence, report, Products::default());
+        }
+        let (log, blobs, find) = (self.log_path(&task, fence.attempt), self.blobs.clone(), self.find.clone());
+        tokio::spawn(async move {
+            let kept = tokio::task::spawn_blocking(move || blobs.keep(&log)).await;
+            let log = kept.map_err(io::Error::other).flatten();
+            let log = log.inspect_err(|error| tracing::warn!("keeping the log of task {}: {error}", task.short()));
+            let products = Products { log: log.ok(), artifacts: Vec::new() };
+            let _ = find.send(Found::Kept { task, fence, report, products }).await;
+        });
+    }
+
+    pub(super) fn on_kept(&mut self, task: TaskId, fence: Fence, report: Report, products: Products) {
+        self.feed(Input::Ran { task, fence, report, products });
+        self.sweep_soon();
+    }
+
+    /// Removes old logs and artifacts, beside the loop and not too often.
+    fn sweep_soon(&mut self) {
+        let now = Instant::now();
+        if self.swept.is_some_and(|swept| now < swept + SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        let written: Vec<PathBuf> = self.logs.keys().map(|(task, attempt)| self.log_path(task, *attempt)).collect();
+        let (blobs, keeping) = (self.blobs.clone(), self.settings.keeping);
+        self.serving.spawn_blocking(move || match blobs.sweep(&keeping, &written) {
+            Ok(swept) if swept.files > 0 => {
+                tracing::info!("removed {} old logs and artifacts, {} bytes", swept.files, swept.bytes);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("removing old logs: {error}"),
+        });
+    }
+
+    /// A member asks for a part of a log.
+    pub(super) async fn on_log_part(&mut self, from: PeerId, part: LogPart, place: ReplyToken) {
+        let refused = if !self.node.is_member(&from) {
+            Some("only members of the mesh are told what tasks print")
+        } else {
+            self.is_too_busy().then_some("too many others are being answered; ask again")
+        };
+        if let Some(why) = refused {
+            let _ = self.net.respond(place, response::seal_refused(why)).await;
+            return;
+        }
+        let (path, net) = (self.kept_log(&part.task, part.attempt), self.net.clone());
+        // Looked at before the file: what was written before the end is then read to its last byte.
+        let ended = !self.logs.contains_key(&(part.task, part.attempt));
+        self.serving.spawn(async move {
+            let read = tokio::task::spawn_blocking(move || read(&path, part.offset)).await;
+            let bytes = match read.map_err(io::Error::other).flatten() {
+                Ok(bytes) => {
+                    let ended = ended && bytes.len() < MAX_LOG_PIECE;
+                    response::seal_log(LogPiece { bytes, ended })
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    response::seal_refused("it has no log of that attempt, or not any more")
+                }
+                Err(error) => response::seal_refused(&format!("reading the log: {error}")),
+            };
+            let _ = net.respond(place, bytes).await;
+        });
+    }
+
+    /// Answers where a task's log can be read; fetches it if it is on another host.
+    pub(super) fn on_log(&mut self, name: &TaskName, attempt: Option<u32>, follow: bool, answer: Answer<LogFile>) {
+        match self.whose_log(name, attempt) {
+            Ok(Whose::Here(path, writing)) => answer.send(Ok(LogFile { path, writing, arriving: false })),
+            Ok(Whose::Theirs(wanted)) => self.fetcher.fetch(&self.blobs, wanted, follow, answer),
+            Err(refusal) => answer.send(Err(refusal)),
+        }
+    }
+
+    fn whose_log(&self, name: &TaskName, attempt: Option<u32>) -> Result<Whose, Refusal> {
+        let task = self.find(name)?;
+        let none = |why: String| Refusal::NotFound(format!("task {} has no log: {why}", task.short()));
+        let folded = self.node.task(&task).ok_or_else(|| none("it is not known here any more".to_owned()))?;
+        let accepted = match &folded.state {
+            State::Completed { holder, fence, .. } => Some((*holder, fence.attempt)),
+            State::Claimed { holder, fence } => Some((*holder, fence.attempt)),
+            _ => None,
+        };
+        let of_claims = folded.claims.iter().rev().map(|claim| (claim.author.peer, claim.fence.attempt));
+        let mut runs = accepted.into_iter().chain(of_claims);
+        let wanted = runs.find(|(_, number)| attempt.is_none_or(|attempt| attempt == *number));
+        let Some((holder, number)) = wanted else {
+            let why = attempt.map_or_else(|| "it has not run yet".to_owned(), |n| format!("no host made attempt {n}"));
+            return Err(none(why));
+        };
+        let path = self.kept_log(&task, number);
+        let blob = folded.products.log.filter(|_| accepted == Some((holder, number)));
+        let writing = self.logs.get(&(task, number)).map(watch::Sender::subscribe);
+        let is_here = writing.is_some() || path.exists();
+        if is_here || holder == self.node.peer() {
+            let writing = writing.unwrap_or_else(|| watch::channel(Writing::Ended).1);
+            return if is_here {
+                Ok(Whose::Here(path, writing))
+            } else {
+                Err(none(format!("what attempt {number} printed here was removed since")))
+            };
+        }
+        Ok(Whose::Theirs(fetch::Wanted { task, attempt: number, holder, blob }))
+    }
+}
+
+enum Whose {
+    Here(PathBuf, watch::Receiver<Writing>),
+    Theirs(fetch::Wanted),
+}
+
+/// What stands in a file from a byte on, at most a piece.
+fn read(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_LOG_PIECE as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
