@@ -31,6 +31,7 @@ pub use home::{Home, HomeError};
 
 use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
+use self::membership::Gate;
 use self::sources::{Found, Sources};
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query};
@@ -252,6 +253,7 @@ struct Daemon {
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Answer<TaskId>>,
     revoking: BTreeMap<Token, Answer<PeerId>>,
+    gate: Gate,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
@@ -282,16 +284,6 @@ impl Daemon {
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
-        let mut net_settings = net::Settings::new(secret, mesh);
-        net_settings.listen.clone_from(&settings.listen);
-        net_settings.bootstrap = bootstrap;
-        net_settings.known = remembered(&store);
-        let (net, events) = net::start(net_settings)?;
-        let events = Intake::start(events, mesh);
-        let fetcher = logs::Fetcher::new(net.clone());
-        let (ask, queries) = mpsc::channel(QUERIES);
-        let server = control::serve(&settings.data_dir, ask).await?;
-        let (find, found) = mpsc::channel(FOUND);
         let start = Instant::now();
         let timings = Timings {
             discovery: u64::try_from(settings.discovery_interval.as_millis()).unwrap_or(u64::MAX),
@@ -309,6 +301,19 @@ impl Daemon {
         };
         let now = Now { mono: 1, wall: wall_ms() };
         let (node, outputs) = Node::restore(now, kernel_settings, snapshot, kept);
+        let mut net_settings = net::Settings::new(secret, mesh);
+        net_settings.listen.clone_from(&settings.listen);
+        net_settings.bootstrap = bootstrap;
+        net_settings.known = remembered(&store);
+        let gate = Gate::of(&membership, &settings.bootstrap);
+        net_settings.welcome = gate.welcome(&node);
+        net_settings.papers = gate.papers(&node, &store);
+        let (net, events) = net::start(net_settings)?;
+        let events = Intake::start(events, mesh);
+        let fetcher = logs::Fetcher::new(net.clone());
+        let (ask, queries) = mpsc::channel(QUERIES);
+        let server = control::serve(&settings.data_dir, ask).await?;
+        let (find, found) = mpsc::channel(FOUND);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
         let mut daemon = Self {
@@ -336,6 +341,7 @@ impl Daemon {
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
             revoking: BTreeMap::new(),
+            gate,
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),

@@ -78,6 +78,7 @@ impl Daemon {
                 self.perform(output).await;
             }
         }
+        self.keep_gate().await;
         if self.membership.ticket.is_some() && self.node.standing() == Standing::Active {
             self.use_up_ticket();
         }
@@ -264,7 +265,11 @@ impl Daemon {
                 }
             },
             Reply::Turn { mine } => response::seal_turn(&mine),
-            Reply::Admitted => response::seal_admitted(),
+            Reply::Admitted => {
+                // Whoever hears that it is let in comes at once.
+                self.keep_gate().await;
+                response::seal_admitted()
+            }
             Reply::Beneath { hash, parts } => response::seal_beneath(&hash, parts),
             Reply::Part { bytes, parts } => response::seal_part(bytes, parts),
             Reply::Refused { why } => response::seal_refused(&why),

@@ -14,7 +14,7 @@ use super::logs::Fetcher;
 use super::{Daemon, REMEMBER};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId};
-use crate::kernel::io::{Input, Notice, Presence, Response, Token};
+use crate::kernel::io::{Input, Notice, Presence, Request, Response, Token};
 use crate::net::{self, Event, GossipToken, ReplyToken, Topic, Verdict};
 use crate::wire::request::{self, Ask};
 use crate::wire::response::{self, Told};
@@ -133,6 +133,11 @@ fn open(event: Event, mesh: &MeshId) -> Arrived {
     }
 }
 
+/// Whether it may be asked by somebody who has proven nothing yet.
+const fn is_for_the_door(ask: &Ask) -> bool {
+    matches!(ask, Ask::Kernel(Request::Join { .. } | Request::Prove { .. }))
+}
+
 impl Daemon {
     pub(super) async fn on_arrived(&mut self, arrived: Arrived) {
         match arrived {
@@ -143,6 +148,11 @@ impl Daemon {
             Arrived::Presence { from, opened, token } => {
                 let verdict = self.on_presence(from, opened);
                 self.judge(token, verdict).await;
+            }
+            Arrived::Request { from, opened: Ok(ask), token } if token.at_door() && !is_for_the_door(&ask) => {
+                self.refused(from, "it asks without having shown that it belongs to this mesh".to_owned());
+                let why = "show first that you belong to this mesh";
+                let _ = self.net.respond(token, response::seal_refused(why)).await;
             }
             Arrived::Request { from, opened: Ok(Ask::Log(part)), token } => self.on_log_part(from, part, token).await,
             Arrived::Request { from, opened: Ok(Ask::Kernel(request)), token } => {
@@ -185,6 +195,7 @@ impl Daemon {
                 let soon = Instant::now() + REMEMBER;
                 self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
             }
+            Event::Denied { peer, bytes } => self.on_denied(peer, &bytes),
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
             Event::Unanswered { id, from: _, why } if Fetcher::asked(id.0) => {
                 self.fetcher.answered(id.0, Err(format!("it does not answer: {why}")));
@@ -243,7 +254,7 @@ impl Daemon {
         if error.is_provably_bad() { Verdict::Reject } else { Verdict::Ignore }
     }
 
-    fn refused(&mut self, from: PeerId, why: String) {
+    pub(super) fn refused(&mut self, from: PeerId, why: String) {
         self.chronicle.note(&Notice::Refused { from, why });
     }
 }

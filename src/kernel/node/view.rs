@@ -156,6 +156,10 @@ impl Node {
         self.queue.iter().map(crate::kernel::queue::Key::task)
     }
 
+    pub const fn mesh(&self) -> crate::kernel::id::MeshId {
+        self.settings.mesh
+    }
+
     pub fn is_member(&self, peer: &PeerId) -> bool {
         self.clock.members().contains(peer)
     }
