@@ -13,6 +13,7 @@ mod intake;
 mod logs;
 mod membership;
 mod sources;
+mod suspects;
 mod work;
 mod workers;
 
@@ -33,6 +34,7 @@ use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
 use self::membership::Gate;
 use self::sources::{Found, Sources};
+use self::suspects::Suspects;
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query};
 use crate::forge::Spec;
@@ -254,6 +256,7 @@ struct Daemon {
     commands: BTreeMap<Token, Answer<TaskId>>,
     revoking: BTreeMap<Token, Answer<PeerId>>,
     gate: Gate,
+    suspects: Suspects,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
@@ -342,6 +345,7 @@ impl Daemon {
             commands: BTreeMap::new(),
             revoking: BTreeMap::new(),
             gate,
+            suspects: Suspects::default(),
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),

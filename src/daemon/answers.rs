@@ -125,7 +125,9 @@ impl Daemon {
             self.node.presences().map(|(presence, last, _)| (presence.peer, (presence, last))).collect();
         let now = self.now().mono;
         let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
-        let others: std::collections::BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
+        let suspects = self.suspects.all().filter(|peer| *peer != self.node.peer());
+        let others: std::collections::BTreeSet<PeerId> =
+            others.chain(connected.keys().copied()).chain(suspects).collect();
         others
             .into_iter()
             .map(|peer| {
@@ -149,7 +151,7 @@ impl Daemon {
                     draining: presence.is_some_and(|presence| presence.draining),
                     running: presence.map(|p| p.running.keys().map(ToString::to_string).collect()).unwrap_or_default(),
                     heads: presence.map(|p| p.heads.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-                    faults: Vec::new(),
+                    faults: self.suspects.faults(&peer),
                 }
             })
             .collect()

@@ -94,7 +94,11 @@ impl Daemon {
         });
         for output in outputs {
             match output {
-                Output::Persist(entries) => unwritten.entries.extend(entries),
+                Output::Persist(entries) => {
+                    let me = self.node.peer();
+                    self.note_authors(entries.iter().map(|entry| entry.author().peer).filter(|author| *author != me));
+                    unwritten.entries.extend(entries);
+                }
                 other => unwritten.outputs.push(other),
             }
         }

@@ -142,11 +142,11 @@ impl Daemon {
     pub(super) async fn on_arrived(&mut self, arrived: Arrived) {
         match arrived {
             Arrived::Entries { from, opened, token } => {
-                let verdict = self.on_entries(from, opened);
+                let verdict = self.on_entries(from, opened).await;
                 self.judge(token, verdict).await;
             }
             Arrived::Presence { from, opened, token } => {
-                let verdict = self.on_presence(from, opened);
+                let verdict = self.on_presence(from, opened).await;
                 self.judge(token, verdict).await;
             }
             Arrived::Request { from, opened: Ok(ask), token } if token.at_door() && !is_for_the_door(&ask) => {
@@ -161,7 +161,7 @@ impl Daemon {
                 self.feed(Input::Request { from, token: number, request });
             }
             Arrived::Request { from, opened: Err(error), token } => {
-                self.refused(from, format!("a request that cannot be read: {error}"));
+                self.blame(from, "a request", &error).await;
                 let _ = self.net.respond(token, response::seal_refused(&error.to_string())).await;
             }
             Arrived::Response { from: _, token, opened } if Fetcher::asked(token.0) => {
@@ -181,7 +181,7 @@ impl Daemon {
                 self.feed(Input::Unanswered { from, token });
             }
             Arrived::Response { from, token, opened: Err(error) } => {
-                self.refused(from, format!("an answer that cannot be read: {error}"));
+                self.blame(from, "an answer", &error).await;
                 self.feed(Input::Unanswered { from, token });
             }
             Arrived::Plain(event) => self.on_event(event),
@@ -195,6 +195,7 @@ impl Daemon {
                 let soon = Instant::now() + REMEMBER;
                 self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
             }
+            Event::Flood { peer, dropped } => self.on_flood(peer, dropped),
             Event::Denied { peer, bytes } => self.on_denied(peer, &bytes),
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
             Event::Unanswered { id, from: _, why } if Fetcher::asked(id.0) => {
@@ -227,10 +228,10 @@ impl Daemon {
         }
     }
 
-    fn on_entries(&mut self, from: PeerId, opened: Result<Vec<Arc<Entry>>, WireError>) -> Verdict {
+    async fn on_entries(&mut self, from: PeerId, opened: Result<Vec<Arc<Entry>>, WireError>) -> Verdict {
         let entries = match opened {
             Ok(entries) => entries,
-            Err(error) => return self.bad_gossip(from, &error),
+            Err(error) => return self.bad_gossip(from, &error).await,
         };
         let authors: Vec<PeerId> = entries.iter().map(|entry| entry.author().peer).collect();
         self.feed(Input::Entries { from, entries });
@@ -238,20 +239,28 @@ impl Daemon {
         if authors.iter().all(|author| self.node.is_member(author)) { Verdict::Accept } else { Verdict::Ignore }
     }
 
-    fn on_presence(&mut self, from: PeerId, opened: Result<Box<Presence>, WireError>) -> Verdict {
+    async fn on_presence(&mut self, from: PeerId, opened: Result<Box<Presence>, WireError>) -> Verdict {
         match opened {
             Ok(presence) => {
                 let member = self.node.is_member(&presence.peer);
                 self.feed(Input::Presence(presence));
                 if member { Verdict::Accept } else { Verdict::Ignore }
             }
-            Err(error) => self.bad_gossip(from, &error),
+            Err(error) => self.bad_gossip(from, &error).await,
         }
     }
 
-    fn bad_gossip(&mut self, from: PeerId, error: &WireError) -> Verdict {
-        self.refused(from, error.to_string());
+    async fn bad_gossip(&mut self, from: PeerId, error: &WireError) -> Verdict {
+        self.blame(from, "a message", error).await;
         if error.is_provably_bad() { Verdict::Reject } else { Verdict::Ignore }
+    }
+
+    /// What cannot be read is told, and held against its sender where everybody can see that it is bad.
+    async fn blame(&mut self, from: PeerId, what: &str, error: &WireError) {
+        self.refused(from, format!("{what} that cannot be read: {error}"));
+        if error.is_provably_bad() {
+            self.on_bad(from, format!("{what}: {error}")).await;
+        }
     }
 
     pub(super) fn refused(&mut self, from: PeerId, why: String) {

@@ -24,6 +24,7 @@ pub(super) enum Command {
     Dial { address: Multiaddr, answer: oneshot::Sender<Result<PeerId, String>> },
     Remember { address: Multiaddr },
     Disconnect { peer: PeerId },
+    KeepAway { peer: PeerId, time: Duration },
     Welcome { peers: BTreeSet<PeerId> },
     Papers { papers: Papers },
     Peers { answer: oneshot::Sender<Vec<PeerInfo>> },
@@ -138,6 +139,14 @@ impl Client {
     /// [`NetError::Stopped`].
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), NetError> {
         self.command(Command::Disconnect { peer }).await
+    }
+
+    /// Closes all connections with a peer and lets none come about for this time.
+    ///
+    /// # Errors
+    /// [`NetError::Stopped`].
+    pub async fn keep_away(&self, peer: PeerId, time: Duration) -> Result<(), NetError> {
+        self.command(Command::KeepAway { peer, time }).await
     }
 
     /// Lets these in and nobody else; closes the connections with members that are not among them.

@@ -36,6 +36,8 @@ pub enum Event {
     Response { id: RequestId, from: PeerId, bytes: Vec<u8> },
     /// No answer to a request will come.
     Unanswered { id: RequestId, from: PeerId, why: Why },
+    /// A connected peer said or asked so much more than its share since this was told last; it was dropped.
+    Flood { peer: PeerId, dropped: u64 },
     /// A peer does not let this node in; what it answered is a response.
     Denied { peer: PeerId, bytes: Vec<u8> },
     /// The node listens there; the address ends with `/p2p/…`.

@@ -24,6 +24,10 @@ const REQUESTS: usize = 256;
 /// entries takes a quarter of a core.
 const GOSSIP_RATE: f64 = 4096.0;
 const GOSSIP_BURST: f64 = 8192.0;
+/// So many bytes of a gossiped message cost as much as a further message: about three entries.
+const COSTS: usize = 1024;
+/// The least time before it is told again that a peer says more than its share.
+const TELL_FLOODS: Duration = Duration::from_secs(5);
 const REQUEST_RATE: f64 = 256.0;
 const REQUEST_BURST: f64 = 512.0;
 /// How often one peer may show its papers in a second, and how often at once.
@@ -61,6 +65,9 @@ pub(super) struct Peer {
     gossip_rate: Rate,
     request_rate: Rate,
     door_rate: Rate,
+    /// What was dropped because it was beyond its share, since that was told last.
+    flooded: u64,
+    told_flood: Option<Instant>,
     /// This node has shown it its papers, or wants to and has none.
     introduced: bool,
     wants_papers: bool,
@@ -283,7 +290,9 @@ impl Roster {
     /// Room for a gossiped message to wait, if there is any and the peer has not said too much of late.
     pub(super) fn gossip_share(&mut self, peer: &PeerId, bytes: usize, now: Instant) -> Option<Share> {
         let peer = self.peers.get_mut(peer).filter(|peer| peer.proven)?;
-        if !peer.gossip_rate.take(now) {
+        // Large messages hold much to check.
+        if !peer.gossip_rate.take_some(1.0 + (bytes / COSTS) as f64, now) {
+            peer.flooded += 1;
             return None;
         }
         let of_peer = Arc::clone(&peer.gossip).try_acquire_owned().ok()?;
@@ -296,11 +305,23 @@ impl Roster {
     pub(super) fn request_share(&mut self, peer: &PeerId, now: Instant) -> Option<Share> {
         let peer = self.peers.get_mut(peer).filter(|peer| peer.proven)?;
         if !peer.request_rate.take(now) {
+            peer.flooded += 1;
             return None;
         }
         let of_peer = Arc::clone(&peer.requests).try_acquire_owned().ok()?;
         let of_all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         Some(Share { _of_peer: of_peer, _of_all: of_all })
+    }
+
+    /// Who has said or asked more than its share since it was told of last, and how much; each seldom.
+    pub(super) fn floods(&mut self, now: Instant) -> Vec<(PeerId, u64)> {
+        let due =
+            |peer: &Peer| peer.flooded > 0 && peer.told_flood.is_none_or(|at| now.duration_since(at) >= TELL_FLOODS);
+        let floods = self.peers.iter_mut().filter(|(_, peer)| due(peer)).map(|(id, peer)| {
+            peer.told_flood = Some(now);
+            (*id, std::mem::take(&mut peer.flooded))
+        });
+        floods.collect()
     }
 
     /// For people: those who belong to the mesh.
@@ -336,6 +357,8 @@ impl Peer {
             gossip_rate: Rate::new(GOSSIP_RATE, GOSSIP_BURST, now),
             request_rate: Rate::new(REQUEST_RATE, REQUEST_BURST, now),
             door_rate: Rate::new(DOOR_RATE, DOOR_BURST, now),
+            flooded: 0,
+            told_flood: None,
             introduced: false,
             wants_papers: false,
             accepts: false,
@@ -358,12 +381,16 @@ impl Rate {
 
     /// Whether one more may come.
     pub(super) fn take(&mut self, now: Instant) -> bool {
+        self.take_some(1.0, now)
+    }
+
+    fn take_some(&mut self, cost: f64, now: Instant) -> bool {
         self.left += now.duration_since(self.since).as_secs_f64() * self.each_second;
         self.left = self.left.min(self.most);
         self.since = now;
-        let may = self.left >= 1.0;
+        let may = self.left >= cost;
         if may {
-            self.left -= 1.0;
+            self.left -= cost;
         }
         may
     }

@@ -197,6 +197,7 @@ impl Task {
                 // It may have left just now.
                 let _ = self.swarm.disconnect_peer_id(swarm_peer(&peer));
             }
+            Command::KeepAway { peer, time } => self.keep_away(&peer, time),
             Command::Welcome { peers } => self.welcome(peers),
             Command::Papers { papers } => self.take_papers(papers),
             // Whoever asked may have gone.
@@ -222,6 +223,10 @@ impl Task {
         }
         for peer in self.roster.silent(now, self.timings.prove) {
             self.turn_away(&peer, "it has not shown in time that it belongs to this mesh".to_owned());
+        }
+        for (peer, dropped) in self.roster.floods(now) {
+            // Said again with the next that is dropped.
+            let _ = self.outbox.may(Event::Flood { peer, dropped });
         }
         self.dial_bootstrap(now);
         self.book.forget(now, &self.timings);

@@ -245,6 +245,7 @@ async fn pump(client: Client, mut events: Events, sender: mpsc::Sender<Seen>) {
             Event::Listening(address) => Seen::Listening(address),
             Event::Bootstrap { address, error } => Seen::Bootstrap { address, error },
             Event::Rtt { peer, .. } => Seen::Rtt(peer),
+            Event::Flood { .. } => continue,
             Event::Denied { peer, bytes } => Seen::Denied { peer, bytes },
             Event::Deaf { address, error } => panic!("{address}: {error}"),
         };

@@ -46,6 +46,13 @@ impl Task {
         }
     }
 
+    /// Closes all connections with a peer and lets none come about for this time.
+    pub(super) fn keep_away(&mut self, peer: &PeerId, time: Duration) {
+        let until = Instant::now() + time;
+        self.swarm.behaviour_mut().inside.keep_away(swarm_peer(peer), until);
+        self.turn_away(peer, "it is kept away for a while".to_owned());
+    }
+
     /// Who is let in has changed.
     pub(super) fn welcome(&mut self, peers: BTreeSet<PeerId>) {
         let gate = &mut self.swarm.behaviour_mut().inside;
