@@ -142,7 +142,7 @@ async fn whoever_cannot_prove_membership_gets_nowhere() {
     let mut mute = Peer::start([47; 32], &invitation, runmesh::net::Papers::default());
     mute.say(Topic::Entries, b"spam".to_vec()).await;
     mute.until("being turned away", |seen| match seen {
-        Seen::Bootstrap(_) => Some(()),
+        Seen::Kept => Some(()),
         Seen::Connected => panic!("it was let in"),
         _ => None,
     })
@@ -169,8 +169,7 @@ async fn a_revoked_member_is_dropped_everywhere_at_once_and_stays_out() {
     assert_eq!(asked.status, 0, "{asked:?}");
     let unsigned = two.run(&["mesh", "revoke", asked.stdout.trim()]);
     assert_ne!(unsigned.status, 0, "no key is here: {unsigned:?}");
-    let signed =
-        two.run(&["mesh", "revoke", asked.stdout.trim(), "--mesh-key", key_file.to_str().expect("UTF-8")]);
+    let signed = two.run(&["mesh", "revoke", asked.stdout.trim(), "--mesh-key", key_file.to_str().expect("UTF-8")]);
     assert_eq!(signed.status, 0, "{signed:?}");
     let began = Instant::now();
     let done = two.run(&["mesh", "revoke", signed.stdout.trim()]);
@@ -215,6 +214,8 @@ async fn a_member_that_sends_what_is_provably_bad_is_named_and_kept_away() {
     let one = mesh.nodes().next().expect("a node");
     let mut attacker = Peer::join([60; 32], &invite(one)).await;
     let name = attacker.peer().to_string();
+    // What it is asked it answers with a megabyte of garbage.
+    attacker.rude.store(true, std::sync::atomic::Ordering::Relaxed);
     let honest = attacker.entries[0].clone();
     // Entries in another's name, with too many parents, nested too deeply, and no entries at all.
     let mut bad: Vec<Vec<u8>> = Vec::new();
@@ -250,7 +251,7 @@ async fn a_member_that_floods_is_told_of_and_holds_up_nobody() {
     // The whole history, asked for again and again.
     let sync = request::seal(&Request::Sync { vector: Default::default(), want: Default::default() }).expect("seals");
     let asking = tokio::spawn(async move {
-        for n in 1_000_000..1_008_000 {
+        for n in 1_000_000..1_004_000 {
             if client.request(target, runmesh::net::RequestId(n), sync.clone()).await.is_err() {
                 return;
             }
@@ -272,8 +273,8 @@ async fn a_member_that_floods_is_told_of_and_holds_up_nobody() {
         discovered: Default::default(),
         version: "hostile".to_owned(),
     };
-    for round in 0..400 {
-        for _ in 0..30 {
+    for round in 0..200 {
+        for _ in 0..10 {
             beat.beat += 1;
             attacker.say(Topic::Presence, presence::seal(&beat, &attacker.key, &attacker.mesh())).await;
         }
@@ -315,7 +316,9 @@ async fn a_member_with_a_ground_key_that_takes_what_it_does_not_run_loses_it_and
         Event::Finish(Finish { task, fence, conclusion, duration_ms: 1, note, products: Products::default() })
     };
     let written = attacker.write(vec![lie(Fence { attempt: 2, claim })]).await;
-    one.wait_for("the lie", |node| node.json(&["inspect", "clock"])["heads"].to_string().contains(&written.cid().to_string()));
+    one.wait_for("the lie", |node| {
+        node.json(&["inspect", "clock"])["heads"].to_string().contains(&written.cid().to_string())
+    });
     assert_ne!(one.json(&["inspect", "tasks", &id])["state"], "completed");
     assert_eq!(two.run(&["p2p-workflow", "complete", &id, "--conclusion", "failure"]).status, 0);
     for node in mesh.nodes() {

@@ -78,11 +78,14 @@ fn entries() -> Vec<Arc<Entry>> {
     vec![
         sealed(1, vec![cancel()]),
         sealed(MAX_PARENTS, vec![cancel(); 20]),
-        sealed(3, vec![
-            Event::Claim(Claim { task, attempt: 2, anchor: cids(1)[0] }),
-            Event::Declare(Declare { rules: 1 }),
-            Event::Acknowledge(Acknowledge { proposal: cids(1)[0] }),
-        ]),
+        sealed(
+            3,
+            vec![
+                Event::Claim(Claim { task, attempt: 2, anchor: cids(1)[0] }),
+                Event::Declare(Declare { rules: 1 }),
+                Event::Acknowledge(Acknowledge { proposal: cids(1)[0] }),
+            ],
+        ),
         admission(),
         founder(),
         revocation(),
@@ -161,7 +164,8 @@ fn corpus(format: &str) -> Vec<Vec<u8>> {
             fs::write(folder.join(format!("{number}")), bytes).expect("written");
         }
     }
-    let mut names: Vec<PathBuf> = fs::read_dir(&folder).expect("the corpus").map(|one| one.expect("read").path()).collect();
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(&folder).expect("the corpus").map(|one| one.expect("read").path()).collect();
     names.sort();
     names.iter().map(|name| fs::read(name).expect("read")).collect()
 }
@@ -302,7 +306,10 @@ fn requests_and_proofs_are_read_or_refused() {
         let opened = request::open(bytes, &mesh());
         if let Ok(Ask::Kernel(asked)) = &opened {
             let again = request::seal(asked).expect("seals");
-            assert!(again.len() <= MAX_REQUEST && request::open(&again, &mesh()).as_ref() == Ok(&Ask::Kernel(asked.clone())));
+            assert!(
+                again.len() <= MAX_REQUEST
+                    && request::open(&again, &mesh()).as_ref() == Ok(&Ask::Kernel(asked.clone()))
+            );
             if let Request::Prove { chain } = asked {
                 assert!(chain.iter().map(|entry| entry.bytes().len()).sum::<usize>() <= MAX_PROOF);
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -27,7 +28,8 @@ pub(crate) enum Seen {
     Denied(Response),
     Answer(Response),
     Unanswered,
-    Bootstrap(String),
+    /// It does not get there, or is turned away.
+    Kept,
 }
 
 pub(crate) struct Peer {
@@ -40,6 +42,8 @@ pub(crate) struct Peer {
     seen: mpsc::Receiver<Seen>,
     pump: JoinHandle<()>,
     asked: u64,
+    /// It answers questions with garbage.
+    pub(crate) rude: Arc<AtomicBool>,
 }
 
 impl Drop for Peer {
@@ -75,9 +79,10 @@ impl Peer {
             Settings { bootstrap, papers, welcome, timings, connections: 0, ..Settings::new(seed, invitation.mesh) };
         let (client, events) = net::start(settings).expect("starts");
         let (sender, seen) = mpsc::channel(100_000);
-        let pump = tokio::spawn(pump(client.clone(), events, sender, invitation.mesh));
+        let rude = Arc::new(AtomicBool::new(false));
+        let pump = tokio::spawn(pump(client.clone(), events, sender, invitation.mesh, rude.clone()));
         let (mesh, clock) = (invitation.mesh, Clock::new(invitation.mesh));
-        Self { key, client, target, clock, entries: Vec::new(), mesh, seen, pump, asked: 0 }
+        Self { key, client, target, clock, entries: Vec::new(), mesh, seen, pump, asked: 0, rude }
     }
 
     /// One that joins as the invitation lets it, and learns all entries.
@@ -176,8 +181,14 @@ impl Peer {
     }
 }
 
-/// Passes on nothing, and answers every question with a page of garbage.
-async fn pump(client: Client, mut events: Events, sender: mpsc::Sender<Seen>, mesh: runmesh::kernel::id::MeshId) {
+/// Passes on nothing, and answers every question with a refusal or, when rude, with a page of garbage.
+async fn pump(
+    client: Client,
+    mut events: Events,
+    sender: mpsc::Sender<Seen>,
+    mesh: runmesh::kernel::id::MeshId,
+    rude: Arc<AtomicBool>,
+) {
     while let Some(event) = events.recv().await {
         let seen = match event {
             Event::Connected(_) => Seen::Connected,
@@ -193,7 +204,9 @@ async fn pump(client: Client, mut events: Events, sender: mpsc::Sender<Seen>, me
                 continue;
             }
             Event::Request { token, .. } => {
-                let _ = client.respond(token, vec![0x0a; 1_000_000]).await;
+                let garbage = rude.load(Ordering::Relaxed);
+                let answer = if garbage { vec![0x0a; 1_000_000] } else { response::seal_refused("no") };
+                let _ = client.respond(token, answer).await;
                 continue;
             }
             Event::Response { bytes, .. } => match response::open(&bytes, &mesh) {
@@ -205,7 +218,7 @@ async fn pump(client: Client, mut events: Events, sender: mpsc::Sender<Seen>, me
                 other => panic!("{other:?}"),
             },
             Event::Unanswered { .. } => Seen::Unanswered,
-            Event::Bootstrap { error: Some(error), .. } => Seen::Bootstrap(error),
+            Event::Bootstrap { error: Some(_), .. } => Seen::Kept,
             _ => continue,
         };
         if sender.try_send(seen).is_err() {
