@@ -13,8 +13,10 @@ mod effects;
 mod home;
 mod intake;
 mod logs;
+mod membership;
 mod scale;
 mod sources;
+mod suspects;
 mod work;
 mod workers;
 
@@ -34,13 +36,15 @@ pub use scale::Settings as AutoscalerSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
+use self::membership::Gate;
 use self::sources::{Found, Sources};
+use self::suspects::Suspects;
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query, Refusal};
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::forge::{Manner, Spec};
 use crate::kernel::entry::Entry;
-use crate::kernel::id::{MeshId, TaskId};
+use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
@@ -265,6 +269,9 @@ struct Daemon {
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Asker>,
+    revoking: BTreeMap<Token, Answer<PeerId>>,
+    gate: Gate,
+    suspects: Suspects,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
@@ -316,16 +323,6 @@ impl Daemon {
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
-        let mut net_settings = net::Settings::new(secret, mesh);
-        net_settings.listen.clone_from(&settings.listen);
-        net_settings.bootstrap = bootstrap;
-        net_settings.known = remembered(&store);
-        let (net, events) = net::start(net_settings)?;
-        let events = Intake::start(events, mesh);
-        let fetcher = logs::Fetcher::new(net.clone());
-        let (ask, queries) = mpsc::channel(QUERIES);
-        let server = control::serve(&settings.data_dir, ask).await?;
-        let (find, found) = mpsc::channel(FOUND);
         let start = Instant::now();
         let timings = Timings {
             discovery: u64::try_from(settings.discovery_interval.as_millis()).unwrap_or(u64::MAX),
@@ -343,6 +340,19 @@ impl Daemon {
         };
         let now = Now { mono: 1, wall: wall_ms() };
         let (node, outputs) = Node::restore(now, kernel_settings, snapshot, kept);
+        let mut net_settings = net::Settings::new(secret, mesh);
+        net_settings.listen.clone_from(&settings.listen);
+        net_settings.bootstrap = bootstrap;
+        net_settings.known = remembered(&store);
+        let gate = Gate::of(&membership, &settings.bootstrap);
+        net_settings.welcome = gate.welcome(&node);
+        net_settings.papers = gate.papers(&node, &store);
+        let (net, events) = net::start(net_settings)?;
+        let events = Intake::start(events, mesh);
+        let fetcher = logs::Fetcher::new(net.clone());
+        let (ask, queries) = mpsc::channel(QUERIES);
+        let server = control::serve(&settings.data_dir, ask).await?;
+        let (find, found) = mpsc::channel(FOUND);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
         let mut daemon = Self {
@@ -371,6 +381,9 @@ impl Daemon {
             next_token: 0,
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
+            revoking: BTreeMap::new(),
+            gate,
+            suspects: Suspects::default(),
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),

@@ -71,6 +71,8 @@ impl Daemon {
             Query::Invite { answer } => {
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
             }
+            Query::Cut { peer, answer } => answer.send(Ok(self.cut_of(peer))),
+            Query::Revoke { text, answer } => self.revoke(&text, answer),
             Query::Drain { hand_over, answer } => {
                 self.feed(Input::Drain { hand_over });
                 answer.send(Ok(u32::try_from(self.node.running().count()).unwrap_or(u32::MAX)));
@@ -140,7 +142,8 @@ impl Daemon {
             self.node.presences().map(|(presence, last, _)| (presence.peer, (presence, last))).collect();
         let now = self.now().mono;
         let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
-        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
+        let suspects = self.suspects.all().filter(|peer| *peer != self.node.peer());
+        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).chain(suspects).collect();
         others
             .into_iter()
             .map(|peer| {
@@ -164,6 +167,7 @@ impl Daemon {
                     draining: presence.is_some_and(|presence| presence.draining),
                     running: presence.map(|p| p.running.keys().map(ToString::to_string).collect()).unwrap_or_default(),
                     heads: presence.map(|p| p.heads.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                    faults: self.suspects.faults(&peer),
                 }
             })
             .collect()
@@ -267,21 +271,6 @@ impl Daemon {
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
         });
         runners.chain(self.workers_list()).collect()
-    }
-
-    fn members(&self) -> Vec<proto::Member> {
-        let heard: BTreeMap<PeerId, bool> =
-            self.node.presences().map(|(presence, _, heard)| (presence.peer, heard)).collect();
-        let me = self.node.peer();
-        let members = self.node.members().map(|member| proto::Member {
-            peer_id: member.peer.to_string(),
-            admitted_by: member.by.to_string(),
-            right: if member.founder { "founder" } else { "ticket" }.to_owned(),
-            admitted_ms: member.since_ms,
-            self_: member.peer == me,
-            heard: member.peer == me || heard.get(&member.peer).copied().unwrap_or(false),
-        });
-        members.collect()
     }
 
     pub(super) fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {

@@ -24,11 +24,13 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::{Config as SwarmConfig, NetworkBehaviour};
 use libp2p::{StreamProtocol, connection_limits, identify, ping};
 
+use super::away::Away;
 use super::codec::Limited;
-use super::names::Names;
+use super::gate::Gate;
+use super::names::{Names, swarm_peer};
 use super::{NetError, Settings, Timings};
 use crate::kernel::id::Digest;
-use crate::wire::limits::{MAX_GOSSIP, MAX_PEERS, MAX_REQUEST, MAX_RESPONSE};
+use crate::wire::limits::{MAX_GOSSIP, MAX_PEERS, MAX_PROOF, MAX_REQUEST, MAX_RESPONSE};
 
 /// The most connections that others made. A large mesh's bootstrap peer has the most.
 const MAX_INCOMING: u32 = 384;
@@ -40,6 +42,8 @@ const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 128;
 /// The most requests of one connection at once, both ways together.
 const MAX_ASKING: usize = 64;
+/// The same for what is shown at the door.
+const MAX_KNOCKING: usize = 4;
 /// The same for peer exchange.
 const MAX_EXCHANGING: usize = 8;
 /// The most streams of one connection that are being negotiated.
@@ -58,6 +62,15 @@ const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) struct Behaviour {
     // First, because it turns connections away before the others know of them.
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) away: Away,
+    /// Where whoever is not let in yet shows that it belongs to this mesh.
+    pub(super) door: request_response::Behaviour<Limited>,
+    pub(super) inside: Gate<Inside>,
+}
+
+/// What members alone get.
+#[derive(NetworkBehaviour)]
+pub(super) struct Inside {
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) ask: request_response::Behaviour<Limited>,
     pub(super) exchange: request_response::Behaviour<Limited>,
@@ -79,13 +92,19 @@ impl Behaviour {
             .with_push_listen_addr_updates(true)
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(timings.ping).with_timeout(timings.ping);
-        Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
+        let inside = Inside {
             gossip: gossip(names, timings)?,
             ask: asking(&names.ask, MAX_REQUEST, MAX_RESPONSE, MAX_ASKING, timings),
             exchange: asking(&names.exchange, MAX_PEERS, MAX_PEERS, MAX_EXCHANGING, timings),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
+        };
+        let welcome = settings.welcome.iter().map(swarm_peer).collect();
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            away: Away::default(),
+            door: asking(&names.door, MAX_PROOF + FRAME, MAX_PROOF + FRAME, MAX_KNOCKING, timings),
+            inside: Gate::new(inside, welcome),
         })
     }
 }

@@ -13,6 +13,7 @@ pub(super) struct Names {
     pub(super) gossip: String,
     pub(super) ask: StreamProtocol,
     pub(super) exchange: StreamProtocol,
+    pub(super) door: StreamProtocol,
     pub(super) identify: String,
     pub(super) entries: IdentTopic,
     pub(super) presence: IdentTopic,
@@ -27,6 +28,7 @@ impl Names {
             gossip: name("gossip"),
             ask: protocol("ask")?,
             exchange: protocol("peers")?,
+            door: protocol("door")?,
             identify: format!("/runmesh/1/{}", mesh.short()),
             entries: IdentTopic::new(name("entries")),
             presence: IdentTopic::new(name("presence")),
@@ -61,6 +63,11 @@ pub(super) fn swarm_peer(peer: &PeerId) -> libp2p::PeerId {
 /// The address with the peer's name behind it.
 pub fn with_peer(address: &Multiaddr, peer: &PeerId) -> Multiaddr {
     strip_peer(address).0.with(Protocol::P2p(swarm_peer(peer)))
+}
+
+/// The peer that the address names, where it ends with `/p2p/…`.
+pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    strip_peer(address).1.as_ref().and_then(kernel_peer)
 }
 
 /// The address without the peer's name, and the name.

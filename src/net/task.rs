@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use libp2p::futures::StreamExt as _;
 use libp2p::gossipsub::{MessageAcceptance, PublishError};
 use libp2p::identity::Keypair;
+use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, Swarm};
 use tokio::sync::mpsc;
@@ -17,18 +18,20 @@ use super::backoff::Jitter;
 use super::behaviour::{Behaviour, swarm_config};
 use super::book::Book;
 use super::bootstrap::{Bootstrap, Notice};
-use super::client::{COMMANDS, Client, Command, Events};
+use super::client::{COMMANDS, Client, Command, Events, Papers};
 use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
 use super::names::{Names, kernel_peer, strip_peer, swarm_peer, with_peer};
 use super::outbox::{Outbox, Tallies};
-use super::roster::Roster;
+use super::roster::{Rate, Roster};
 use super::{NetError, Settings, Timings, transport};
-use crate::kernel::id::PeerId;
+use crate::kernel::id::{MeshId, PeerId};
 use asked::Asked;
 use dials::Dial;
+use door::Again;
 
 mod asked;
 mod dials;
+mod door;
 mod heard;
 
 /// It is looked at what is due (dials, deadlines) when the first of it is, but within these bounds. Nothing that is said
@@ -38,6 +41,9 @@ const MOST_TICK: Duration = Duration::from_secs(2);
 /// The longest that closing all connections may take.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// How much all peers together may show at the door in a second, and at once: judging one may take milliseconds.
+const DOOR_RATE: f64 = 20.0;
+const DOOR_BURST: f64 = 100.0;
 /// The most peers that are told to whoever keeps them for the next life.
 const KNOWN: usize = 64;
 
@@ -45,6 +51,7 @@ pub(super) struct Task {
     swarm: Swarm<Behaviour>,
     names: Names,
     me: PeerId,
+    mesh: MeshId,
     /// Wanted connections.
     connections: usize,
     announce: Vec<Multiaddr>,
@@ -57,6 +64,14 @@ pub(super) struct Task {
     bootstrap: Bootstrap,
     dials: HashMap<ConnectionId, Dial>,
     asked: Asked,
+    papers: Papers,
+    /// To whom this node has shown its papers and who has not answered yet.
+    shown: HashMap<OutboundRequestId, PeerId>,
+    again: HashMap<PeerId, Again>,
+    /// When connections were made once more, of late.
+    met: HashMap<PeerId, Instant>,
+    /// How much all together may show at the door.
+    door_rate: Rate,
     jitter: Jitter,
     next_exchange: Instant,
     next_tick: Instant,
@@ -71,7 +86,7 @@ impl Task {
         let id = key.public().to_peer_id();
         let me = kernel_peer(&id).ok_or_else(|| NetError::Setup(format!("{id} is not the name of an Ed25519 key")))?;
         let mut swarm = Swarm::new(carrier, behaviour, id, swarm_config());
-        let Settings { listen, announce, bootstrap: places, known, connections, timings, .. } = settings;
+        let Settings { mesh, listen, announce, bootstrap: places, known, papers, connections, timings, .. } = settings;
         for address in listen {
             let failed = |why| NetError::Listen { address: address.clone(), why };
             transport::probe(&address).map_err(|error| failed(error.to_string()))?;
@@ -100,6 +115,7 @@ impl Task {
             swarm,
             names,
             me,
+            mesh,
             connections,
             announce,
             next_exchange: now + timings.exchange,
@@ -113,6 +129,11 @@ impl Task {
             bootstrap,
             dials: HashMap::new(),
             asked: Asked::new(),
+            papers,
+            shown: HashMap::new(),
+            again: HashMap::new(),
+            met: HashMap::new(),
+            door_rate: Rate::new(DOOR_RATE, DOOR_BURST, now),
             jitter: Jitter::new()?,
         };
         let task = tokio::spawn(task.run());
@@ -176,6 +197,9 @@ impl Task {
                 // It may have left just now.
                 let _ = self.swarm.disconnect_peer_id(swarm_peer(&peer));
             }
+            Command::KeepAway { peer, time } => self.keep_away(&peer, time),
+            Command::Welcome { peers } => self.welcome(peers),
+            Command::Papers { papers } => self.take_papers(papers),
             // Whoever asked may have gone.
             Command::Peers { answer } => drop(answer.send(self.roster.snapshot(Instant::now()))),
             Command::Known { answer } => {
@@ -199,6 +223,10 @@ impl Task {
         }
         for peer in self.roster.silent(now, self.timings.prove) {
             self.turn_away(&peer, "it has not shown in time that it belongs to this mesh".to_owned());
+        }
+        for (peer, dropped) in self.roster.floods(now) {
+            // Said again with the next that is dropped.
+            let _ = self.outbox.may(Event::Flood { peer, dropped });
         }
         self.dial_bootstrap(now);
         self.book.forget(now, &self.timings);
@@ -230,7 +258,7 @@ impl Task {
     }
 
     fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let gossip = &mut self.swarm.behaviour_mut().inside.inner.gossip;
         match gossip.publish(self.names.topic(topic).hash(), bytes) {
             Ok(_) => self.tallies.published.add(1),
             Err(PublishError::NoPeersSubscribedToTopic) => self.tallies.unheard.add(1),
@@ -254,17 +282,21 @@ impl Task {
             Verdict::Reject => MessageAcceptance::Reject,
         };
         // A message that waited for seconds is out of the cache, and the neighbours have it from others.
-        self.swarm.behaviour_mut().gossip.report_message_validation_result(&token.message, &token.from, acceptance);
+        self.swarm.behaviour_mut().inside.inner.gossip.report_message_validation_result(
+            &token.message,
+            &token.from,
+            acceptance,
+        );
     }
 
     fn ask(&mut self, to: PeerId, id: RequestId, bytes: Vec<u8>) {
         let peer = swarm_peer(&to);
-        let why = if !self.swarm.is_connected(&peer) {
+        let why = if !self.roster.is_proven(&to) {
             Why::NotConnected
         } else if self.asked.is_full() {
             Why::Busy
         } else {
-            let sent = self.swarm.behaviour_mut().ask.send_request(&peer, bytes);
+            let sent = self.swarm.behaviour_mut().inside.inner.ask.send_request(&peer, bytes);
             self.asked.sent(sent, id, to, Instant::now() + self.timings.request);
             return self.tick_soon();
         };
@@ -272,7 +304,9 @@ impl Task {
     }
 
     fn respond(&mut self, token: ReplyToken, bytes: Vec<u8>) {
-        if self.swarm.behaviour_mut().ask.send_response(token.channel, bytes).is_err() {
+        let behaviour = self.swarm.behaviour_mut();
+        let asking = if token.at_door { &mut behaviour.door } else { &mut behaviour.inside.inner.ask };
+        if asking.send_response(token.channel, bytes).is_err() {
             self.tallies.responses_late.add(1);
         }
     }

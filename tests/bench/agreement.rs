@@ -245,7 +245,7 @@ impl World {
                 Output::Discover { source, .. } => {
                     self.plan(self.now + 1, host, Input::Discovered { source, found: Discovery::default() });
                 }
-                Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
+                Output::Answer { .. } | Output::Revoked { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }
         }
         let wake = self.hosts[host].node.next_wake();

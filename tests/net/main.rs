@@ -1,6 +1,7 @@
 //! The network room with real swarms: over TCP and QUIC on the loopback interface, and within the process.
 
 mod asking;
+mod door;
 mod finding;
 mod gossip;
 mod hostile;

@@ -19,6 +19,8 @@ pub(super) enum Dial {
     Bootstrap { place: usize },
     /// The address book's: the addresses that are tried now, and those that are left for when all of these fail.
     Known { peer: PeerId, now: Vec<Multiaddr>, rest: Vec<Multiaddr> },
+    /// Its own, now that both ends are let in; those who wait for the peer.
+    Again { peer: PeerId, waiting: Vec<oneshot::Sender<Result<PeerId, String>>> },
     /// The owner's.
     Asked { answer: oneshot::Sender<Result<PeerId, String>> },
 }
@@ -71,7 +73,7 @@ impl Task {
         self.dial(opts, Dial::Asked { answer });
     }
 
-    fn dial(&mut self, opts: DialOpts, dial: Dial) {
+    pub(super) fn dial(&mut self, opts: DialOpts, dial: Dial) {
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => drop(self.dials.insert(id, dial)),
@@ -90,6 +92,7 @@ impl Task {
                 }
             }
             Some(Dial::Asked { answer }) => self.roster.wait(&peer, answer),
+            Some(Dial::Again { waiting, .. }) => waiting.into_iter().for_each(|answer| self.roster.wait(&peer, answer)),
             Some(Dial::Known { .. }) | None => {}
         }
     }
@@ -132,6 +135,16 @@ impl Task {
                 } else {
                     tracing::debug!(%peer, error = %describe(error), "a known peer cannot be reached");
                     self.book.failed(&peer, now, &mut self.jitter, &self.timings);
+                }
+            }
+            Dial::Again { peer, waiting } => {
+                self.book.disconnected(&peer, now, &mut self.jitter, &self.timings);
+                let why = describe(error);
+                let notices = self.bootstrap.lost(&peer, &why, now, &mut self.jitter, &self.timings);
+                self.tell(notices);
+                for answer in waiting {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Err(describe(error)));
                 }
             }
             // Whoever asked may have gone.

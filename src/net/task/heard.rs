@@ -12,23 +12,26 @@ use libp2p::{Multiaddr, identify, ping};
 use super::Task;
 use super::dials::root_cause;
 use crate::kernel::id::PeerId;
-use crate::net::behaviour::BehaviourEvent;
+use crate::net::behaviour::{BehaviourEvent, InsideEvent};
 use crate::net::client::Direction;
 use crate::net::event::{Event, GossipToken, ReplyToken, Why};
 use crate::net::names::{is_of_this_host, kernel_peer, swarm_peer, with_peer};
 use crate::wire::limits::{MAX_GOSSIP, MAX_KNOWN};
 use crate::wire::peers;
 
-type Asking = AskEvent<Vec<u8>, Vec<u8>>;
+pub(super) type Asking = AskEvent<Vec<u8>, Vec<u8>>;
 
 impl Task {
     pub(super) fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ask(event)) => self.on_ask(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.on_exchange(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Door(event)) => self.on_door(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Inside(event)) => match event {
+                InsideEvent::Gossip(event) => self.on_gossip(event),
+                InsideEvent::Ask(event) => self.on_ask(event),
+                InsideEvent::Exchange(event) => self.on_exchange(event),
+                InsideEvent::Identify(event) => self.on_identify(event),
+                InsideEvent::Ping(event) => self.on_ping(event),
+            },
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_opened(peer_id, connection_id, endpoint);
             }
@@ -64,8 +67,10 @@ impl Task {
             ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, Direction::Inbound),
         };
         self.book.connected(peer, (direction == Direction::Outbound).then(|| address.clone()), now);
-        self.roster.opened(peer, id, address, direction, now);
+        let open = self.swarm.behaviour().inside.is_open(&swarm_peer(&peer), id);
+        self.roster.opened(peer, id, address, direction, open, now);
         self.dial_succeeded(id, peer);
+        self.knock(&peer, direction, open);
         self.tick_soon();
     }
 
@@ -81,6 +86,9 @@ impl Task {
         for answer in left.waiting {
             // Whoever asked may have gone.
             let _ = answer.send(Err(why.to_owned()));
+        }
+        if self.dial_again(&peer) {
+            return self.tick_soon();
         }
         self.book.disconnected(&peer, now, &mut self.jitter, &self.timings);
         if left.turned_away.is_some() {
@@ -140,7 +148,8 @@ impl Task {
             }
             gossipsub::Event::GossipsubNotSupported { peer_id } => {
                 if let Some(peer) = kernel_peer(&peer_id) {
-                    self.turn_away(&peer, "it is a node of another mesh, or of another version".to_owned());
+                    // It does not let this node in yet, or is of another mesh: the door tells.
+                    self.introduce(&peer);
                 }
             }
             gossipsub::Event::Unsubscribed { .. } => {}
@@ -166,7 +175,7 @@ impl Task {
                 MessageAcceptance::Reject
             }
         };
-        self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &source, verdict);
+        self.swarm.behaviour_mut().inside.inner.gossip.report_message_validation_result(&id, &source, verdict);
     }
 
     fn on_ask(&mut self, event: Asking) {
@@ -196,7 +205,11 @@ impl Task {
         let Some(from) = kernel_peer(&peer) else { return };
         self.prove(&from);
         let share = self.roster.request_share(&from, Instant::now());
-        let event = share.map(|share| Event::Request { from, bytes, token: ReplyToken { channel, _share: share } });
+        let event = share.map(|share| Event::Request {
+            from,
+            bytes,
+            token: ReplyToken { channel, at_door: false, _share: share },
+        });
         // Dropping the channel refuses.
         if event.is_none_or(|event| self.outbox.may(event).is_err()) {
             self.tallies.requests_refused.add(1);
@@ -236,7 +249,7 @@ impl Task {
     /// Tells a peer where this node is, and asks it whom it knows.
     fn exchange_with(&mut self, peer: &PeerId) {
         let own = self.own_addresses().iter().map(Multiaddr::to_vec).collect::<Vec<_>>();
-        self.swarm.behaviour_mut().exchange.send_request(&swarm_peer(peer), peers::seal_question(own));
+        self.swarm.behaviour_mut().inside.inner.exchange.send_request(&swarm_peer(peer), peers::seal_question(own));
     }
 
     /// The same with one of the connected peers, if connections are wanted.
@@ -281,7 +294,7 @@ impl Task {
         });
         let answer = peers::seal_answer(known);
         // The asker may have left just now.
-        let _ = self.swarm.behaviour_mut().exchange.send_response(channel, answer);
+        let _ = self.swarm.behaviour_mut().inside.inner.exchange.send_response(channel, answer);
     }
 
     fn on_peers(&mut self, teller: &PeerId, known: Vec<peers::Known>) {
