@@ -272,6 +272,10 @@ impl Daemon {
 
     /// Tells the kernel how many slots there are, if that has changed.
     fn tell_slots(&mut self) {
+        let split = Split { spare: self.scale.pool.spare(), ..self.node.split() };
+        if split != self.node.split() {
+            self.inputs.push_back(Input::Split(split));
+        }
         let offer = self.offer();
         if offer.slots != self.node.slots() {
             self.inputs.push_back(Input::Offer(offer));

@@ -123,6 +123,11 @@ impl Pool {
         (most + count(self.held.len())).saturating_sub(count(self.hands.len()))
     }
 
+    /// How many runners wait here that nothing is meant for: jobs may be claimed for them beside all slots.
+    pub(super) fn spare(&self) -> u32 {
+        u32::try_from(self.hands.values().filter(|hand| hand.is_spare()).count()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn holds(&self, task: &TaskId) -> bool {
         self.held.contains_key(task)
     }
@@ -182,10 +187,7 @@ impl Pool {
         labels.remove(GITHUB_RUNNER);
         self.held.insert(task, Held { fence, workload, job, since: now, bare: Some(now), why: String::new() });
         let serves = |hand: &Hand| hand.serves == Some(job);
-        let free = |hand: &Hand| {
-            let is_spare = hand.is_loose() && hand.stage == Stage::Alive && !hand.tired;
-            is_spare && hand.scope == scope && labels.is_subset(&hand.labels)
-        };
+        let free = |hand: &Hand| hand.is_spare() && hand.scope == scope && labels.is_subset(&hand.labels);
         let is_served = self.hands.values().any(serves);
         if let Some(hand) = self.hands.values_mut().find(|hand| if is_served { serves(hand) } else { free(hand) }) {
             (hand.meant, hand.idle) = (Some(task), now);
@@ -194,6 +196,10 @@ impl Pool {
         }
         if is_taken {
             return Vec::new();
+        }
+        // One that cannot have this job makes room for one that can.
+        if let Some(hand) = self.hands.values_mut().find(|hand| hand.is_spare()) {
+            hand.tired = true;
         }
         let name = self.name(&fence);
         let hand = Hand {
@@ -480,6 +486,11 @@ pub(super) fn word(how: &RunnerEnding) -> String {
 }
 
 impl Hand {
+    /// Whether some task may be left to it.
+    const fn is_spare(&self) -> bool {
+        self.is_loose() && !self.tired && matches!(self.stage, Stage::Alive | Stage::Configuring)
+    }
+
     const fn is_loose(&self) -> bool {
         self.meant.is_none() && self.serves.is_none()
     }
