@@ -657,7 +657,7 @@ impl Node {
             attentive: self.custody.has_careful_sources(),
             heads: self.clock.heads().clone(),
             offer: self.offer.clone(),
-            free: self.free_slots(),
+            free: self.free_slots() + self.jobs.split.spare,
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).copied().collect(),
