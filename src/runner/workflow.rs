@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::pending;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -17,7 +16,7 @@ use super::places::Places;
 use super::plan::Plan;
 use super::run::Phase;
 use super::tally::{Change, Tally, clip};
-use super::{Capabilities, Devices, Isolation, Network, Workflow, payload, places, reaper, refuse};
+use super::{Capabilities, Devices, Isolation, Network, Workflow, payload, reaper, refuse};
 use crate::kernel::entry::MAX_NOTE;
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
@@ -34,7 +33,7 @@ pub(crate) async fn run(
     isolation: Isolation,
     work: Workflow,
     places: &Places,
-    time_limit: Duration,
+    mark: &str,
 ) -> Report {
     let Workflow { workload, checkout } = work;
     let host = stage.host.clone();
@@ -46,7 +45,7 @@ pub(crate) async fn run(
         biased;
         () = told(&mut stage.stop) => return Report::Stopped,
         () = sleep_until(stage.deadline) => {
-            return not_started(format!("the checkout took longer than the time limit of {time_limit:?}"));
+            return not_started(format!("the checkout took longer than the time limit, {}", stage.limit));
         }
         made = checkout => match made {
             Ok(plan) => plan,
@@ -61,12 +60,11 @@ pub(crate) async fn run(
     if let Err(error) = tokio::fs::write(&places.event, event).await {
         return not_started(format!("writing the event: {error}"));
     }
-    let mark = format!("{}-{}", host.mark, places::name(&task, &fence));
     let engine = match isolation {
         Isolation::Container => host.capabilities.engine.as_ref().ok(),
         Isolation::Bwrap | Isolation::None => None,
     };
-    let door = match engine.map(|engine| open(stage, engine, &mark, places)) {
+    let door = match engine.map(|engine| open(stage, engine, mark, places)) {
         None => None,
         Some(Ok(door)) => Some(door),
         Some(Err(error)) => return not_started(format!("opening a way to the container engine: {error}")),
@@ -107,6 +105,7 @@ pub(crate) async fn run(
         mounts,
         directory: None,
         devices: Devices::are_asked_for(&workload.labels),
+        input: None,
     };
     let invocation = backend.confine(&host.settings, places, &confined);
     let mut run = Run {
@@ -117,14 +116,9 @@ pub(crate) async fn run(
         last_words: String::new(),
     };
     stage.phase(Phase::Running);
-    let followed = follow::start(stage, &mut run, &invocation).await;
+    let followed = follow::start(stage, &mut run, &invocation, None).await;
     let no_image = door.as_ref().and_then(Door::refused_image);
     drop(door);
-    if let Some(engine) = engine {
-        for stuck in engine.sweep(&mark).await {
-            tracing::warn!("taking away what a task left at the container engine: {stuck}");
-        }
-    }
     let (cut, status) = match followed {
         Ok((cut, Ok(status))) => (cut, status),
         Ok((_, Err(error))) => return not_started(format!("waiting for the reaper: {error}")),

@@ -375,8 +375,7 @@ impl Mesh {
 }
 
 fn arguments(repositories: &[Repository], more: &[&str]) -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["--listen", ANY_PORT, "--max-runners", "2"].map(str::to_owned).into();
+    let mut arguments: Vec<String> = ["--listen", ANY_PORT, "--max-runners", "2"].map(str::to_owned).into();
     if !more.contains(&"--isolation") {
         arguments.extend(["--isolation", "bwrap"].map(str::to_owned));
     }

@@ -1,6 +1,6 @@
 //! A container engine of a test's own: real Podman with runc, in a directory that goes with it.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -14,7 +14,7 @@ use crate::rig::{processes, wait};
 pub(crate) const IMAGE: &str = "localhost/lab:1";
 /// What its shell scripts may use.
 const TOOLS: &str = "sh cat ls echo sleep env id mkdir rm grep tail head test true setsid nohup tar dd seq wc kill ps nc \
-                     wget httpd tr find sed touch chmod cp nslookup yes";
+                     wget httpd tr find sed touch chmod cp nslookup yes base64 dirname sort";
 
 pub(crate) struct Podman {
     scratch: TempDir,
@@ -37,9 +37,12 @@ impl Podman {
         for tool in TOOLS.split_ascii_whitespace() {
             std::os::unix::fs::symlink("busybox", tree.join("bin").join(tool)).unwrap();
         }
-        // What act asks for by name.
-        std::fs::write(tree.join("bin/bash"), "#!/bin/sh\nexec sh \"$@\"\n").unwrap();
-        std::fs::set_permissions(tree.join("bin/bash"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // What act and the stub of GitHub's runner ask for by name, with its libraries.
+        for file in iter::once("/bin/bash".to_owned()).chain(libraries("/bin/bash")) {
+            let target = tree.join(&file[1..]);
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(&file, target).unwrap();
+        }
         let archive = scratch.path().join("image.tar");
         run(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."));
         std::fs::remove_dir_all(&tree).unwrap();
@@ -108,6 +111,12 @@ fn podman(scratch: &Path) -> Command {
     command.arg("--root").arg(scratch.join("storage")).arg("--runroot").arg(scratch.join("run"));
     command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
     command
+}
+
+fn libraries(program: &str) -> Vec<String> {
+    let listed = run(Command::new("ldd").arg(program));
+    let paths = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    paths.map(str::to_owned).collect()
 }
 
 fn run(command: &mut Command) -> String {
