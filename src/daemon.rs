@@ -6,11 +6,15 @@
 //! to the kernel, every protocol to its room.
 
 mod answers;
+mod capacity;
 mod chronicle;
+mod demand;
+mod disk;
 mod effects;
 mod home;
 mod intake;
 mod logs;
+mod scale;
 mod sources;
 mod work;
 mod workers;
@@ -27,8 +31,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
+pub use scale::Settings as AutoscalerSettings;
+pub use work::WorkSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
+use self::disk::Disk;
 use self::intake::Intake;
 use self::sources::{Found, Sources};
 use self::workers::Workers;
@@ -39,6 +46,7 @@ use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
+use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
 use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError};
@@ -86,6 +94,11 @@ pub struct Settings {
     pub labels: BTreeSet<String>,
     /// The `act` program; looked for on PATH when absent.
     pub act: Option<PathBuf>,
+    /// GitHub's own runner, its directory or archive.
+    pub actions_runner: Option<PathBuf>,
+    pub work: WorkSettings,
+    /// Runners for the jobs that GitHub queues.
+    pub autoscaler: Option<AutoscalerSettings>,
     /// On a signal, finish what runs instead of handing it over.
     pub drain: bool,
     /// Between two looks at a source.
@@ -241,6 +254,10 @@ struct Daemon {
     chronicle: Chronicle,
     sources: Sources,
     workers: Workers,
+    disk: Disk,
+    scale: scale::Scale,
+    /// What there is of processors, memory and the like.
+    has: Amounts,
     find: mpsc::Sender<Found>,
     /// Inputs that followed from outputs.
     inputs: VecDeque<Input>,
@@ -298,6 +315,13 @@ impl Daemon {
         let kept = kept_entries(&store, &mesh)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
         runner_settings.act.clone_from(&settings.act);
+        runner_settings.actions_runner.clone_from(&settings.actions_runner);
+        runner_settings.engine.clone_from(&settings.work.engine);
+        runner_settings.pull = settings.work.pull;
+        runner_settings.limits = settings.work.limits;
+        if let Some(image) = &settings.work.image {
+            runner_settings.image.clone_from(image);
+        }
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
@@ -330,6 +354,7 @@ impl Daemon {
         let (node, outputs) = Node::restore(now, kernel_settings, snapshot, kept);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
+        let disk = Disk::look(&settings.data_dir, settings.work.min_free);
         let mut daemon = Self {
             mesh,
             key,
@@ -345,6 +370,9 @@ impl Daemon {
             chronicle: Chronicle::new(),
             sources,
             workers: Workers::default(),
+            disk,
+            scale: scale::Scale::new(settings.autoscaler.clone(), &peer.to_string()),
+            has: capacity::of_host(&settings.data_dir, &settings.labels),
             find,
             inputs: VecDeque::new(),
             outputs,
@@ -362,6 +390,7 @@ impl Daemon {
             swept: None,
             settings,
         };
+        daemon.begin_to_scale();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
         daemon.resolve_sources();
         Ok((daemon, Doors { signals, queries, events, reports, found, server, supervisor }))
@@ -380,17 +409,34 @@ impl Daemon {
 
     /// Why this host can run nothing although it should.
     fn impediments(&self) -> Vec<String> {
+        let of_act = if self.takes_mesh() { self.impediments_of_act() } else { Vec::new() };
+        of_act.into_iter().chain(self.no_runners()).chain(self.disk.low.clone()).collect()
+    }
+
+    /// Whether this host is to run the mesh's own tasks.
+    fn takes_mesh(&self) -> bool {
+        self.settings.autoscaler.as_ref().is_none_or(|autoscaler| autoscaler.split.mesh)
+    }
+
+    /// Why this host cannot run the mesh's own tasks although it should.
+    fn impediments_of_act(&self) -> Vec<String> {
         if self.settings.max_runners == 0 {
             return Vec::new();
         }
-        self.runner.capabilities().missing(self.settings.isolation).into_iter().map(str::to_owned).collect()
+        let (has, isolation) = (self.runner.capabilities(), self.settings.isolation);
+        if !self.settings.work.command.is_empty() {
+            return has.walls(isolation).map(str::to_owned).into_iter().collect();
+        }
+        has.missing(isolation).into_iter().map(str::to_owned).collect()
     }
 
     /// What this host offers the mesh.
     fn offer(&self) -> Offer {
-        let slots = if self.impediments().is_empty() { self.settings.max_runners } else { 0 };
+        let runs = self.impediments_of_act().is_empty() && self.takes_mesh() || self.starts_runners();
+        let slots = if runs && self.disk.low.is_none() { self.scale.slots(self.settings.max_runners) } else { 0 };
         let slots = slots + self.workers.slots();
-        let mut labels = self.settings.labels.clone();
+        let mut labels = &self.settings.labels | &self.has.labels();
+        labels.extend(self.scale_labels());
         if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
             labels.insert(CONTAINER_ENGINE.to_owned());
         }
@@ -421,6 +467,7 @@ impl Daemon {
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
             let workers = self.workers.next_look();
+            let jobs = self.scale.next_look();
             // What is due is carried out at the loop's top.
             let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
@@ -429,11 +476,13 @@ impl Daemon {
                 Some(query) = doors.queries.recv() => self.on_query(query).await,
                 Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
                 Some((task, fence, outcome)) = doors.reports.recv() => self.on_ran(task, fence, outcome),
-                Some(found) = doors.found.recv() => self.on_found(found),
+                Some(found) = doors.found.recv() => self.on_found(found).await,
                 () = sleep_until(resolve) => self.resolve_sources(),
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
+                () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
+                () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leaving = Leaving::Now,
             }
@@ -465,7 +514,7 @@ impl Daemon {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
-            Some(found) = doors.found.recv() => self.on_found(found),
+            Some(found) = doors.found.recv() => self.on_found(found).await,
             () = sleep_until(retry) => {}
         }
     }
@@ -506,18 +555,21 @@ impl Daemon {
     fn may_end(&self) -> bool {
         match self.leaving {
             Leaving::No => false,
-            Leaving::Soon { .. } => self.node.running().next().is_none(),
+            Leaving::Soon { deadline } => {
+                self.node.running().next().is_none() && (deadline.is_some() || !self.scale.is_busy())
+            }
             Leaving::Now => true,
         }
     }
 
     /// Ends what is left: work, connections, callers.
-    async fn close(self, doors: Doors) {
+    async fn close(mut self, doors: Doors) {
         let Doors { mut signals, mut events, server, supervisor, .. } = doors;
         let ending = async {
             if !supervisor.shutdown(HAND_OVER).await {
                 tracing::warn!("some of the work here did not end in time; the next start clears it away");
             }
+            self.take_back_registrations().await;
             if self.net.shutdown().await.is_ok() {
                 while events.recv().await.is_some() {}
             }

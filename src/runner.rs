@@ -67,7 +67,7 @@ pub use self::order::{Checkout, Command, GithubRunner, Order, Work, Workflow};
 pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
-pub use self::secret::Secret;
+pub use self::secret::{Secret, SecretSource};
 pub use self::supervisor::{Closed, Handle, OpenError, Running, Supervisor};
 
 /// The image that act's authors made to resemble GitHub's hosted runners, in its middle size.

@@ -51,7 +51,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         bootstrap: addresses(&settings.bootstrap)?,
         labels: settings.offered(runner::default_labels()),
         max_runners: match settings.executor {
-            Executor::Act => settings.max_runners,
+            Executor::Act | Executor::Command => settings.max_runners,
             Executor::None => 0,
         },
         isolation: match settings.isolation {
@@ -64,6 +64,9 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         github: settings.github,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
+        actions_runner: settings.actions_runner,
+        work: settings.work.settings(settings.executor == Executor::Command),
+        autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
         discovery_interval: settings.interval,
         retention: settings.retention,

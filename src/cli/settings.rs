@@ -19,7 +19,11 @@ use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
 use crate::store::Keeping;
 
+mod autoscaler;
 mod file;
+mod work;
+
+pub(super) use autoscaler::Autoscaler;
 
 /// The most tasks that one host may be told to run at once.
 const MOST_RUNNERS: u32 = 1024;
@@ -73,6 +77,10 @@ pub(super) struct NodeSettings {
     pub(super) labels: Vec<String>,
     /// Absolute; searched on PATH when absent.
     pub(super) act: Option<PathBuf>,
+    /// GitHub's own runner, its directory or archive. Absolute.
+    pub(super) actions_runner: Option<PathBuf>,
+    pub(super) autoscaler: Autoscaler,
+    pub(super) work: work::Work,
     /// Between two looks at a source.
     pub(super) interval: Duration,
     /// How long history is kept at least.
@@ -89,6 +97,8 @@ pub(super) enum Executor {
     /// The program `act`.
     #[default]
     Act,
+    /// The operator's own program, `command` in the settings file.
+    Command,
     /// Nothing: the node takes part and runs no task.
     None,
 }
@@ -140,6 +150,9 @@ struct Layer {
     isolation: Option<Isolation>,
     labels: Option<Vec<String>>,
     act: Option<PathBuf>,
+    actions_runner: Option<PathBuf>,
+    autoscaler: Autoscaler,
+    work: work::Work,
     interval: Option<u64>,
     retention: Option<Duration>,
     logs_retention: Option<Duration>,
@@ -169,6 +182,9 @@ impl Layer {
             isolation: self.isolation.or(lower.isolation),
             labels: self.labels.or(lower.labels),
             act: self.act.or(lower.act),
+            actions_runner: self.actions_runner.or(lower.actions_runner),
+            autoscaler: self.autoscaler.over(lower.autoscaler),
+            work: self.work.over(lower.work),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
             logs_retention: self.logs_retention.or(lower.logs_retention),
@@ -181,6 +197,8 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.work.below(folder);
+        self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
         for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
             if let Spec::Git(source) = source {
@@ -250,6 +268,9 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         isolation: taken.isolation.unwrap_or_default(),
         labels: taken.labels.unwrap_or_default(),
         act: taken.act,
+        actions_runner: taken.actions_runner,
+        autoscaler: taken.autoscaler,
+        work: taken.work,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         keeping: Keeping {
@@ -258,6 +279,10 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         },
         drain: taken.drain.unwrap_or_default(),
     };
+    if settings.executor == Executor::Command && settings.work.command.is_none() {
+        return Err(Failure::usage("the executor is `command`, and no program is named")
+            .hint("say in the settings file: command = [\"PROGRAM\", \"ARGUMENT\"]"));
+    }
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
         return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
             .hint(format!("list it as a source too, written alike: --source {spec}")));
@@ -356,6 +381,8 @@ fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
         isolation: run.isolation,
         labels: list(&run.labels),
         act: run.act.clone(),
+        actions_runner: run.actions_runner.clone(),
+        autoscaler: Autoscaler { github: run.autoscaler.then_some(true), ..Autoscaler::default() },
         interval: run.interval,
         retention: run.retention,
         drain: run.drain.then_some(true),
@@ -384,6 +411,9 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         isolation: value(one, "RUNMESH_ISOLATION", word)?,
         labels: values(one, "RUNMESH_LABELS", label)?,
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
+        actions_runner: world.variable("RUNMESH_ACTIONS_RUNNER").map(PathBuf::from),
+        autoscaler: autoscaler::environment(one)?,
+        work: work::environment(one, world)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
         logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,

@@ -1,5 +1,6 @@
 //! What the daemon asks for: one thing to run now.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub enum Work {
 pub struct Workflow {
     pub workload: Arc<Workload>,
     pub checkout: Checkout,
+    /// By their names, upper case. They reach act by a file, and are masked in the log.
+    pub secrets: BTreeMap<String, Secret>,
 }
 
 /// A task for the operator's own program.

@@ -123,9 +123,21 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
             outcome
         }
     };
+    let outcome = unsaid(outcome, &log);
     log.note(&sentence(&outcome)).await;
     log.flush().await;
     outcome
+}
+
+/// The end without the secrets that a program's own words may hold: it goes to all nodes.
+fn unsaid(outcome: Outcome, log: &Log) -> Outcome {
+    match outcome {
+        Outcome::Task(Report::Finished { conclusion, duration_ms, note }) => {
+            Outcome::Task(Report::Finished { conclusion, duration_ms, note: log.masked(&note) })
+        }
+        Outcome::Task(Report::NotStarted { why }) => Outcome::Task(Report::NotStarted { why: log.masked(&why) }),
+        other => other,
+    }
 }
 
 /// The end of an order that did not get as far as to start anything; `runner` is the name of GitHub's runner.

@@ -6,6 +6,7 @@ use std::future::pending;
 use std::process::ExitStatus;
 
 use tokio::time::{Instant, sleep_until};
+use zeroize::Zeroizing;
 
 use super::act::{self, Inside, JobLine, Leg, Platform, Said};
 use super::backend::{self, Confined, Mount};
@@ -35,7 +36,8 @@ pub(crate) async fn run(
     places: &Places,
     mark: &str,
 ) -> Report {
-    let Workflow { workload, checkout } = work;
+    let Workflow { workload, checkout, secrets } = work;
+    stage.log.mask(secrets.values());
     let host = stage.host.clone();
     if let Some(missing) = host.capabilities.missing(isolation).first() {
         return not_started(missing);
@@ -55,10 +57,20 @@ pub(crate) async fn run(
     if let Some(why) = refuse(&plan, &host.capabilities, isolation) {
         return Report::Declined { why: clip(&why, MAX_NOTE) };
     }
+    if let Some(name) = plan.secrets.iter().find(|name| !secrets.contains_key(*name)) {
+        let repository = &workload.repository.name;
+        return Report::Declined { why: format!("this host has no secret `{name}` for {repository}") };
+    }
     let Ok(program) = &host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
     let event = payload::event(&workload).to_string();
     if let Err(error) = tokio::fs::write(&places.event, event).await {
         return not_started(format!("writing the event: {error}"));
+    }
+    // JSON is YAML, which act reads by the file's ending; the other form it knows has no lines in its values.
+    let secrets: BTreeMap<&String, &str> = secrets.iter().map(|(name, secret)| (name, secret.expose())).collect();
+    let secrets = Zeroizing::new(serde_json::to_string(&secrets).unwrap_or_default());
+    if let Err(error) = tokio::fs::write(&places.secrets, secrets.as_bytes()).await {
+        return not_started(format!("writing the secrets: {error}"));
     }
     let engine = match isolation {
         Isolation::Container => host.capabilities.engine.as_ref().ok(),
@@ -87,8 +99,9 @@ pub(crate) async fn run(
         Mount::read_only(&places.checkout, "/runmesh/checkout"),
         Mount::read_only(&places.event, "/runmesh/event.json"),
         Mount::read_only(&places.empty, "/runmesh/empty"),
+        Mount::read_only(&places.secrets, "/runmesh/secrets.yml"),
     ];
-    let [act, checkout, event, empty] = [0, 1, 2, 3].map(|at: usize| backend.seen(&mounts[at]));
+    let [act, checkout, event, empty, secrets] = [0, 1, 2, 3, 4].map(|at: usize| backend.seen(&mounts[at]));
     let mut environment = BTreeMap::new();
     if door.is_some() {
         let socket = Mount::writable(&places.door, "/runmesh/engine");
@@ -97,7 +110,7 @@ pub(crate) async fn run(
         mounts.push(socket);
     }
     let platform = Platform { labels: &host.capabilities.labels, image: engine.map(|_| host.settings.image.as_str()) };
-    let inside = Inside { checkout, event, empty };
+    let inside = Inside { checkout, event, empty, secrets };
     let confined = Confined {
         program: act,
         arguments: act::arguments(&inside, &workload, &task, &fence, platform),
@@ -188,7 +201,7 @@ impl Ear for Run<'_> {
                 self.stepped |= job.step_result.is_some() && job.step.as_deref() != Some("Set up job");
                 if !job.debug || job.job_result.is_some() {
                     let step = job.step.as_deref().map(|step| format!("/{step}")).unwrap_or_default();
-                    let at = format!("{}{step}", job.leg.short());
+                    let at = stage.log.masked(&format!("{}{step}", job.leg.short()));
                     stage.log.line(&format!("[{at}] {}", job.text)).await;
                     stage.progress.send_if_modified(|progress| {
                         let changed = progress.step.as_ref() != Some(&at);

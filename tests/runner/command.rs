@@ -15,7 +15,7 @@ const ALL: [Isolation; 3] = [Isolation::Container, Isolation::Bwrap, Isolation::
 /// An order for a shell script in place of a workflow.
 fn program(rig: &Rig, number: u8, isolation: Isolation, text: &str) -> Order {
     let plain = order(number, isolation, &rig.log_path(number), files(&script("true"), one()));
-    let Work::Workflow(Workflow { workload, checkout }) = plain.work else { unreachable!("made so by the rig") };
+    let Work::Workflow(Workflow { workload, checkout, .. }) = plain.work else { unreachable!("made so by the rig") };
     let program = ["sh", "-c", text].map(str::to_owned).to_vec();
     let task = serde_json::json!({ "id": "0707", "repository": workload.repository.name });
     Order { work: Work::Command(Command { workload, task, program, checkout }), ..plain }
@@ -92,6 +92,19 @@ async fn a_stop_a_limit_and_an_end_leave_nothing_in_any_isolation() {
         assert!(matches!(report, Report::Finished { conclusion: Conclusion::Success, .. }), "{isolation} {report:?}");
         assert_eq!(sleepers(), 0, "{isolation}");
         assert_eq!(engine.left(), [""; 0], "{isolation}");
+    }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_the_log_and_not_the_task() {
+    let engine = Podman::start().await;
+    let mut rig = rig(&engine).await;
+    for isolation in ALL {
+        let full = Order { log: "/dev/full".into(), ..program(&rig, 1, isolation, "yes | head -n 100000") };
+        rig.order(full).await;
+        let report = rig.report().await;
+        assert!(matches!(report, Report::Finished { conclusion: Conclusion::Success, .. }), "{isolation} {report:?}");
     }
     rig.close().await;
 }
