@@ -3,7 +3,9 @@
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
+use runmesh::kernel::id::Digest;
 use runmesh::runner::{Limits, Settings};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -19,6 +21,8 @@ const TOOLS: &str = "sh cat ls echo sleep env id mkdir rm grep tail head test tr
 pub(crate) struct Podman {
     scratch: TempDir,
     service: Child,
+    /// How its users' networks end, for those are shared by all Podmans of a user.
+    marks: Mutex<Vec<String>>,
 }
 
 impl Podman {
@@ -51,7 +55,8 @@ impl Podman {
         let mut service = podman(scratch.path());
         service.args(["system", "service", "--time=0", &socket]);
         let service = service.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let engine = Self { scratch, service: service.expect("these tests need podman and runc") };
+        let service = service.expect("these tests need podman and runc");
+        let engine = Self { scratch, service, marks: Mutex::default() };
         let socket = engine.socket();
         wait("the engine listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
         engine
@@ -63,6 +68,10 @@ impl Podman {
 
     /// Settings that use it.
     pub(crate) fn set(&self, settings: &mut Settings) {
+        std::fs::create_dir_all(&settings.work_root).unwrap();
+        let work = std::fs::canonicalize(&settings.work_root).unwrap();
+        let node = Digest::of(&[work.as_os_str().as_encoded_bytes()]).to_string();
+        self.marks.lock().unwrap().push(format!("-rm{}", &node[..12]));
         settings.engine = Some(self.socket());
         settings.image = IMAGE.to_owned();
         settings.limits = Limits { memory: Some(256 << 20), millicpus: Some(900), pids: Some(100), ulimit: 1024 };
@@ -84,8 +93,9 @@ impl Podman {
         let names = |words: &[&str]| self.say(words).lines().map(str::to_owned).collect::<Vec<_>>();
         let mut left = names(&["ps", "--all", "--format", "{{.Names}}"]);
         left.extend(names(&["volume", "ls", "--format", "{{.Name}}"]));
-        // Networks are shared by all Podmans of a user.
-        left.extend(names(&["network", "ls", "--format", "{{.Name}}"]).into_iter().filter(|name| name.contains("-rm")));
+        let marks = self.marks.lock().unwrap();
+        let ours = |name: &String| marks.iter().any(|mark| name.contains(mark));
+        left.extend(names(&["network", "ls", "--format", "{{.Name}}"]).into_iter().filter(ours));
         left
     }
 }
