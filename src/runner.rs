@@ -34,6 +34,7 @@ mod act;
 mod backend;
 mod capabilities;
 mod cgroup;
+mod command;
 mod devices;
 mod engine;
 mod follow;
@@ -62,11 +63,11 @@ use std::str::FromStr;
 pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
 pub use self::engine::{Engine, Limits};
-pub use self::order::{Checkout, GithubRunner, Order, Work, Workflow};
+pub use self::order::{Checkout, Command, GithubRunner, Order, Work, Workflow};
 pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
-pub use self::secret::Secret;
+pub use self::secret::{Secret, SecretSource};
 pub use self::supervisor::{Closed, Handle, OpenError, Running, Supervisor};
 
 /// The image that act's authors made to resemble GitHub's hosted runners, in its middle size.

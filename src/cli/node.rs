@@ -51,7 +51,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
         bootstrap: addresses(&settings.bootstrap)?,
         labels: settings.offered(runner::default_labels()),
         max_runners: match settings.executor {
-            Executor::Act => settings.max_runners,
+            Executor::Act | Executor::Command => settings.max_runners,
             Executor::None => 0,
         },
         isolation: match settings.isolation {
@@ -66,6 +66,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         actions_runner: settings.actions_runner,
+        work: settings.work.settings(settings.executor == Executor::Command),
         autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
         discovery_interval: settings.interval,

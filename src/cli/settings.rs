@@ -21,6 +21,7 @@ use crate::store::Keeping;
 
 mod autoscaler;
 mod file;
+mod work;
 
 pub(super) use autoscaler::Autoscaler;
 
@@ -81,6 +82,7 @@ pub(super) struct NodeSettings {
     /// GitHub's own runner, its directory or archive. Absolute.
     pub(super) actions_runner: Option<PathBuf>,
     pub(super) autoscaler: Autoscaler,
+    pub(super) work: work::Work,
     /// Between two looks at a source.
     pub(super) interval: Duration,
     /// How long history is kept at least.
@@ -97,6 +99,8 @@ pub(super) enum Executor {
     /// The program `act`.
     #[default]
     Act,
+    /// The operator's own program, `command` in the settings file.
+    Command,
     /// Nothing: the node takes part and runs no task.
     None,
 }
@@ -152,6 +156,7 @@ struct Layer {
     act: Option<PathBuf>,
     actions_runner: Option<PathBuf>,
     autoscaler: Autoscaler,
+    work: work::Work,
     interval: Option<u64>,
     retention: Option<Duration>,
     logs_retention: Option<Duration>,
@@ -184,6 +189,7 @@ impl Layer {
             act: self.act.or(lower.act),
             actions_runner: self.actions_runner.or(lower.actions_runner),
             autoscaler: self.autoscaler.over(lower.autoscaler),
+            work: self.work.over(lower.work),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
             logs_retention: self.logs_retention.or(lower.logs_retention),
@@ -196,6 +202,7 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.work.below(folder);
         self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
         let below = |mut spec: Spec| {
@@ -274,6 +281,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         act: taken.act,
         actions_runner: taken.actions_runner,
         autoscaler: taken.autoscaler,
+        work: taken.work,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         keeping: Keeping {
@@ -282,6 +290,10 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         },
         drain: taken.drain.unwrap_or_default(),
     };
+    if settings.executor == Executor::Command && settings.work.command.is_none() {
+        return Err(Failure::usage("the executor is `command`, and no program is named")
+            .hint("say in the settings file: command = [\"PROGRAM\", \"ARGUMENT\"]"));
+    }
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
         return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
             .hint(format!("list it as a source too, written alike: --source {spec}")));
@@ -415,6 +427,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
         actions_runner: world.variable("RUNMESH_ACTIONS_RUNNER").map(PathBuf::from),
         autoscaler: autoscaler::environment(one)?,
+        work: work::environment(one, world)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
         logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,

@@ -51,6 +51,7 @@ pub(crate) async fn probe(settings: &Settings) -> Result<PathBuf, String> {
         arguments: vec!["-c".into(), "grep -q runmesh- /proc/self/cgroup".into()],
         environment: [("PATH".into(), settings.path.clone().into())].into(),
         directory: "/".into(),
+        input: None,
     };
     let (mut family, ..) = Supervised::start(&settings.program, &what, Some(group.path())).map_err(fault)?;
     let ended = tokio::time::timeout(PROBE, family.ended()).await.unwrap_or_else(|late| Err(late.into()));

@@ -4,6 +4,7 @@
 //! Everything that is made there for a task carries two labels, or in a volume's case the same in its name: whose node it
 //! is, and whose task. So what is left can be found and taken away without remembering anything.
 
+mod contained;
 mod door;
 mod rules;
 
@@ -21,6 +22,7 @@ use bollard::query_parameters::{
 use futures::StreamExt as _;
 use tokio::time::timeout;
 
+pub(crate) use self::contained::{Boxed, Contained, bind, home};
 pub(crate) use self::door::Door;
 pub(crate) use self::rules::Rules;
 use super::Settings;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::kernel::id::TaskId;
@@ -23,6 +23,8 @@ pub(crate) struct Places {
     pub(crate) door: PathBuf,
     /// The event that the run sees.
     pub(crate) event: PathBuf,
+    /// The secrets that act reads.
+    pub(crate) secrets: PathBuf,
     /// A file with nothing in it.
     pub(crate) empty: PathBuf,
     /// `passwd` and `group` for a sandbox.
@@ -48,6 +50,7 @@ impl Places {
             news: at("news"),
             door: at("engine"),
             event: at("event.json"),
+            secrets: at("secrets.yml"),
             empty: at("empty"),
             passwd: at("passwd"),
             group: at("group"),
@@ -59,6 +62,7 @@ impl Places {
             private.create(directory)?;
         }
         fs::write(&places.empty, "")?;
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&places.secrets)?;
         fs::write(&places.passwd, PASSWD)?;
         fs::write(&places.group, GROUP)?;
         Ok(places)

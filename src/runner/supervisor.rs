@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::cgroup::{self, Cgroups};
 use super::engine;
 use super::run::{self, Host, Phase, Progress, Strings};
-use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, Work, places, procfs};
+use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, places, procfs};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
 use crate::kernel::task::Fence;
@@ -50,7 +50,7 @@ pub struct Running {
     /// What people call the repository, and the workflow's path in it.
     pub repository: String,
     pub path: String,
-    /// What executes it: `act` or `actions-runner`.
+    /// What executes it: `act`, `actions-runner` or `command`.
     pub executor: &'static str,
     pub isolation: Isolation,
     pub elapsed: Duration,
@@ -280,10 +280,7 @@ impl Actor {
         let (stop, stopped) = watch::channel(false);
         let (retire, asks) = mpsc::channel(1);
         let (progress, shown) = watch::channel(Progress { phase: Phase::Preparing, step: None });
-        let runner = match &order.work {
-            Work::GithubRunner(runner) => Some(runner.name.clone()),
-            Work::Workflow(_) => None,
-        };
+        let runner = order.work.runner();
         let here = Here {
             stop,
             retire,

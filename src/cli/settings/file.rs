@@ -8,14 +8,14 @@ use toml::Value;
 use super::super::failure::Failure;
 use super::{
     Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
-    runners, size, source, word,
+    runners, size, source, word, work,
 };
 use crate::forge::Manner;
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 29] = [
     "data_dir",
     "output",
     "listen",
@@ -36,6 +36,10 @@ const KEYS: [&str; 25] = [
     "act",
     "actions_runner",
     "autoscaler",
+    "command",
+    "containers",
+    "min_free",
+    "secrets",
     "interval",
     "retention",
     "logs_retention",
@@ -114,6 +118,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
+            "command" | "containers" | "min_free" | "secrets" => work::take(&mut layer.work, key, value)?,
             "drain" => layer.drain = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
@@ -169,7 +174,7 @@ pub(super) fn number<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>)
     read(&value.as_integer().ok_or("is not a number")?.to_string())
 }
 
-fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     let items = value.as_array().ok_or("is not a [\"list\", \"of strings\"]")?;
     items.iter().map(|item| string(item, &read)).collect()
 }
@@ -239,6 +244,8 @@ mod tests {
             logs_quota = "500 MiB"
             drain = true
             actions_runner = "/r.tar.gz"
+            command = ["/p", "--once"]
+            min_free = "2GiB"
             [autoscaler]
             github = true
             interval = 7
@@ -247,6 +254,16 @@ mod tests {
             share = 30
             lend = false
             any_arch = true
+            [containers]
+            engine = "/e.sock"
+            image = "localhost/lab:1"
+            pull = true
+            memory = "2GiB"
+            millicpus = 1500
+            pids = 300
+            [secrets."Octo/Lab"]
+            npm_token = { file = "/npm" }
+            KEY = { env = "LAB_KEY" }
         "#;
         let layer = parse(text).unwrap();
         let keys: Vec<String> = text.parse::<toml::Table>().unwrap().keys().cloned().collect();
@@ -264,6 +281,14 @@ mod tests {
         let scale = layer.autoscaler.settings().expect("it is on");
         assert_eq!((scale.interval.as_secs(), scale.idle.as_secs(), scale.group.as_deref()), (7, 90, Some("lab")));
         assert!(scale.any_arch);
+        let work = layer.work.settings(true);
+        assert_eq!((work.command.len(), work.min_free, work.pull), (2, Some(2 << 30), true));
+        assert_eq!(
+            (work.limits.memory, work.limits.millicpus, work.limits.pids),
+            (Some(2 << 30), Some(1500), Some(300))
+        );
+        let secrets: Vec<&str> = work.secrets["octo/lab"].keys().map(String::as_str).collect();
+        assert_eq!(secrets, ["KEY", "NPM_TOKEN"]);
     }
 
     #[test]
@@ -290,7 +315,10 @@ mod tests {
         assert!(complaint("colour = 1").starts_with("`colour` is no setting; there are: data_dir, output"));
         assert_eq!(complaint("max_runners = 5000"), "`max_runners` is not a number from 0 to 1024");
         assert_eq!(complaint("max_runners = \"2\""), "`max_runners` is not a number");
-        assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
+        assert_eq!(
+            complaint("isolation = \"jail\""),
+            "`isolation` has `jail`, which is not one of: container, bwrap, none"
+        );
         assert_eq!(
             complaint("sources = \"git:/r\""),
             "`sources` is not a [\"list\", \"of strings\"], nor [[sources]] tables"
@@ -302,6 +330,12 @@ mod tests {
         assert!(
             complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, ")
         );
+        assert_eq!(
+            complaint("[secrets.\"o/r\"]\nA = \"hunter2\""),
+            "`secrets.o/r.A` is not { file = \"PATH\" } or { env = \"VARIABLE\" }"
+        );
+        assert_eq!(complaint("command = []"), "`command` names no program");
+        assert!(complaint("[containers]\nimg = 1").starts_with("`containers.img` is no setting; there are: engine"));
         assert_eq!(complaint("autoscaler = true"), "`autoscaler` is not a [table]");
         assert!(complaint("\n\nlisten = [").starts_with("line 3 is not TOML: "));
     }
