@@ -10,7 +10,7 @@ use runmesh::kernel::clock::{Clock, Placing, Refusal};
 use runmesh::kernel::election::{Place, Seed};
 use runmesh::kernel::entry::{
     Admit, Body, Cancel, Claim, Decline, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Pause, Release,
-    Resume, Right, Ticket,
+    Resume, Right, Ticket, Withdraw,
 };
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::ledger::{Folded, Ledger, Paused};
@@ -167,6 +167,7 @@ fn workload() -> Workload {
         inputs: BTreeMap::new(),
         time_limit_s: 60,
         fallback_s: 60,
+        concurrency: None,
     }
 }
 
@@ -314,6 +315,40 @@ fn who_declines_ranks_last_but_may_still_claim() {
 }
 
 #[test]
+fn a_withdrawal_ends_only_what_nobody_has_begun() {
+    let withdraw = || Event::Withdraw(Withdraw { task: task(), why: "a newer one".into() });
+    // Of what nobody held.
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let withdrawn = world.write(3, &[anchor], withdraw());
+    let folded = world.fold().expect("introduced");
+    assert_eq!((&folded.state, folded.note.as_str()), (&State::Cancelled, "a newer one"));
+    // A claim made in knowledge of it is void.
+    world.claim(4, &[withdrawn], 1, anchor);
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
+
+    // One that was made in ignorance of a claim is void, and so is one made in knowledge of a holding claim.
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let fence = world.claim(4, &[anchor], 1, anchor);
+    let concurrent = world.write(3, &[anchor], withdraw());
+    assert_eq!(holder(&world.fold().expect("introduced")), Some((peer(4), fence)));
+    world.write(2, &[fence.claim], withdraw());
+    assert_eq!(holder(&world.fold().expect("introduced")), Some((peer(4), fence)));
+    // Its holder learns of them, and its result counts.
+    world.finish(4, &[fence.claim, concurrent], fence);
+    assert!(matches!(world.fold().expect("introduced").state, State::Completed { .. }));
+
+    // What was given back may be withdrawn.
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let fence = world.claim(4, &[anchor], 1, anchor);
+    let released = world.release(4, &[fence.claim], fence);
+    world.write(3, &[released], withdraw());
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
+}
+
+#[test]
 fn only_admitted_authors_count_and_a_ticket_admits_one_peer() {
     let (mut world, base) = World::new();
     world.introduce(9, &[base]);
@@ -393,7 +428,7 @@ proptest! {
     /// members, the same state.
     #[test]
     fn any_order_of_arrival_gives_the_same_state(
-        steps in prop::collection::vec((1u8..=4, any::<u16>(), 0u8..10, any::<u8>(), prop::bool::weighted(0.05)), 1..40),
+        steps in prop::collection::vec((1u8..=4, any::<u16>(), 0u8..11, any::<u8>(), prop::bool::weighted(0.05)), 1..40),
         shuffle in prop::collection::vec(any::<u32>(), 64),
     ) {
         let (mut world, base) = World::new();
@@ -414,6 +449,7 @@ proptest! {
                 (6, _) => Event::Leave(Leave { task: task() }),
                 (7, _) => Event::Pause(Pause { why: String::new() }),
                 (8, _) => Event::Resume(Resume {}),
+                (9, _) => Event::Withdraw(Withdraw { task: task(), why: String::new() }),
                 _ => Event::Decline(Decline { task: task(), why: String::new() }),
             };
             let claims = matches!(event, Event::Claim(_)).then(|| 1 + u32::from(other % 3));

@@ -62,6 +62,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
         data_dir: settings.data_dir,
         sources: settings.sources,
         github: settings.github,
+        manners: settings.manners,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         actions_runner: settings.actions_runner,

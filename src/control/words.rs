@@ -189,6 +189,7 @@ mod tests {
             inputs: BTreeMap::new(),
             time_limit_s: 60,
             fallback_s: 60,
+            concurrency: None,
         }
     }
 

@@ -219,7 +219,7 @@ impl Daemon {
                     });
                 }
             }
-            Output::Discover { source } => self.discover(source),
+            Output::Discover { source, except } => self.discover(source, except),
             Output::Answer { token, answer } => {
                 if let Some(place) = self.commands.remove(&token) {
                     place.send(answer.map_err(Refusal::NotNow));
@@ -267,6 +267,11 @@ impl Daemon {
             Reply::Admitted => response::seal_admitted(),
             Reply::Beneath { hash, parts } => response::seal_beneath(&hash, parts),
             Reply::Part { bytes, parts } => response::seal_part(bytes, parts),
+            Reply::Presences { own, heard } => {
+                let own = own.map(|own| presence::seal(&own, &self.key, &self.mesh));
+                let own = own.iter().map(|bytes| (bytes.as_slice(), 0));
+                response::seal_presences(own.chain(heard.iter().map(|(signed, ago)| (&*signed.bytes, *ago))))
+            }
             Reply::Refused { why } => response::seal_refused(&why),
         };
         if let Err(error) = self.net.respond(place, bytes).await {

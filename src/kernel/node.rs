@@ -7,8 +7,11 @@
 mod catchup;
 mod claims;
 mod commands;
+mod coverage;
 mod custody;
 mod duty;
+mod greeting;
+mod groups;
 mod history;
 mod jobs;
 mod pause;
@@ -23,7 +26,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 
-use super::clock::{Clock, Effects, Placing};
+use super::clock::{Clock, Effects, Placing, Shelf};
 use super::election::Place;
 use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
 use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
@@ -88,6 +91,7 @@ pub struct Node {
     now: Now,
     offer: Offer,
     clock: Clock,
+    shelf: Shelf,
     ledger: Ledger,
     quarantine: Quarantine,
     queue: Queue,
@@ -97,6 +101,7 @@ pub struct Node {
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    groups: groups::Groups,
     history: history::History,
     catchup: catchup::CatchUp,
     /// Why no node claims anything now.
@@ -124,6 +129,17 @@ impl Node {
         snapshot: Option<Sealed>,
         kept: Vec<Arc<Entry>>,
     ) -> (Self, Vec<Output>) {
+        Self::restore_beside(now, settings, snapshot, kept, Shelf::default())
+    }
+
+    /// The same of a node that shares what it can with the others that have this shelf.
+    pub fn restore_beside(
+        now: Now,
+        settings: Settings,
+        snapshot: Option<Sealed>,
+        kept: Vec<Arc<Entry>>,
+        shelf: Shelf,
+    ) -> (Self, Vec<Output>) {
         let peer = PeerId::from_public_key(settings.key.verifying_key().to_bytes());
         let author = Author { peer, incarnation: incarnation(settings.seed, 0) };
         let mut node = Self {
@@ -133,7 +149,8 @@ impl Node {
             stage: Stage::Joining,
             now,
             offer: Offer::default(),
-            clock: Clock::new(settings.mesh),
+            clock: Clock::beside(settings.mesh, shelf.clone()),
+            shelf,
             ledger: Ledger::default(),
             quarantine: Quarantine::default(),
             queue: Queue::new(),
@@ -143,6 +160,7 @@ impl Node {
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            groups: groups::Groups::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
             paused: None,
@@ -190,17 +208,17 @@ impl Node {
             Input::Connected(peer) => self.on_connected(peer),
             Input::Disconnected(peer) => self.on_disconnected(peer),
             Input::Entries { from, entries } => self.on_entries(from, entries),
-            Input::Presence(presence) => self.on_presence(*presence),
+            Input::Presence(said) => self.on_presence(said),
             Input::Request { from, token, request } => self.on_request(from, token, request),
             Input::Response { from, token, response } => self.on_response(from, token, response),
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
-            Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
+            Input::Discovered { source, found } => self.on_discovered(&source, found),
             Input::Split(split) => self.on_split(split),
             Input::Jobs { queued, over } => self.on_jobs(queued, over),
             Input::Serves(workload) => self.on_serves(*workload),
-            Input::Undiscovered { source } => self.on_undiscovered(&source),
+            Input::Undiscovered { source, wait_ms } => self.on_undiscovered(&source, wait_ms),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
             Input::Pause { token, why } => self.on_pause(token, why),
@@ -236,6 +254,7 @@ impl Node {
             self.take_history();
             self.watch_peers();
             self.take_custody();
+            self.mind_groups();
             self.watch_tasks();
             self.claim_what_is_served();
             self.mind_majority();
@@ -248,6 +267,7 @@ impl Node {
         }
         self.pull();
         self.announce();
+        self.ask_around();
     }
 
     fn finish(&mut self) -> Vec<Output> {
@@ -269,7 +289,7 @@ impl Node {
         while waiting.peek().is_some() {
             let (mut events, mut bytes) = (Vec::new(), 0);
             while let Some(event) = waiting.peek() {
-                let size = serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len());
+                let size = size_of(std::slice::from_ref(event));
                 if !events.is_empty() && (bytes + size > MAX_EVENT_BYTES || events.len() == MAX_EVENTS) {
                     break;
                 }
@@ -313,6 +333,7 @@ impl Node {
         self.note_history(entry);
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
+            self.history.may_have_to_declare();
             tasks.extend(self.ledger.named());
         }
         if effects.recounted
@@ -346,7 +367,9 @@ impl Node {
 
     /// Moves on from joining and learning when the time or the entries say so.
     fn take_stage(&mut self) {
-        if self.clock.fork_of(&self.author).is_some() {
+        if self.clock.is_whole() {
+            // The usual case: nobody's chain is cut, this node's neither.
+        } else if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
         } else if self.clock.is_cut(&self.author) {
             self.renew_incarnation("the others have retired it, having heard nothing of it for long");
@@ -381,6 +404,9 @@ impl Node {
         self.stage = Stage::Active;
         self.touched.extend(self.ledger.open().iter().copied());
         self.claims.look_again();
+        self.peers.changed(self.now.mono, &self.settings.timings);
+        // Now it knows whom it does not hear.
+        self.peers.ask_by(self.now.mono);
     }
 
     fn renew_incarnation(&mut self, why: &str) {
@@ -402,6 +428,11 @@ impl Node {
     fn notice(&mut self, notice: Notice) {
         self.outbox.push(Output::Notice(notice));
     }
+}
+
+/// How many bytes of an entry events take, but for a few.
+fn size_of(events: &[Event]) -> usize {
+    events.iter().map(|event| serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len())).sum()
 }
 
 /// The n-th incarnation that is named from a start's seed.

@@ -230,6 +230,15 @@ impl RunEvent {
     }
 }
 
+/// A group of a repository's tasks of which one runs at a time (GitHub's `concurrency:`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// Its name within the repository; case does not matter, as at GitHub.
+    pub group: String,
+    /// Whether this task also cancels what of its group is older and runs.
+    pub cancel_in_progress: bool,
+}
+
 /// One thing to run, as its introduction describes it to every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -254,6 +263,10 @@ pub struct Workload {
     pub time_limit_s: u32,
     /// For [`Policy::MeshFirst`]: how long the mesh may leave it unclaimed before GitHub keeps it, in seconds.
     pub fallback_s: u32,
+    /// The group that it belongs to. Absent in what earlier versions wrote; written only once every member has declared
+    /// [`super::rules::GROUPS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 impl Workload {

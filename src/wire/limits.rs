@@ -46,6 +46,8 @@ pub const MAX_INPUTS: usize = 25;
 pub const MAX_INPUT_NAME: usize = 256;
 /// The most bytes of all inputs' names and values together, so that one task always fits into an entry.
 pub const MAX_INPUTS_BYTES: usize = 32 * 1024;
+/// The most bytes of a concurrency group's name: a branch and a workflow's name fit.
+pub const MAX_GROUP: usize = 1024;
 /// The longest time limit of a task, in seconds: a week.
 pub const MAX_TIME_LIMIT_S: u32 = 604_800;
 
@@ -57,12 +59,17 @@ pub const MAX_WANT: usize = 512;
 pub const MAX_HEADS: usize = MAX_PARENTS;
 /// The most members that a presence says it does not hear.
 pub const MAX_UNHEARD: usize = 512;
+/// The most members whose presences are asked for, and given, at once: as many as a node remembers.
+pub const MAX_PRESENCES: usize = 4096;
 /// The most tasks that a presence says run on one host.
 pub const MAX_RUNNING: usize = 128;
 /// The most sources of one host.
 pub const MAX_SOURCES: usize = 64;
 /// The most bytes of a source's key.
 pub const MAX_SOURCE: usize = 160;
+/// The most repositories that one host says it looks into, of all its sources together: what a presence has room for.
+/// Those beyond them are looked into by others besides, which costs calls.
+pub const MAX_COVERED: usize = 8 * 1024;
 /// The most bytes of a version's name.
 pub const MAX_VERSION: usize = 64;
 /// The most tasks in one question of turn.

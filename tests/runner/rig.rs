@@ -146,6 +146,7 @@ pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checko
         inputs: [("colour".to_owned(), "a 'blue' $one".to_owned())].into(),
         time_limit_s: 60,
         fallback_s: 60,
+        concurrency: None,
     };
     let fence = Fence { attempt: 1, claim: Cid::of(&[task]) };
     Order {

@@ -87,6 +87,7 @@ impl Job {
             inputs: BTreeMap::new(),
             time_limit_s: LONGEST_JOB_S,
             fallback_s: LONGEST_WAIT_S,
+            concurrency: None,
         }
     }
 }

@@ -139,10 +139,9 @@ impl Node {
         }
     }
 
-    /// Takes a task out of the queue in which it stands.
-    pub(super) fn unqueue(&mut self, task: &TaskId) {
-        self.queue.remove(task);
-        self.jobs.queue.remove(task);
+    /// Takes a task out of the queue in which it stands, if it stands in one.
+    pub(super) fn unqueue(&mut self, task: &TaskId) -> bool {
+        self.queue.remove(task).or_else(|| self.jobs.queue.remove(task)).is_some()
     }
 
     /// Whether what runs here, and what has just been claimed, leaves as much as the task asks for.
@@ -167,10 +166,11 @@ impl Node {
     /// start GitHub's runners and can read the source, the nearest to its name.
     pub fn on_duty_for_jobs(&self, key: &SourceKey) -> Option<PeerId> {
         let serves = |offer: &Offer| offer.labels.contains(GITHUB_RUNNER) && offer.sources.contains(key);
-        let reads =
-            |peer: &&Peer| !peer.presence.draining && peer.presence.discovered.get(key).is_none_or(|age| *age < NEVER);
+        let reads = |peer: &&Peer| {
+            !peer.presence().draining && peer.presence().discovered.get(key).is_none_or(|age| *age < NEVER)
+        };
         let others =
-            self.peers.heard().filter(reads).filter(|peer| serves(&peer.presence.offer)).map(|peer| peer.place);
+            self.peers.heard().filter(reads).filter(|peer| serves(&peer.presence().offer)).map(|peer| peer.place);
         let me = (serves(&self.offer) && !self.custody.draining()).then_some(self.me);
         let name = Digest::of(&[b"jobs ", key.as_bytes()]);
         others.chain(me).map(|place| place.peer()).min_by_key(|peer| (name.hamming(&peer.place()), *peer))

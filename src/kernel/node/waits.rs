@@ -1,5 +1,6 @@
 //! Why a task that nobody holds is not taken, in words for people.
 
+use super::groups::Turn;
 use super::{Node, Offer};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::requests::serves;
@@ -16,6 +17,9 @@ impl Node {
         }
         if let Some(paused) = &self.paused {
             return Some(format!("the mesh is paused by {}: {}", paused.by, paused.why));
+        }
+        if self.turn(task) == Turn::Later {
+            return Some("another task of its concurrency group comes first".to_owned());
         }
         let hosts: Vec<Host<'_>> = self.hosts().filter(|host| lists(host.offer, workload)).collect();
         if hosts.is_empty() {
@@ -56,9 +60,9 @@ impl Node {
         };
         let others = self.peers.heard().map(|peer| Host {
             peer: peer.place.peer(),
-            offer: &peer.presence.offer,
-            free: peer.presence.free,
-            draining: peer.presence.draining,
+            offer: &peer.presence().offer,
+            free: peer.presence().free,
+            draining: peer.presence().draining,
         });
         std::iter::once(me).chain(others)
     }
