@@ -68,7 +68,14 @@ impl Fake {
     pub(crate) fn start_at(world: World, address: &str) -> Self {
         let listener = std::net::TcpListener::bind(address).expect("a port to listen on");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = State { world, limits: Limits::default(), actions: Actions::default(), commit_runs: Vec::new(), calls: Vec::new(), base };
+        let state = State {
+            world,
+            limits: Limits::default(),
+            actions: Actions::default(),
+            commit_runs: Vec::new(),
+            calls: Vec::new(),
+            base,
+        };
         let state = Arc::new(Mutex::new(state));
         Self { server: server::Server::start(listener, state.clone()), state }
     }

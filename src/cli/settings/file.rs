@@ -7,8 +7,8 @@ use toml::Value;
 
 use super::super::failure::Failure;
 use super::{
-    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern, runners,
-    size, source, word,
+    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
+    runners, size, source, word,
 };
 use crate::forge::Manner;
 
