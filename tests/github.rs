@@ -10,6 +10,8 @@ mod github {
     mod proxy;
     mod tasks;
 }
+#[path = "github/jobs.rs"]
+mod jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -457,9 +457,9 @@ proptest! {
                 (4, Some((_, fence))) => Event::Finish(Finish { task: task(), fence, conclusion: Conclusion::Failure, duration_ms: 0, note: String::new() , products: Products::default() }),
                 (5, _) => Event::Lose(Lose { task: task(), attempt: 1 + u32::from(other % 3) }),
                 (6, _) => Event::Leave(Leave { task: task() }),
-                (9, _) => Event::Withdraw(Withdraw { task: task(), why: String::new() }),
                 (7, _) => Event::Pause(Pause { why: String::new() }),
                 (8, _) => Event::Resume(Resume {}),
+                (9, _) => Event::Withdraw(Withdraw { task: task(), why: String::new() }),
                 _ => Event::Decline(Decline { task: task(), why: String::new() }),
             };
             let claims = matches!(event, Event::Claim(_)).then(|| 1 + u32::from(other % 3));

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{DiscoverCommand, GithubCommand, LookArguments, Output};
+use super::args::{DiscoverCommand, LookArguments, Output};
 use super::failure::Failure;
 use super::screen::{Paint, Screen, now_ms, say, say_json};
 use super::settings::GithubPlace;
@@ -21,8 +21,7 @@ use crate::kernel::known::Known;
 use crate::kernel::task::{Policy, Trigger, Workload};
 
 /// Does what the command says.
-pub(super) async fn run(place: GithubPlace, command: &GithubCommand) -> Result<(), Failure> {
-    let GithubCommand::P2pDiscover(command) = command;
+pub(super) async fn run(place: GithubPlace, command: &DiscoverCommand) -> Result<(), Failure> {
     match command {
         DiscoverCommand::Once(look) => {
             let mut finder = Finder::open(&place, look).await?;

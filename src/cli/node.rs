@@ -37,7 +37,7 @@ pub(super) fn stop_at_end_of_input() -> Result<(), Failure> {
     started.map(drop).map_err(|error| Failure::failed("cannot start a thread").because(&error))
 }
 
-fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
+pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
     let addresses = |texts: &[String]| -> Result<Vec<Multiaddr>, Failure> {
         let parse = |text: &String| text.parse::<Multiaddr>();
         texts
@@ -55,6 +55,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
             Executor::None => 0,
         },
         isolation: match settings.isolation {
+            Isolation::Container => runner::Isolation::Container,
             Isolation::Bwrap => runner::Isolation::Bwrap,
             Isolation::None => runner::Isolation::None,
         },
@@ -64,6 +65,8 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         manners: settings.manners,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
+        actions_runner: settings.actions_runner,
+        autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
         discovery_interval: settings.interval,
         retention: settings.retention,
@@ -82,6 +85,7 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
         (_, most, true) => {
             let labels: Vec<String> = settings.offered(runner::default_labels()).into_iter().collect();
             let isolation = match settings.isolation {
+                Isolation::Container => "each in containers".to_owned(),
                 Isolation::Bwrap => "each in a bubblewrap sandbox".to_owned(),
                 Isolation::None => screen.paint(Paint::Warn, "without any isolation"),
             };

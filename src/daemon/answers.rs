@@ -1,6 +1,6 @@
 //! Answering the control API from the kernel's views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::chronicle::wall_ms;
 use super::{Asker, Daemon, Leaving};
@@ -11,6 +11,7 @@ use crate::kernel::ledger::Folded;
 use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
 use crate::kernel::rules::RULES;
+use crate::kernel::task::State;
 use crate::net::PeerInfo;
 
 impl Daemon {
@@ -139,7 +140,7 @@ impl Daemon {
             self.node.presences().map(|(presence, last, _)| (presence.peer, (presence, last))).collect();
         let now = self.now().mono;
         let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
-        let others: std::collections::BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
+        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
         others
             .into_iter()
             .map(|peer| {
@@ -201,7 +202,20 @@ impl Daemon {
                 task: Some(self.task(&id, folded)),
             })
         });
-        queued.collect()
+        // What no live host would run is not in any queue, and yet it waits.
+        let here: BTreeSet<TaskId> = self.node.queue().collect();
+        let stuck = self.node.tasks().filter(|(id, folded)| folded.state == State::Pending && !here.contains(id));
+        let stuck = stuck.filter_map(|(id, folded)| {
+            self.node.waits_for(id)?;
+            let key = Key::of(folded.workload.priority, folded.introduced, *id);
+            Some(proto::Queued {
+                position: 0,
+                urgency: key.aged(wall).number().into(),
+                waited_for_ms: wall.saturating_sub(folded.introduced.ms),
+                task: Some(self.task(id, folded)),
+            })
+        });
+        queued.chain(stuck).collect()
     }
 
     fn clock(&self, last: usize) -> Result<proto::Clock, Refusal> {
@@ -245,7 +259,7 @@ impl Daemon {
             repository: running.repository,
             path: running.path,
             attempt: running.fence.attempt,
-            executor: "act".to_owned(),
+            executor: running.executor.to_owned(),
             isolation: running.isolation.to_string(),
             pid: None,
             state: running.phase.word().to_owned(),

@@ -395,7 +395,7 @@ events! {
 #[derive(Clone, PartialEq)]
 pub struct Entry {
     cid: Cid,
-    body: Body,
+    body: Arc<Body>,
     bytes: Arc<[u8]>,
 }
 
@@ -412,7 +412,7 @@ impl Entry {
         bytes.extend_from_slice(&body_bytes);
         bytes.extend_from_slice(&BYTES_OF_64);
         bytes.extend_from_slice(&signature);
-        Self { cid: Cid::of(&bytes), body, bytes: bytes.into() }
+        Self { cid: Cid::of(&bytes), body: Arc::new(body), bytes: bytes.into() }
     }
 
     /// Reads an entry and checks its form, its canonical encoding and its signature. Who the author is to the mesh,
@@ -437,22 +437,27 @@ impl Entry {
         if !signature.is_by(body.author.peer.public_key(), body_bytes) {
             return Err(EntryError::Signature);
         }
-        Ok(Self { cid: Cid::of(bytes), body, bytes: bytes.into() })
+        Ok(Self { cid: Cid::of(bytes), body: Arc::new(body), bytes: bytes.into() })
     }
 
     pub const fn cid(&self) -> Cid {
         self.cid
     }
 
-    pub const fn body(&self) -> &Body {
+    pub fn body(&self) -> &Body {
         &self.body
     }
 
-    pub const fn author(&self) -> Author {
+    /// The body, for whoever keeps it longer than the entry and its bytes.
+    pub const fn shared_body(&self) -> &Arc<Body> {
+        &self.body
+    }
+
+    pub fn author(&self) -> Author {
         self.body.author
     }
 
-    pub const fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.body.sequence
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
+use super::node::Split;
 use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -69,6 +70,13 @@ pub struct Presence {
     pub version: String,
 }
 
+/// A presence, and the bytes that its peer signed: by these anybody can pass it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    pub presence: Presence,
+    pub bytes: Box<[u8]>,
+}
+
 /// Names a repository in a presence, in few bytes: the beginning of the hash of its id. Two of a thousand repositories
 /// share one in a source in eight thousand; then the second is taken to be looked into, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +101,8 @@ pub enum Request {
     Join { ticket: Ticket },
     /// Send this part of the snapshot of that hash, counted from 0.
     Snapshot { hash: Digest, part: u32 },
+    /// Send the latest presences of these members, of which I hear nothing, as far as you hear them.
+    Presences { of: BTreeSet<PeerId> },
 }
 
 /// The answer to a [`Request`].
@@ -108,6 +118,8 @@ pub enum Response {
     Beneath { hash: Digest, parts: u32 },
     /// A part of a snapshot, of so many.
     Part { bytes: Vec<u8>, parts: u32 },
+    /// Presences, each with how many milliseconds ago the answering node heard it.
+    Presences { heard: Vec<(Arc<Signed>, u64)> },
     /// No, and why.
     Refused { why: String },
 }
@@ -132,6 +144,11 @@ pub enum Reply {
     Part {
         bytes: Vec<u8>,
         parts: u32,
+    },
+    /// These presences, each heard so many milliseconds ago, and this node's own, to be signed, if it was asked for.
+    Presences {
+        own: Option<Box<Presence>>,
+        heard: Vec<(Arc<Signed>, u64)>,
     },
     Refused {
         why: String,
@@ -178,7 +195,7 @@ pub enum Input {
     /// Entries by gossip, already opened and of this mesh.
     Entries { from: PeerId, entries: Vec<Arc<Entry>> },
     /// A presence whose signature is its peer's.
-    Presence(Box<Presence>),
+    Presence(Arc<Signed>),
     /// A peer asks; answered by [`Output::Reply`] with the same token.
     Request { from: PeerId, token: Token, request: Request },
     /// The answer to an [`Output::Request`] of that token.
@@ -191,6 +208,12 @@ pub enum Input {
     Careful(BTreeSet<SourceKey>),
     /// Discovery of a source succeeded.
     Discovered { source: SourceKey, found: Discovery },
+    /// How this host shares its slots between the mesh's tasks and GitHub's jobs.
+    Split(Split),
+    /// Somebody has looked which jobs wait at GitHub: those, and tasks of jobs that are over, with what became of them.
+    Jobs { queued: Vec<Workload>, over: Vec<(TaskId, String)> },
+    /// GitHub has given this job to a runner of this host.
+    Serves(Box<Workload>),
     /// Discovery of a source failed, and may not succeed for so many milliseconds, where that was told.
     Undiscovered { source: SourceKey, wait_ms: Option<u64> },
     /// A person or program submits a task; answered by [`Output::Answer`].

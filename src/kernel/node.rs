@@ -10,8 +10,10 @@ mod commands;
 mod coverage;
 mod custody;
 mod duty;
+mod greeting;
 mod groups;
 mod history;
+mod jobs;
 mod pause;
 mod peers;
 mod quorum;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 
-use super::clock::{Clock, Effects, Placing};
+use super::clock::{Clock, Effects, Placing, Shelf};
 use super::election::Place;
 use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
 use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
@@ -35,6 +37,7 @@ use super::queue::Queue;
 use super::snapshot::Sealed;
 use super::task::State;
 pub use super::timings::Timings;
+pub use jobs::{Allocation, Split};
 pub use view::{Standing, Status};
 
 /// The most bytes of events that this node puts into one entry; well below what the wire lets through.
@@ -88,9 +91,11 @@ pub struct Node {
     now: Now,
     offer: Offer,
     clock: Clock,
+    shelf: Shelf,
     ledger: Ledger,
     quarantine: Quarantine,
     queue: Queue,
+    jobs: jobs::Jobs,
     peers: peers::Peers,
     sync: sync::Sync,
     custody: custody::Custody,
@@ -124,6 +129,17 @@ impl Node {
         snapshot: Option<Sealed>,
         kept: Vec<Arc<Entry>>,
     ) -> (Self, Vec<Output>) {
+        Self::restore_beside(now, settings, snapshot, kept, Shelf::default())
+    }
+
+    /// The same of a node that shares what it can with the others that have this shelf.
+    pub fn restore_beside(
+        now: Now,
+        settings: Settings,
+        snapshot: Option<Sealed>,
+        kept: Vec<Arc<Entry>>,
+        shelf: Shelf,
+    ) -> (Self, Vec<Output>) {
         let peer = PeerId::from_public_key(settings.key.verifying_key().to_bytes());
         let author = Author { peer, incarnation: incarnation(settings.seed, 0) };
         let mut node = Self {
@@ -133,10 +149,12 @@ impl Node {
             stage: Stage::Joining,
             now,
             offer: Offer::default(),
-            clock: Clock::new(settings.mesh),
+            clock: Clock::beside(settings.mesh, shelf.clone()),
+            shelf,
             ledger: Ledger::default(),
             quarantine: Quarantine::default(),
             queue: Queue::new(),
+            jobs: jobs::Jobs::default(),
             peers: peers::Peers::new(now.mono),
             sync: sync::Sync::default(),
             custody: custody::Custody::default(),
@@ -190,13 +208,16 @@ impl Node {
             Input::Connected(peer) => self.on_connected(peer),
             Input::Disconnected(peer) => self.on_disconnected(peer),
             Input::Entries { from, entries } => self.on_entries(from, entries),
-            Input::Presence(presence) => self.on_presence(*presence),
+            Input::Presence(said) => self.on_presence(said),
             Input::Request { from, token, request } => self.on_request(from, token, request),
             Input::Response { from, token, response } => self.on_response(from, token, response),
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
             Input::Discovered { source, found } => self.on_discovered(&source, found),
+            Input::Split(split) => self.on_split(split),
+            Input::Jobs { queued, over } => self.on_jobs(queued, over),
+            Input::Serves(workload) => self.on_serves(*workload),
             Input::Undiscovered { source, wait_ms } => self.on_undiscovered(&source, wait_ms),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
@@ -235,6 +256,7 @@ impl Node {
             self.take_custody();
             self.mind_groups();
             self.watch_tasks();
+            self.claim_what_is_served();
             self.mind_majority();
             self.consider_claims();
             self.look_for_work();
@@ -245,6 +267,7 @@ impl Node {
         }
         self.pull();
         self.announce();
+        self.ask_around();
     }
 
     fn finish(&mut self) -> Vec<Output> {
@@ -310,6 +333,7 @@ impl Node {
         self.note_history(entry);
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
+            self.history.may_have_to_declare();
             tasks.extend(self.ledger.named());
         }
         if effects.recounted
@@ -343,7 +367,9 @@ impl Node {
 
     /// Moves on from joining and learning when the time or the entries say so.
     fn take_stage(&mut self) {
-        if self.clock.fork_of(&self.author).is_some() {
+        if self.clock.is_whole() {
+            // The usual case: nobody's chain is cut, this node's neither.
+        } else if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
         } else if self.clock.is_cut(&self.author) {
             self.renew_incarnation("the others have retired it, having heard nothing of it for long");
@@ -378,6 +404,9 @@ impl Node {
         self.stage = Stage::Active;
         self.touched.extend(self.ledger.open().iter().copied());
         self.claims.look_again();
+        self.peers.changed(self.now.mono, &self.settings.timings);
+        // Now it knows whom it does not hear.
+        self.peers.ask_by(self.now.mono);
     }
 
     fn renew_incarnation(&mut self, why: &str) {

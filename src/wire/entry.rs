@@ -104,8 +104,8 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Release(release) => note(&release.note),
         Event::Finish(finish) => note(&finish.note).and_then(|()| check_products(&finish.products)),
         Event::Cancel(cancel) => note(&cancel.why),
-        Event::Withdraw(withdraw) => note(&withdraw.why),
         Event::Pause(pause) => note(&pause.why),
+        Event::Withdraw(withdraw) => note(&withdraw.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
         // Numbers and names only: the entry's own size limits how many there are.

@@ -59,6 +59,8 @@ pub const MAX_WANT: usize = 512;
 pub const MAX_HEADS: usize = MAX_PARENTS;
 /// The most members that a presence says it does not hear.
 pub const MAX_UNHEARD: usize = 512;
+/// The most members whose presences are asked for, and given, at once: as many as a node remembers.
+pub const MAX_PRESENCES: usize = 4096;
 /// The most tasks that a presence says run on one host.
 pub const MAX_RUNNING: usize = 128;
 /// The most sources of one host.

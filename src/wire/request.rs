@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 
-use super::field::{cid, count, counts, decode, digest, set, task, ticket, ticket_message, vector};
-use super::limits::{MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
+use super::field::{cid, count, counts, decode, digest, peer, set, task, ticket, ticket_message, vector};
+use super::limits::{MAX_PRESENCES, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
 use super::{WireError, proto};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Request;
@@ -48,6 +48,10 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
             Asked::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
         }
         Request::Join { ticket } => Asked::Join(ticket_message(ticket)),
+        Request::Presences { of } => {
+            let peer = of.iter().take(MAX_PRESENCES).map(|peer| peer.public_key().to_vec()).collect();
+            Asked::Presences(proto::Members { peer })
+        }
         Request::Snapshot { hash, part } => Asked::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
     };
     Ok(proto::Request { ask: Some(ask) }.encode_to_vec())
@@ -67,6 +71,9 @@ pub fn open(bytes: &[u8]) -> Result<Ask, WireError> {
         },
         Asked::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
         Asked::Join(join) => Request::Join { ticket: ticket(&join)? },
+        Asked::Presences(members) => {
+            Request::Presences { of: set(members.peer, "members", MAX_PRESENCES, |one| peer(&one))? }
+        }
         Asked::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
         Asked::Log(part) => {
             return Ok(Ask::Log(LogPart { task: task(&part.task)?, attempt: part.attempt, offset: part.offset }));
@@ -115,6 +122,8 @@ mod tests {
         let twice = proto::Tasks { task: vec![vec![1; 32]; 2] };
         assert!(matches!(ask(proto::request::Ask::Turn(twice)), Err(WireError::Repeated { .. })));
         assert!(matches!(open(&vec![0; MAX_REQUEST + 1]), Err(WireError::TooLarge { .. })));
+        let members = proto::Members { peer: many(MAX_PRESENCES + 1) };
+        assert!(matches!(ask(proto::request::Ask::Presences(members)), Err(WireError::TooMany { .. })));
         let vector = (0..=MAX_SYNC_AUTHORS as u64)
             .map(|n| proto::Count { peer: vec![1; 32], incarnation: n, sequence: 0 })
             .collect();
@@ -139,6 +148,7 @@ mod tests {
             (arbitrary::vector(), btree_set(arbitrary::cid(), 0..9))
                 .prop_map(|(vector, want)| Request::Sync { vector, want }),
             btree_set(arbitrary::task(), 0..9).prop_map(|tasks| Request::Turn { tasks }),
+            btree_set(arbitrary::peer(), 0..9).prop_map(|of| Request::Presences { of }),
             ticket.prop_map(|ticket| Request::Join { ticket }),
             (any::<[u8; 32]>(), any::<u32>()).prop_map(|(hash, part)| Request::Snapshot { hash: Digest(hash), part }),
         ]

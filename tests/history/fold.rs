@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
-use runmesh::kernel::clock::{Clock, Division, Member, Placing};
+use runmesh::kernel::clock::{Clock, Division, Member, Placing, Shelf};
 use runmesh::kernel::entry::{
     Admit, Cancel, Claim, Decline, Entry, Event, Finish, Introduce, Leave, Lose, Pause, Release, Resume, Right, Ticket,
 };
@@ -86,7 +86,8 @@ impl View {
     }
 
     fn above<'a>(sealed: &Sealed, entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> Self {
-        let mut view = Self { clock: Clock::above(&sealed.snapshot, sealed.hash), ledger: Ledger::default() };
+        let mut view =
+            Self { clock: Clock::above(&sealed.snapshot, sealed.hash, Shelf::default()), ledger: Ledger::default() };
         view.ledger.stand_on(&sealed.snapshot, sealed.hash, |_| false);
         view.fold_all();
         entries.into_iter().for_each(|entry| view.take(entry));

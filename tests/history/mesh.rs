@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
-use runmesh::kernel::io::{Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Response, Token};
+use runmesh::kernel::io::{Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Response, Signed, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
 use runmesh::kernel::task::{Conclusion, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};
@@ -287,7 +287,10 @@ impl Mesh {
                 Output::Publish(entries) => {
                     self.flood(number, |_| Input::Entries { from: me, entries: entries.clone() });
                 }
-                Output::Announce(presence) => self.flood(number, |_| Input::Presence(presence.clone())),
+                Output::Announce(presence) => {
+                    let said = Arc::new(Signed { presence: *presence, bytes: Box::default() });
+                    self.flood(number, |_| Input::Presence(said.clone()));
+                }
                 Output::Request { to, token, request } => {
                     let other = self.others(number).into_iter().find(|other| self.hosts[*other].peer == to);
                     match other.filter(|_| self.hosts[number].online) {
@@ -367,6 +370,10 @@ impl Mesh {
                 }
                 _ => Response::Part { bytes, parts },
             },
+            Reply::Presences { own, heard } => {
+                let own = own.map(|own| (Arc::new(Signed { presence: *own, bytes: Box::default() }), 0));
+                Response::Presences { heard: own.into_iter().chain(heard).collect() }
+            }
             Reply::Refused { why } => match &self.hosts[number].old {
                 Some(old) => Response::Part { bytes: old.to_vec(), parts: 1 },
                 None => Response::Refused { why },

@@ -17,6 +17,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Faults,
     /// How long the mesh may take after the last fault and the last new task until it rests.
     pub(crate) rest_within: u64,
+    /// The nodes share what they can: a thousand do not fit into memory otherwise.
+    pub(crate) shares: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -177,6 +179,7 @@ impl Scenario {
                 jumps: 0,
             },
             rest_within: 180_000,
+            shares: false,
         }
     }
 

@@ -27,9 +27,9 @@ pub(super) fn fold<'a>(kept: Option<&Paused>, facts: impl Iterator<Item = &'a Fa
         return kept.cloned();
     }
     let is_last = |fact: &&&Fact| !facts.iter().any(|other| other.mark.knows(&fact.mark));
-    let pauses = facts.iter().filter(is_last).filter_map(|fact| match &fact.event {
+    let pauses = facts.iter().filter(is_last).filter_map(|fact| match fact.event() {
         Event::Pause(pause) => {
-            Some(Paused { by: fact.author.peer, since: fact.time, entry: fact.mark.cid, why: pause.why.clone() })
+            Some(Paused { by: fact.author().peer, since: fact.time(), entry: fact.mark.cid, why: pause.why.clone() })
         }
         _ => None,
     });

@@ -59,6 +59,7 @@ impl Node {
             _ if !member => self.refuse(from, token, format!("{from} is not a member as far as this node knows")),
             Request::Snapshot { hash, part } => self.on_snapshot_request(from, token, hash, part),
             Request::Sync { vector, want } => self.on_sync_request(from, token, &vector, &want),
+            Request::Presences { of } => self.on_presences_request(from, token, &of),
             Request::Turn { tasks } => self.on_turn_request(from, token, &tasks),
         }
     }

@@ -50,7 +50,7 @@ impl Node {
     /// Those that list a source, this node included, by their distance from its name.
     fn listing(&self, key: &SourceKey) -> Vec<PeerId> {
         let name = Digest::of(&[key.as_bytes()]);
-        let others = self.peers.heard().filter(|peer| peer.presence.offer.sources.contains(key));
+        let others = self.peers.heard().filter(|peer| peer.presence().offer.sources.contains(key));
         let mut all: Vec<_> = others
             .map(|peer| peer.place)
             .chain([self.me])
@@ -83,7 +83,7 @@ impl Node {
         }
         // What is not told is not known: without a word of the one on duty, all of it would seem to be hidden.
         let told =
-            |peer: &PeerId| self.peers.heard().find(|heard| heard.place.peer() == *peer)?.presence.covers.get(key);
+            |peer: &PeerId| self.peers.heard().find(|heard| heard.place.peer() == *peer)?.presence().covers.get(key);
         told(&on_duty)?;
         Some(before.iter().filter_map(told).flatten().copied().collect())
     }
@@ -91,7 +91,7 @@ impl Node {
     /// What this node tells of what it looks into, where others list the source too.
     pub(super) fn covers(&self) -> BTreeMap<SourceKey, BTreeSet<RepositoryMark>> {
         let (now, interval) = (self.now.mono, self.settings.timings.discovery);
-        let shared = |key: &SourceKey| self.peers.heard().any(|peer| peer.presence.offer.sources.contains(key));
+        let shared = |key: &SourceKey| self.peers.heard().any(|peer| peer.presence().offer.sources.contains(key));
         let covered = self.duty.sources().filter_map(|(key, source)| {
             let coverage = &source.coverage;
             let fresh = now - coverage.at? <= STALE_INTERVALS * interval;

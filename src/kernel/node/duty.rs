@@ -131,9 +131,9 @@ impl Node {
         let name = Digest::of(&[key.as_bytes()]);
         let mine = self.duty.sources.get(key).map(|source| (self.me, source.age(now), source.since));
         let others =
-            self.peers.heard().filter(|peer| !peer.presence.draining && peer.presence.offer.sources.contains(key));
+            self.peers.heard().filter(|peer| !peer.presence().draining && peer.presence().offer.sources.contains(key));
         let others = others.map(|peer| {
-            let told = peer.presence.discovered.get(key).map(|age| age.saturating_add(now - peer.last));
+            let told = peer.presence().discovered.get(key).map(|age| age.saturating_add(now - peer.last));
             (peer.place, told, peer.since)
         });
         let mut all: Vec<(u32, Place, Option<u64>, u64)> = others

@@ -168,7 +168,7 @@ impl Node {
             let workload = self.ledger.get(other).map(|folded| &folded.workload);
             other != task && workload.is_some_and(|workload| name_of(workload).as_ref() == Some(name))
         };
-        let elsewhere = self.peers.heard().any(|peer| peer.presence.running.keys().any(of_it));
+        let elsewhere = self.peers.heard().any(|peer| peer.presence().running.keys().any(of_it));
         elsewhere || self.custody.fences().keys().any(of_it)
     }
 

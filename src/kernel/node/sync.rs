@@ -18,6 +18,8 @@ const MAX_LISTED: usize = 4096;
 const MAX_WANTED: usize = 256;
 /// The most heads that are remembered as told of and not here.
 const MAX_TOLD: usize = 4096;
+/// How many peers that have just connected wait to be asked at most.
+const GREETED: usize = 3;
 /// A head that nobody could deliver after so many questions is not waited for any longer.
 const MAX_ASKED: u32 = 3;
 
@@ -27,6 +29,7 @@ pub(super) enum Asked {
     Snapshot,
     Join,
     Turn,
+    Presences,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,8 @@ pub(super) struct Sync {
     /// Heads that peers named and that are not here.
     told: BTreeMap<Cid, Told>,
     retry_at: Option<u64>,
+    /// When those are asked who named heads that have not come meanwhile.
+    ask_tellers_at: Option<u64>,
     /// When the first question of turn that is open has waited too long.
     overdue_at: Option<u64>,
     /// When some peer is asked although nothing seems to be missing.
@@ -65,7 +70,9 @@ pub(super) struct Sync {
 impl Sync {
     pub(super) fn next_wake(&self) -> u64 {
         // An open question is answered or given up by the transport; nothing is asked before that.
-        let asks = if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round) };
+        let tellers = self.ask_tellers_at.unwrap_or(u64::MAX).max(self.retry_at.unwrap_or(0));
+        let asks =
+            if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round).min(tellers) };
         asks.min(self.overdue_at.unwrap_or(u64::MAX))
     }
 
@@ -80,6 +87,13 @@ impl Sync {
 
     pub(super) fn told(&self) -> usize {
         self.told.len()
+    }
+
+    /// A peer has given all it has: most of those that were to be asked only because they connected need not be.
+    fn ask_no_more_than_needed(&mut self) {
+        if self.complete && self.next.len() > GREETED && self.told.is_empty() {
+            self.next.truncate(GREETED);
+        }
     }
 
     pub(super) const fn round_trip(&self) -> Option<u64> {
@@ -112,6 +126,13 @@ impl Sync {
         self.complete = false;
     }
 
+    /// A number below `of`, another each time; 0 where there is none.
+    fn draw(&mut self, seed: u64, of: usize) -> usize {
+        self.rounds += 1;
+        let draw = Digest::of(&[&seed.to_be_bytes(), &self.rounds.to_be_bytes()]);
+        usize::from(u16::from_be_bytes([draw.0[0], draw.0[1]])) % of.max(1)
+    }
+
     fn heard_answer(&mut self, asked_at: u64, now: u64) {
         let sample = now - asked_at;
         // RFC 6298's smoothing, alpha = 1/8.
@@ -120,6 +141,14 @@ impl Sync {
 }
 
 impl Node {
+    /// A peer that has just connected is asked what it has; in a large mesh only a few are, unless this node is still
+    /// looking for somebody who admits it: what the others have, their presences tell.
+    pub(super) fn greet_newcomer(&mut self, peer: PeerId) {
+        if self.stage == Stage::Joining || self.sync.next.len() < GREETED {
+            self.sync.greet(peer);
+        }
+    }
+
     /// Entries that came by gossip or on a page.
     pub(super) fn on_entries(&mut self, from: PeerId, entries: Vec<Arc<Entry>>) {
         self.take_entries(from, entries);
@@ -143,7 +172,6 @@ impl Node {
                     self.sync.told.remove(&cid);
                     self.added.push(entry.clone());
                     self.digest(&entry, &effects);
-                    self.peers.heads_learnt(self.now.mono, &self.settings.timings);
                     self.claims.look_again();
                     if let Some(fork) = effects.fork {
                         self.notice(Notice::Equivocation {
@@ -176,7 +204,9 @@ impl Node {
     pub(super) fn note_heads(&mut self, peer: PeerId, presence: &Presence) {
         // What the peer has left out since was not delivered and is not there any more.
         let before = self.sync.told.len();
-        self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        if before > 0 {
+            self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        }
         if self.sync.told.len() != before {
             self.claims.look_again();
         }
@@ -189,6 +219,21 @@ impl Node {
             unknown |= told.asked < MAX_ASKED;
         }
         if unknown {
+            // Most are on their way: a presence may overtake the entries that it names.
+            let at = self.now.mono + self.settings.timings.heads;
+            self.sync.ask_tellers_at.get_or_insert(at);
+        }
+    }
+
+    /// Heads that peers named have not come by themselves: a few of those peers are asked for them.
+    fn ask_tellers(&mut self) {
+        if self.sync.ask_tellers_at.is_none_or(|at| self.now.mono < at) {
+            return;
+        }
+        self.sync.ask_tellers_at = None;
+        let late = self.sync.told.values().filter(|told| told.asked < MAX_ASKED);
+        let tellers: BTreeSet<PeerId> = late.map(|told| told.by).filter(|by| self.peers.is_connected(by)).collect();
+        for peer in tellers.into_iter().take(GREETED) {
             self.sync.greet(peer);
         }
     }
@@ -200,6 +245,7 @@ impl Node {
             return;
         }
         self.sync.retry_at = None;
+        self.ask_tellers();
         while let Some(peer) = self.sync.next.pop_front() {
             if !self.peers.is_connected(&peer) {
                 continue;
@@ -215,20 +261,22 @@ impl Node {
             return;
         }
         // Nobody is left to ask, and something is still missing: ask again whoever is connected.
-        let missing = !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
-        let connected: BTreeSet<PeerId> = self.peers.connected().copied().collect();
-        if missing && !connected.is_empty() {
+        let overdue = self.sync.ask_tellers_at.is_none() && !self.sync.has_all_it_was_told_of();
+        let missing = !self.sync.complete || !self.quarantine.is_empty() || overdue;
+        if missing && self.peers.connected().len() > 0 {
             let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
-            let others = connected.iter().filter(|peer| !tellers.contains(peer));
-            self.sync.next = tellers.intersection(&connected).chain(others).take(3).copied().collect();
+            let connected: Vec<PeerId> = self.peers.connected().copied().collect();
+            let from = self.sync.draw(self.settings.seed, connected.len());
+            let others = connected[from..].iter().chain(&connected[..from]).filter(|peer| !tellers.contains(peer));
+            let tellers = tellers.iter().filter(|peer| self.peers.is_connected(peer));
+            self.sync.next = tellers.chain(others).take(3).copied().collect();
             self.sync.retry_at = Some(now + self.settings.timings.retry);
         } else if now >= self.sync.next_round {
             // Gossip may have been lost without a trace: some peer is asked now and then.
-            self.sync.rounds += 1;
             self.sync.next_round = now + self.settings.timings.round;
-            let draw = Digest::of(&[&self.settings.seed.to_be_bytes(), &self.sync.rounds.to_be_bytes()]);
-            let at = usize::from(draw.0[0]) % connected.len().max(1);
-            if let Some(peer) = connected.iter().nth(at).copied() {
+            let at = self.sync.draw(self.settings.seed, self.peers.connected().len());
+            let drawn = self.peers.connected().nth(at).copied();
+            if let Some(peer) = drawn {
                 self.ask_for_more(peer);
             }
         }
@@ -263,7 +311,7 @@ impl Node {
 
     pub(super) fn ask(&mut self, to: PeerId, request: Request, asked: Asked) -> Token {
         let token = self.token();
-        if asked != Asked::Turn {
+        if !matches!(asked, Asked::Turn | Asked::Presences) {
             self.sync.syncing = Some(token);
         }
         self.sync.open.insert(token, (to, asked, self.now.mono));
@@ -302,6 +350,7 @@ impl Node {
                     // Who has nothing to give cannot tell that nothing is missing when others say that it is.
                     self.sync.complete |= !self.catchup.is_under_way();
                     self.count_undelivered(progress);
+                    self.sync.ask_no_more_than_needed();
                 }
             }
             (Asked::Sync, Response::Beneath { hash, parts }) => self.on_beneath(from, hash, parts),
@@ -313,6 +362,9 @@ impl Node {
                 self.sync.next.push_front(from);
             }
             (Asked::Turn, Response::Turn { mine }) => self.on_turn(token, &mine),
+            (Asked::Presences, Response::Presences { heard }) => self.on_presences(heard),
+            // Somebody else is asked by and by.
+            (Asked::Presences, _) => {}
             (asked, Response::Refused { why }) => {
                 if asked == Asked::Turn {
                     self.on_turn(token, &BTreeSet::new());
@@ -335,10 +387,10 @@ impl Node {
         if self.sync.syncing == Some(token) {
             self.sync.syncing = None;
         }
-        if asked == Asked::Turn {
-            self.on_turn(token, &BTreeSet::new());
-        } else {
-            self.retry(from);
+        match asked {
+            Asked::Turn => self.on_turn(token, &BTreeSet::new()),
+            Asked::Presences => {}
+            _ => self.retry(from),
         }
     }
 
@@ -358,7 +410,7 @@ impl Node {
     /// A peer has given all it has. Heads that are still not here have been asked for in vain once more.
     fn count_undelivered(&mut self, progress: bool) {
         self.sync.fruitless = if progress || self.quarantine.is_empty() { 0 } else { self.sync.fruitless + 1 };
-        if self.sync.fruitless as usize > MAX_ASKED as usize * self.peers.connected().count().max(1) {
+        if self.sync.fruitless as usize > MAX_ASKED as usize * self.peers.connected().len().max(1) {
             // What these wait for is nowhere any more. Should they count after all, they are fetched with their parents.
             self.quarantine = super::Quarantine::default();
             self.sync.fruitless = 0;

@@ -7,7 +7,7 @@ use super::State;
 use super::limits::Token;
 use super::server::{Answer, Asked};
 use super::world::{Kind, Repository, entries, now, object_id, timestamp};
-use super::{runs, shapes};
+use super::{jobs, runners, runs, shapes};
 
 pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
@@ -19,6 +19,18 @@ pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
         ("GET", ["users", login]) => account(state, login),
         ("GET", ["app", "installations"]) => installations(state, asked),
         ("POST", ["app", "installations", id, "access_tokens"]) => installation_token(state, asked, id),
+        (_, ["orgs", org, "actions", rest @ ..]) => match state.world.find_account(org).map(|account| account.kind) {
+            Some(Kind::Organization) => runners::answer(state, asked, &format!("orgs/{org}"), rest),
+            _ => not_found(),
+        },
+        (_, ["repos", owner, name, "actions", rest @ ("runners" | "runner-groups"), more @ ..]) => {
+            let seen = token(state, asked);
+            let found = state.world.find(&format!("{owner}/{name}"));
+            if found.is_none_or(|one| !seen.may_see(one, &state.world)) {
+                return not_found();
+            }
+            runners::answer(state, asked, &format!("repos/{owner}/{name}"), &[&[*rest], more].concat())
+        }
         ("GET", ["repositories", id, rest @ ..]) => {
             let name = id.parse().ok().and_then(|id| state.world.by_id(id)).map(Repository::full_name);
             match name.as_deref().and_then(|name| name.split_once('/')) {
@@ -240,6 +252,7 @@ fn in_repository(state: &mut State, asked: &Asked, owner: &str, name: &str, rest
             None => not_found(),
         },
         ["actions", "runs"] if asked.parameter("head_sha").is_some() => runs::of_commit(state, asked, one),
+        ["actions", rest @ ..] => jobs::answer(state, asked, one, rest),
         ["compare", range] => compare(base, one, range),
         _ => not_found(),
     }
