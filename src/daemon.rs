@@ -40,8 +40,8 @@ use self::intake::Intake;
 use self::sources::{Found, Sources};
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query, Refusal};
-use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
+use crate::forge::{Manner, Spec};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
@@ -84,6 +84,8 @@ pub struct Settings {
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
     pub sources: Vec<Spec>,
+    /// How those are treated of which it is not as usual.
+    pub manners: BTreeMap<Spec, Manner>,
     pub github: GithubSettings,
     /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
     pub stop_when_cut_off: Vec<Spec>,

@@ -37,7 +37,7 @@ pub(super) fn stop_at_end_of_input() -> Result<(), Failure> {
     started.map(drop).map_err(|error| Failure::failed("cannot start a thread").because(&error))
 }
 
-fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
+pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
     let addresses = |texts: &[String]| -> Result<Vec<Multiaddr>, Failure> {
         let parse = |text: &String| text.parse::<Multiaddr>();
         texts
@@ -62,6 +62,7 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         data_dir: settings.data_dir,
         sources: settings.sources,
         github: settings.github,
+        manners: settings.manners,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         actions_runner: settings.actions_runner,
