@@ -49,6 +49,7 @@ mod places;
 mod plan;
 mod process;
 mod procfs;
+mod reconcile;
 mod run;
 mod secret;
 mod supervisor;
@@ -59,6 +60,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
@@ -109,6 +111,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether each task gets a control group of its own, where one can be made.
     pub cgroups: bool,
+    /// Between two looks for what no order owns.
+    pub round: Duration,
     /// The most bytes of one task's log.
     pub log_cap: u64,
 }
@@ -133,6 +137,7 @@ impl Settings {
             pull: false,
             limits: Limits::default(),
             cgroups: true,
+            round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,
         }
     }

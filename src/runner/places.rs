@@ -1,5 +1,6 @@
 //! The work directory of one task: made, filled and taken away.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -68,6 +69,10 @@ impl Places {
         Ok(places)
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Takes all of it away.
     ///
     /// # Errors
@@ -100,6 +105,12 @@ pub(crate) fn sweep(work_root: &Path) -> io::Result<Vec<(PathBuf, io::Error)>> {
     Ok(stuck)
 }
 
+/// The names of the directories that were made here.
+pub(crate) fn names(work_root: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(work_root).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_name(name)).collect()
+}
+
 /// Short, because the paths of sockets that a job makes may have 107 bytes at most.
 pub(crate) fn name(task: &TaskId, fence: &Fence) -> String {
     let claim = fence.claim.to_string();
@@ -118,7 +129,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Removes a directory and what is in it, also what a job made read-only. Symbolic links are removed, not followed.
-fn remove(root: &Path) -> io::Result<()> {
+pub(crate) fn remove(root: &Path) -> io::Result<()> {
     match fs::remove_dir_all(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(_) => {

@@ -13,7 +13,7 @@ use super::places::{self, Places};
 use super::workflow::not_started;
 use super::{
     Capabilities, Isolation, Order, Outcome, Ran, Retire, RunnerEnd, RunnerEnding, Settings, Work, Workflow, command,
-    github, workflow,
+    github, reconcile, workflow,
 };
 use crate::kernel::io::Report;
 
@@ -177,6 +177,8 @@ async fn remove(places: Places, cgroup: Option<Cgroup>) {
         if !cgroup.is_none_or(Cgroup::end) {
             tracing::warn!("a task's control group does not end: the next start of the node tries again");
         }
+        // What lost its reaper, where there is no group.
+        reconcile::kill_at_home(places.root());
         places.remove()
     });
     let removed = removed.await;
