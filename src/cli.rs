@@ -79,6 +79,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         Command::Mesh(command) => block_on(mesh::run(&place()?, command)),
         Command::Inspect(inspect) => block_on(inspect::run(&place()?, inspect, dot)),
         Command::Tasks(command) => block_on(tasks::run(&place()?, command)),
+        Command::Pause { why } => block_on(mesh::pause(&place()?, why)),
+        Command::Resume => block_on(mesh::resume(&place()?)),
         Command::Github(command) => {
             let args::GithubCommand::P2pDiscover(
                 args::DiscoverCommand::Once(look) | args::DiscoverCommand::Monitor(look),

@@ -6,12 +6,15 @@
 //! to the kernel, every protocol to its room.
 
 mod answers;
+mod capacity;
 mod chronicle;
+mod demand;
 mod effects;
 mod home;
 mod intake;
 mod logs;
 mod membership;
+mod scale;
 mod sources;
 mod suspects;
 mod work;
@@ -29,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
+pub use scale::Settings as AutoscalerSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
 use self::intake::Intake;
@@ -36,13 +40,14 @@ use self::membership::Gate;
 use self::sources::{Found, Sources};
 use self::suspects::Suspects;
 use self::workers::Workers;
-use crate::control::{self, Answer, ControlError, Query};
+use crate::control::{self, Answer, ControlError, Query, Refusal};
 use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
+use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
 use crate::net::{self, Multiaddr, NetError, SwarmKey};
 use crate::runner::{self, Isolation};
@@ -90,6 +95,10 @@ pub struct Settings {
     pub labels: BTreeSet<String>,
     /// The `act` program; looked for on PATH when absent.
     pub act: Option<PathBuf>,
+    /// GitHub's own runner, its directory or archive.
+    pub actions_runner: Option<PathBuf>,
+    /// Runners for the jobs that GitHub queues.
+    pub autoscaler: Option<AutoscalerSettings>,
     /// On a signal, finish what runs instead of handing it over.
     pub drain: bool,
     /// Between two looks at a source.
@@ -258,6 +267,9 @@ struct Daemon {
     chronicle: Chronicle,
     sources: Sources,
     workers: Workers,
+    scale: scale::Scale,
+    /// What there is of processors, memory and the like.
+    has: Amounts,
     find: mpsc::Sender<Found>,
     /// Inputs that followed from outputs.
     inputs: VecDeque<Input>,
@@ -267,7 +279,7 @@ struct Daemon {
     leaving: Leaving,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
-    commands: BTreeMap<Token, Answer<TaskId>>,
+    commands: BTreeMap<Token, Asker>,
     revoking: BTreeMap<Token, Answer<PeerId>>,
     gate: Gate,
     suspects: Suspects,
@@ -279,6 +291,26 @@ struct Daemon {
     fetcher: logs::Fetcher,
     /// When old logs and artifacts were removed last.
     swept: Option<Instant>,
+}
+
+/// Who waits for the end of a command.
+enum Asker {
+    /// He is told which task it concerns.
+    Task(Answer<TaskId>),
+    /// He is told that it is done.
+    Plain(Answer<()>),
+}
+
+impl Asker {
+    fn send(self, answer: Result<Option<TaskId>, Refusal>) {
+        match self {
+            Self::Plain(place) => place.send(answer.map(drop)),
+            Self::Task(place) => {
+                let none = || Refusal::Failed("the node named no task".to_owned());
+                place.send(answer.and_then(|task| task.ok_or_else(none)));
+            }
+        }
+    }
 }
 
 impl Daemon {
@@ -298,6 +330,7 @@ impl Daemon {
         let kept = kept_entries(&store, &mesh)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
         runner_settings.act.clone_from(&settings.act);
+        runner_settings.actions_runner.clone_from(&settings.actions_runner);
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
@@ -352,6 +385,8 @@ impl Daemon {
             chronicle: Chronicle::new(),
             sources,
             workers: Workers::default(),
+            scale: scale::Scale::new(settings.autoscaler.clone(), &peer.to_string()),
+            has: capacity::of_host(&settings.data_dir, &settings.labels),
             find,
             inputs: VecDeque::new(),
             outputs,
@@ -372,6 +407,7 @@ impl Daemon {
             swept: None,
             settings,
         };
+        daemon.begin_to_scale();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
         daemon.resolve_sources();
         Ok((daemon, Doors { signals, queries, events, reports, found, server, supervisor }))
@@ -390,6 +426,17 @@ impl Daemon {
 
     /// Why this host can run nothing although it should.
     fn impediments(&self) -> Vec<String> {
+        let of_act = if self.takes_mesh() { self.impediments_of_act() } else { Vec::new() };
+        of_act.into_iter().chain(self.no_runners()).collect()
+    }
+
+    /// Whether this host is to run the mesh's own tasks.
+    fn takes_mesh(&self) -> bool {
+        self.settings.autoscaler.as_ref().is_none_or(|autoscaler| autoscaler.split.mesh)
+    }
+
+    /// Why this host cannot run the mesh's own tasks although it should.
+    fn impediments_of_act(&self) -> Vec<String> {
         if self.settings.max_runners == 0 {
             return Vec::new();
         }
@@ -398,9 +445,12 @@ impl Daemon {
 
     /// What this host offers the mesh.
     fn offer(&self) -> Offer {
-        let slots = if self.impediments().is_empty() { self.settings.max_runners } else { 0 };
+        let runs = self.impediments_of_act().is_empty() && self.takes_mesh() || self.starts_runners();
+        let slots = if runs { self.scale.slots(self.settings.max_runners) } else { 0 };
         let slots = slots + self.workers.slots();
-        Offer { slots, labels: self.settings.labels.clone(), sources: self.sources.keys() }
+        let mut labels = &self.settings.labels | &self.has.labels();
+        labels.extend(self.scale_labels());
+        Offer { slots, labels, sources: self.sources.keys() }
     }
 
     fn now(&self) -> Now {
@@ -427,6 +477,7 @@ impl Daemon {
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
             let workers = self.workers.next_look();
+            let jobs = self.scale.next_look();
             // What is due is carried out at the loop's top.
             let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
@@ -434,11 +485,12 @@ impl Daemon {
                 () = doors.signals.next() => self.on_signal(),
                 Some(query) = doors.queries.recv() => self.on_query(query).await,
                 Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
-                Some((task, fence, report)) = doors.reports.recv() => self.on_report(task, fence, report),
-                Some(found) = doors.found.recv() => self.on_found(found),
+                Some((task, fence, outcome)) = doors.reports.recv() => self.on_ran(task, fence, outcome),
+                Some(found) = doors.found.recv() => self.on_found(found).await,
                 () = sleep_until(resolve) => self.resolve_sources(),
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
+                () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leaving = Leaving::Now,
@@ -471,7 +523,7 @@ impl Daemon {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
-            Some(found) = doors.found.recv() => self.on_found(found),
+            Some(found) = doors.found.recv() => self.on_found(found).await,
             () = sleep_until(retry) => {}
         }
     }
@@ -512,18 +564,21 @@ impl Daemon {
     fn may_end(&self) -> bool {
         match self.leaving {
             Leaving::No => false,
-            Leaving::Soon { .. } => self.node.running().next().is_none(),
+            Leaving::Soon { deadline } => {
+                self.node.running().next().is_none() && (deadline.is_some() || !self.scale.is_busy())
+            }
             Leaving::Now => true,
         }
     }
 
     /// Ends what is left: work, connections, callers.
-    async fn close(self, doors: Doors) {
+    async fn close(mut self, doors: Doors) {
         let Doors { mut signals, mut events, server, supervisor, .. } = doors;
         let ending = async {
             if !supervisor.shutdown(HAND_OVER).await {
                 tracing::warn!("some of the work here did not end in time; the next start clears it away");
             }
+            self.take_back_registrations().await;
             if self.net.shutdown().await.is_ok() {
                 while events.recv().await.is_some() {}
             }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::kernel::io::SourceKey;
 use crate::kernel::known::Gone;
 use crate::kernel::task::{Policy, Priority, Repository, RunEvent, Tag, Trigger, Workload};
-use crate::workflow::{Dropped, Workflow};
+use crate::workflow::{Dropped, Occasion, Workflow};
 
 /// How long the mesh may leave a `p2p-eligible` task unclaimed before GitHub keeps it, in seconds: long enough for a
 /// host to finish a short task first.
@@ -203,7 +203,13 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// Why no host could be told to run it.
-    fn workload(&self, trigger: Trigger, event: RunEvent) -> Result<Workload, String> {
+    fn workload(
+        &self,
+        trigger: Trigger,
+        event: RunEvent,
+        inputs: BTreeMap<String, String>,
+        mut tell: impl FnMut(String),
+    ) -> Result<Workload, String> {
         if let Some(error) = &self.workflow.error {
             return Err(error.clone());
         }
@@ -219,7 +225,7 @@ impl Draft<'_> {
         if self.path.len() > MAX_PATH || self.r#ref.len() > MAX_PATH {
             return Err(format!("its path or its branch's name is longer than {MAX_PATH} bytes"));
         }
-        Ok(Workload {
+        let mut workload = Workload {
             repository: self.repository.clone(),
             path: self.path.to_owned(),
             trigger,
@@ -230,10 +236,22 @@ impl Draft<'_> {
             tags: self.workflow.tags.clone(),
             priority: Priority::of(&self.workflow.tags),
             labels,
-            inputs: BTreeMap::new(),
+            inputs,
             time_limit_s: self.workflow.time_limit_s(),
             fallback_s: FALLBACK_S,
-        })
+            concurrency: None,
+        };
+        let occasion = Occasion {
+            repository: &self.repository.name,
+            path: self.path,
+            r#ref: self.r#ref,
+            commit: self.commit,
+            event,
+            inputs: &workload.inputs,
+            run: &workload.id().to_string(),
+        };
+        workload.concurrency = self.workflow.concurrency(occasion, &mut tell);
+        Ok(workload)
     }
 }
 

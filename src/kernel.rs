@@ -15,6 +15,7 @@ pub mod merkle;
 pub mod node;
 pub mod quarantine;
 pub mod queue;
+pub mod requests;
 pub mod rules;
 pub mod snapshot;
 pub mod task;

@@ -3,13 +3,14 @@
 //! Owns the work directories, the processes of every task that runs here, and their logs while they are written.
 //!
 //! Promises
-//! - Each [`Order`] is answered by exactly one report, after nothing of the task runs any more and its work directory is
+//! - Each [`Order`] is answered by exactly one end, after nothing of the task runs any more and its work directory is
 //!   gone. "Nothing" includes processes that made their own session: see [`reaper`].
 //! - That holds as well when the node is killed with SIGKILL: each task hangs on a pipe that the node holds.
 //! - A workflow counts as successful only if every job that its [`Plan`] expects, matrix legs included, reported so.
 //! - A job sees none of the node's environment and, inside bubblewrap, none of its files but the system's programs.
 //!
-//! Leaves to others: what to run (kernel), the repository's content (the order's [`Checkout`]), reading workflow files
+//! Leaves to others: what to run (kernel), what GitHub knows of its runners and their registrations (forge, through the
+//! daemon), the repository's content (the order's [`Checkout`]), reading workflow files
 //! (the workflow room, from which the daemon fills a [`Plan`]), how many tasks run at once (the kernel counts slots).
 //!
 //! What a workflow finds here
@@ -32,35 +33,39 @@ pub mod reaper;
 mod act;
 mod backend;
 mod capabilities;
+mod cgroup;
 mod devices;
+mod follow;
+mod github;
+mod install;
 mod lines;
 mod log;
+mod order;
+mod outcome;
 mod payload;
 mod places;
 mod plan;
 mod process;
 mod procfs;
 mod run;
+mod secret;
 mod supervisor;
 mod tally;
+mod workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
-use futures::future::BoxFuture;
-
-pub use self::capabilities::{Act, Capabilities};
+pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
+pub use self::order::{Checkout, GithubRunner, Order, Work, Workflow};
+pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
-pub use self::supervisor::{Closed, Handle, OpenError, Ran, Running, Supervisor};
-
-use crate::kernel::id::TaskId;
-use crate::kernel::task::{Fence, Workload};
+pub use self::secret::Secret;
+pub use self::supervisor::{Closed, Handle, OpenError, Running, Supervisor};
 
 /// How the runner room works on this host. What is not said by the operator comes from [`Settings::new`].
 #[derive(Debug, Clone)]
@@ -72,6 +77,9 @@ pub struct Settings {
     pub program: PathBuf,
     /// The `act` program; looked for on the node's PATH when not given.
     pub act: Option<PathBuf>,
+    /// GitHub's own runner as GitHub gives it away: the archive `actions-runner-….tar.gz`, or a directory that it was
+    /// unpacked to.
+    pub actions_runner: Option<PathBuf>,
     /// The labels that `runs-on` may ask for, lower case.
     pub labels: BTreeSet<String>,
     pub network: Network,
@@ -85,6 +93,8 @@ pub struct Settings {
     pub devices: Vec<PathBuf>,
     /// Paths that must stay invisible in a sandbox although they lie below one that is seen: the node's data directory.
     pub hidden: Vec<PathBuf>,
+    /// Whether each task gets a control group of its own, where one can be made.
+    pub cgroups: bool,
     /// The most bytes of one task's log.
     pub log_cap: u64,
 }
@@ -96,6 +106,7 @@ impl Settings {
             work_root,
             program: PathBuf::from("/proc/self/exe"),
             act: None,
+            actions_runner: None,
             labels: default_labels(),
             network: Network::Host,
             path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
@@ -103,6 +114,7 @@ impl Settings {
             binds: Vec::new(),
             devices: Devices::find(Path::new("/")).files,
             hidden: Vec::new(),
+            cgroups: true,
             log_cap: 64 * 1024 * 1024,
         }
     }
@@ -155,28 +167,4 @@ impl FromStr for Isolation {
 pub enum Network {
     Host,
     None,
-}
-
-/// Puts the task's commit into the given directory, which exists and is empty, and says which jobs to expect. An error
-/// is a sentence of what failed; the attempt is then reported as not started. The future is dropped when the task is
-/// stopped meanwhile, and must not leave a process running then.
-pub type Checkout = Box<dyn FnOnce(PathBuf) -> BoxFuture<'static, Result<Plan, String>> + Send>;
-
-/// A task to run now.
-pub struct Order {
-    pub task: TaskId,
-    pub fence: Fence,
-    pub workload: Arc<Workload>,
-    pub isolation: Isolation,
-    /// Where its output goes; an earlier file there is overwritten.
-    pub log: PathBuf,
-    /// How long it may run from now on, checkout included.
-    pub time_limit: Duration,
-    pub checkout: Checkout,
-}
-
-impl fmt::Debug for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Order({:?} {:?} {} {})", self.task, self.fence, self.workload.repository.name, self.workload.path)
-    }
 }

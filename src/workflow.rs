@@ -4,7 +4,9 @@
 //! proportion to their length; what is odd about a file is told in [`Workflow::warnings`]. Pure. Leaves finding files to
 //! `forge` and running them to `runner`.
 
+mod concurrency;
 mod cron;
+mod expression;
 mod glob;
 mod job;
 mod matrix;
@@ -17,6 +19,7 @@ use std::collections::BTreeSet;
 
 use crate::kernel::task::{CONTAINER_ENGINE, Tag};
 
+pub use concurrency::{MAX_GROUP, Occasion, Written};
 pub use cron::Cron;
 pub use glob::Patterns;
 pub use job::{DEFAULT_JOB_TIMEOUT_S, Job, Labels, MAX_TIME_LIMIT_S, RunsOn};
@@ -43,6 +46,8 @@ pub struct Workflow {
     /// Words where tags belong that are none: in the order of the file, at most [`MAX_DROPPED`].
     pub dropped: Vec<Dropped>,
     pub triggers: Triggers,
+    /// Its own `concurrency:`; [`Self::concurrency`] says what it comes to.
+    pub concurrency: Option<Written>,
     /// In the order of the file.
     pub jobs: Vec<Job>,
     /// What a person should know of it.
@@ -147,6 +152,7 @@ pub fn read(path: &str, bytes: &[u8]) -> Workflow {
         tags,
         dropped,
         triggers,
+        concurrency: Written::read(root.get("concurrency")),
         jobs,
         warnings,
         error,

@@ -160,6 +160,11 @@ async fn daemon(
             Query::Revoke { text, answer } => {
                 answer.send(text.parse().map_err(|_| Refusal::Invalid("no peer".to_owned())))
             }
+            Query::Pause { why, answer } => answer.send(match why.as_deref() {
+                Some("a fire") => Ok(()),
+                Some(other) => Err(Refusal::Failed(other.to_owned())),
+                None => Err(Refusal::NotNow("the mesh is not paused".to_owned())),
+            }),
             Query::Drain { hand_over, answer } => answer.send(Ok(if hand_over { 0 } else { 2 })),
             Query::Shutdown { drain, answer } => {
                 answer.send(if drain { Ok(()) } else { Err(Refusal::NotNow("say --drain".to_owned())) });
@@ -205,6 +210,9 @@ async fn every_question_reaches_the_daemon_and_its_answer_comes_back() {
     assert_eq!(client.complete(completion("timed_out")).await.expect("answered"), known()[2].to_string());
     assert_eq!(client.invite().await.expect("answered").addresses.len(), 1);
     assert_eq!(client.drain(false).await.expect("answered"), 2);
+    client.pause("a fire").await.expect("paused");
+    assert_eq!(refused(client.pause("a flood").await), (Code::Internal, "a flood".to_owned()));
+    assert_eq!(refused(client.resume().await), (Code::FailedPrecondition, "the mesh is not paused".to_owned()));
     assert_eq!(client.shutdown(true).await.expect("answered"), std::process::id());
     node.stop().await;
 }

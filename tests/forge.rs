@@ -173,6 +173,7 @@ async fn a_workflow_is_read_at_the_head_whatever_the_working_tree_holds() {
             inputs: BTreeMap::new(),
             time_limit_s: 300,
             fallback_s: 600,
+            concurrency: None,
         }]
     );
     assert_eq!(findings.workloads[0].policy(), Policy::MeshFirst);

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use runmesh::kernel::clock::{Clock, Placing, Refusal};
 use runmesh::kernel::election::{Place, Seed};
 use runmesh::kernel::entry::{
-    Admit, Body, Cancel, Claim, Decline, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Release, Right,
-    Ticket,
+    Admit, Body, Cancel, Claim, Decline, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Pause, Release,
+    Resume, Right, Ticket, Withdraw,
 };
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
-use runmesh::kernel::ledger::{Folded, Ledger};
+use runmesh::kernel::ledger::{Folded, Ledger, Paused};
 use runmesh::kernel::task::{
     Conclusion, Fence, Priority, Products, ReleaseReason, Repository, RunEvent, State, Tag, Trigger, Workload,
 };
@@ -104,6 +104,17 @@ impl World {
         folded
     }
 
+    /// Whether the mesh is paused, and proof that every order of arrival says the same.
+    fn paused(&self) -> Option<Paused> {
+        let told = |order: &[usize]| {
+            let (clock, ledger) = self.arrive(order);
+            ledger.paused(|cid| clock.counts(cid))
+        };
+        let paused = told(&(0..self.entries.len()).collect::<Vec<_>>());
+        assert_eq!(told(&(0..self.entries.len()).rev().collect::<Vec<_>>()), paused, "the order of arrival matters");
+        paused
+    }
+
     /// Clock and ledger after the entries came in this order, each again and again until its parents were there.
     fn arrive(&self, order: &[usize]) -> (Clock, Ledger) {
         let mut clock = Clock::new(MeshId(self.mesh_key.verifying_key().to_bytes()));
@@ -156,6 +167,7 @@ fn workload() -> Workload {
         inputs: BTreeMap::new(),
         time_limit_s: 60,
         fallback_s: 60,
+        concurrency: None,
     }
 }
 
@@ -303,6 +315,40 @@ fn who_declines_ranks_last_but_may_still_claim() {
 }
 
 #[test]
+fn a_withdrawal_ends_only_what_nobody_has_begun() {
+    let withdraw = || Event::Withdraw(Withdraw { task: task(), why: "a newer one".into() });
+    // Of what nobody held.
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let withdrawn = world.write(3, &[anchor], withdraw());
+    let folded = world.fold().expect("introduced");
+    assert_eq!((&folded.state, folded.note.as_str()), (&State::Cancelled, "a newer one"));
+    // A claim made in knowledge of it is void.
+    world.claim(4, &[withdrawn], 1, anchor);
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
+
+    // One that was made in ignorance of a claim is void, and so is one made in knowledge of a holding claim.
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let fence = world.claim(4, &[anchor], 1, anchor);
+    let concurrent = world.write(3, &[anchor], withdraw());
+    assert_eq!(holder(&world.fold().expect("introduced")), Some((peer(4), fence)));
+    world.write(2, &[fence.claim], withdraw());
+    assert_eq!(holder(&world.fold().expect("introduced")), Some((peer(4), fence)));
+    // Its holder learns of them, and its result counts.
+    world.finish(4, &[fence.claim, concurrent], fence);
+    assert!(matches!(world.fold().expect("introduced").state, State::Completed { .. }));
+
+    // What was given back may be withdrawn.
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let fence = world.claim(4, &[anchor], 1, anchor);
+    let released = world.release(4, &[fence.claim], fence);
+    world.write(3, &[released], withdraw());
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
+}
+
+#[test]
 fn only_admitted_authors_count_and_a_ticket_admits_one_peer() {
     let (mut world, base) = World::new();
     world.introduce(9, &[base]);
@@ -356,6 +402,25 @@ fn a_gap_or_a_repeat_in_an_authors_numbers_is_refused() {
     assert_eq!(clock.place(&world.entries[4], true).0, Placing::Refused(Refusal::Sequence));
 }
 
+#[test]
+fn a_resume_ends_the_pauses_it_knows_and_no_other() {
+    let (mut world, base) = World::new();
+    let paused = |world: &World| world.paused().map(|paused| paused.by);
+    let pause = |why: &str| Event::Pause(Pause { why: why.to_owned() });
+    assert_eq!(paused(&world), None);
+    let one = world.write(1, &[base], pause("first"));
+    assert_eq!(paused(&world), Some(peer(1)));
+    let resumed = world.write(2, &[one], Event::Resume(Resume {}));
+    assert_eq!(paused(&world), None);
+    // Pressed again by one who has not heard of its end.
+    let again = world.write(1, &[one], pause("second"));
+    assert_eq!(paused(&world), Some(peer(1)));
+    world.write(2, &[resumed], Event::Resume(Resume {}));
+    assert_eq!(paused(&world), Some(peer(1)));
+    world.write(3, &[again, resumed], Event::Resume(Resume {}));
+    assert_eq!(paused(&world), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -363,7 +428,7 @@ proptest! {
     /// members, the same state.
     #[test]
     fn any_order_of_arrival_gives_the_same_state(
-        steps in prop::collection::vec((1u8..=4, any::<u16>(), 0u8..8, any::<u8>(), prop::bool::weighted(0.05)), 1..40),
+        steps in prop::collection::vec((1u8..=4, any::<u16>(), 0u8..11, any::<u8>(), prop::bool::weighted(0.05)), 1..40),
         shuffle in prop::collection::vec(any::<u32>(), 64),
     ) {
         let (mut world, base) = World::new();
@@ -382,6 +447,9 @@ proptest! {
                 (4, Some((_, fence))) => Event::Finish(Finish { task: task(), fence, conclusion: Conclusion::Failure, duration_ms: 0, note: String::new() , products: Products::default() }),
                 (5, _) => Event::Lose(Lose { task: task(), attempt: 1 + u32::from(other % 3) }),
                 (6, _) => Event::Leave(Leave { task: task() }),
+                (7, _) => Event::Pause(Pause { why: String::new() }),
+                (8, _) => Event::Resume(Resume {}),
+                (9, _) => Event::Withdraw(Withdraw { task: task(), why: String::new() }),
                 _ => Event::Decline(Decline { task: task(), why: String::new() }),
             };
             let claims = matches!(event, Event::Claim(_)).then(|| 1 + u32::from(other % 3));

@@ -98,6 +98,34 @@ fn a_node_that_is_told_to_go_hands_its_work_over() {
 }
 
 #[test]
+fn a_paused_mesh_starts_nothing_and_goes_on_with_what_runs() {
+    let repository = Repository::with(&[("long.yml", LONG)]);
+    let mut mesh = Mesh::of(2, std::slice::from_ref(&repository));
+    mesh.wait_for_tasks(1, |task| task["state"] == "running");
+    let paused = mesh.node(0).run(&["pause", "--why", "the lab floods"]);
+    assert_eq!(paused.status, 0, "{paused:?}");
+    mesh.node(1).wait_for("the pause", |node| node.json(&["inspect", "status"])["paused"]["why"] == "the lab floods");
+    repository.commit("quick.yml", QUICK);
+    let held_up = |task: &Value| task["waits_for"].as_str().is_some_and(|text| text.contains("the lab floods"));
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed" || (task["state"] == "pending" && held_up(task)));
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed" || task["attempt"] == 0);
+    // It outlives them all.
+    let all: Vec<String> = mesh.nodes().map(|node| node.peer.clone()).collect();
+    let killed: Vec<usize> = all.iter().map(|peer| mesh.kill(peer)).collect();
+    killed.into_iter().for_each(|node| mesh.start_again(node));
+    mesh.wait_for_agreement();
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed" || (task["name"] == "quick" && held_up(task)));
+    let shown = mesh.node(1).run(&["inspect", "status"]);
+    assert!(shown.stdout.contains("the lab floods") && shown.stdout.contains("runmesh resume"), "{shown:?}");
+    // Once it has learnt what the other has it may write.
+    mesh.node(1).wait_for("the end of the pause", |node| node.run(&["resume"]).status == 0);
+    mesh.wait_for_tasks(2, |task| task["state"] == "completed");
+    let again = mesh.node(1).run(&["resume"]);
+    assert!(again.status == 1 && again.stderr.contains("is not paused"), "{again:?}");
+    mesh.stop();
+}
+
+#[test]
 fn a_person_submits_follows_and_cancels() {
     let repository = Repository::with(&[
         ("plain.yml", PLAIN),

@@ -4,6 +4,8 @@
 
 #[path = "runner/family.rs"]
 mod family;
+#[path = "runner/github.rs"]
+mod github;
 #[path = "runner/rig.rs"]
 mod rig;
 

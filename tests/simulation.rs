@@ -10,6 +10,7 @@ mod simulation {
     pub(crate) mod chance;
     pub(crate) mod checks;
     pub(crate) mod effects;
+    pub(crate) mod groups;
     pub(crate) mod host;
     pub(crate) mod network;
     pub(crate) mod replay;
@@ -90,7 +91,7 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
     }
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
-        "{}: {} runs, {} starts, {} again, {} doubled, {} kept alone, {} lost, {} cancelled, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
+        "{}: {} runs, {} starts, {} again, {} doubled, {} kept alone, {} lost, {} cancelled, {} beside, formed after at most {:?} ms, rest after at most {} ms, converged after at most {:.0} hops",
         scenario.name,
         outcomes.len(),
         sum(|outcome| outcome.starts),
@@ -99,6 +100,7 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
         sum(|outcome| outcome.kept_alone),
         sum(|outcome| outcome.lost),
         sum(|outcome| outcome.cancelled),
+        sum(|outcome| outcome.groups.beside),
         outcomes.iter().map(|outcome| outcome.formed_at).max().flatten(),
         outcomes.iter().map(|outcome| outcome.rested_after).max().unwrap_or(0),
         // A hop is what a message takes on average from one host to the next.
@@ -144,6 +146,8 @@ fn everything_goes_wrong_at_large() {
     let (nodes, tasks) = (number("RUNMESH_SIM_NODES").unwrap_or(50), number("RUNMESH_SIM_TASKS").unwrap_or(500));
     let scenario = Scenario::rough("everything_goes_wrong_at_large", nodes as usize, tasks as usize);
     let scenario = scenario.within((3_000, 3_000 + 18 * tasks), (200, 3_000));
+    // Beyond that size the nodes' copies do not fit into memory.
+    let scenario = Scenario { shares: nodes > 100, ..scenario };
     tell(&scenario, &run_all(&scenario, &seeds(1)));
 }
 
@@ -343,6 +347,50 @@ fn a_holder_that_is_cut_off_stops_where_the_source_says_so() {
     assert_eq!(sum(&stopped, |outcome| outcome.kept_alone), 0);
     let doubled = [&kept, &stopped].map(|outcomes| sum(outcomes, |outcome| outcome.doubled));
     assert!(doubled[1] * 10 <= doubled[0], "`stop` does not narrow double execution: {doubled:?}");
+}
+
+/// Of a concurrency group one task runs at a time, and of those that wait the newest; what has begun goes on unless a newer
+/// one says `cancel-in-progress`. The nodes that tasks are submitted to differ, so two of a group may be claimed at once
+/// by nodes that do not know of each other: then the newer yields.
+#[test]
+fn of_a_concurrency_group_one_runs_at_a_time() {
+    let roomy = Scenario::roomy("of_a_concurrency_group_one_runs_at_a_time", 7, 60);
+    let work = Work { between: (8_000, 40_000), labelled: 0, groups: (5, 0), ..roomy.work.clone() };
+    let scenario = Scenario { work, ..roomy };
+    let outcomes = run_all(&scenario, &seeds(20));
+    tell(&scenario, &outcomes);
+    let sum = |outcomes: &[Outcome], of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
+    let starts = sum(&outcomes, |outcome| outcome.starts);
+    let beside = sum(&outcomes, |outcome| outcome.groups.beside);
+    assert!(beside * 1000 <= starts * 5, "{beside} of {starts} starts are beside another of their group");
+    assert!(sum(&outcomes, |outcome| outcome.groups.superseded) > 100, "hardly anything is superseded");
+    assert_eq!(sum(&outcomes, |outcome| outcome.groups.interrupted), 0, "what had begun was cancelled");
+
+    let work = Work { groups: (5, 500), ..scenario.work.clone() };
+    let cancelling = Scenario { name: "with cancel-in-progress", work, ..scenario.clone() };
+    let outcomes = run_all(&cancelling, &seeds(20));
+    tell(&cancelling, &outcomes);
+    assert!(sum(&outcomes, |outcome| outcome.groups.interrupted) > 50, "hardly anything is interrupted");
+}
+
+/// The same while everything goes wrong: nothing that has begun ends by a newer one that does not ask for it, the newest
+/// of each group runs, and all nodes agree.
+#[test]
+fn concurrency_groups_hold_while_everything_goes_wrong() {
+    let rough = Scenario::rough("concurrency_groups_hold_while_everything_goes_wrong", 7, 60);
+    let faults = Faults { between: (8_000, 50_000), ..rough.faults.clone() };
+    let work = Work { between: (8_000, 50_000), twice: 0, cancelled: 0, groups: (5, 0), ..rough.work.clone() };
+    let scenario = Scenario { work, faults, ..rough };
+    let outcomes = run_all(&scenario, &seeds(60));
+    tell(&scenario, &outcomes);
+    assert!(outcomes.iter().any(|outcome| outcome.groups.beside > 0), "no two nodes ever claim at once: too tame");
+    assert!(outcomes.iter().any(|outcome| outcome.groups.yielded > 0), "nobody ever yields");
+    assert!(
+        outcomes.iter().map(|outcome| outcome.groups.sure).sum::<usize>() > 60,
+        "of few groups the newest is known"
+    );
+    let interrupted: Vec<_> = outcomes.iter().filter(|outcome| outcome.groups.interrupted > 0).collect();
+    assert!(interrupted.is_empty(), "what had begun was cancelled: {interrupted:?}");
 }
 
 /// The same sources in a mesh whose idle nodes would beat more seldom than a holder may be without its majority: they do

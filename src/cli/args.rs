@@ -86,6 +86,14 @@ pub(super) enum Command {
     /// Find tagged workflows across repositories
     #[command(subcommand)]
     Github(GithubCommand),
+    /// Press the stop button of the whole mesh: no node starts anything more, what runs goes on
+    Pause {
+        /// What others shall read of it
+        #[arg(long, value_name = "TEXT", default_value = "paused by hand")]
+        why: String,
+    },
+    /// Let all nodes of a paused mesh start tasks again
+    Resume,
     /// Have a program of your own execute tasks, for a node with `--executor none`; check tags
     #[command(subcommand)]
     P2pWorkflow(P2pCommand),
@@ -141,6 +149,13 @@ pub(super) struct RunArguments {
     /// The `act` program [env: RUNMESH_ACT] [default: the one on PATH]
     #[arg(long, value_name = "PATH")]
     pub(super) act: Option<PathBuf>,
+    /// Start GitHub's own runners, one for each job that is queued at the GitHub sources for labels of this host [env:
+    /// RUNMESH_AUTOSCALER]
+    #[arg(long)]
+    pub(super) autoscaler: bool,
+    /// GitHub's own runner, as an archive actions-runner-*.tar.gz or a directory [env: RUNMESH_ACTIONS_RUNNER]
+    #[arg(long, value_name = "PATH")]
+    pub(super) actions_runner: Option<PathBuf>,
     /// Seconds between two looks at a source, 1 to 86400 [env: RUNMESH_INTERVAL] [default: 60]
     #[arg(long, value_name = "S", value_parser = settings::interval)]
     pub(super) interval: Option<u64>,

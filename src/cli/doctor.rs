@@ -1,6 +1,7 @@
 //! `runmesh doctor`: whether this host has what a node needs, found out by trying, and what to do where it has not.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Fa
             "keeping tasks away from this host",
             unless(runner.bwrap, runs && settings.isolation == Isolation::Bwrap),
         ),
+        Check::new("killing", "ending all that a task started", Ok(killing(&runner.cgroup))),
         Check::new("labels", "what runs-on may ask of it", Ok(labels(&runner.labels))),
         Check::new("data directory", "identity, database, logs", data_dir(place)),
         Check::new("node", "everything else", node(place).await),
@@ -82,6 +84,14 @@ fn table(screen: Screen, checks: &[Check]) -> String {
 fn labels(own: &BTreeSet<String>) -> String {
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     format!("{}; more with --label", own.join(", "))
+}
+
+/// Both ways do; a control group also when a task's reaper was killed.
+fn killing(cgroup: &Result<PathBuf, String>) -> String {
+    match cgroup {
+        Ok(base) => format!("by control group, below {}, and by subreaper", base.display()),
+        Err(why) => format!("by subreaper; no control group: {why}"),
+    }
 }
 
 async fn git() -> Result<String, String> {

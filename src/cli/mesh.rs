@@ -56,6 +56,25 @@ pub(super) async fn run(place: &Place, command: &MeshCommand) -> Result<(), Fail
     }
 }
 
+/// Presses the stop button.
+pub(super) async fn pause(place: &Place, why: &str) -> Result<(), Failure> {
+    connect(place).await?.pause(why).await?;
+    told(place, true, &format!("the mesh is paused: what runs goes on\nnext: runmesh resume{}\n", place.flag()))
+}
+
+/// Releases it.
+pub(super) async fn resume(place: &Place) -> Result<(), Failure> {
+    connect(place).await?.resume().await?;
+    told(place, false, "the mesh is resumed\n")
+}
+
+fn told(place: &Place, paused: bool, text: &str) -> Result<(), Failure> {
+    match place.output {
+        Output::Json => say_json(&serde_json::json!({ "paused": paused }), false),
+        Output::Table => say(text),
+    }
+}
+
 fn init(place: &Place) -> Result<(), Failure> {
     let home = Home::open(&place.data_dir).map_err(unusable)?;
     if !home.founded {

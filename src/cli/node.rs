@@ -69,6 +69,8 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         github: settings.github,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
+        actions_runner: settings.actions_runner,
+        autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
         discovery_interval: settings.interval,
         retention: settings.retention,

@@ -19,8 +19,11 @@ use crate::kernel::task::Conclusion;
 use crate::net::{Multiaddr, SwarmKey, has_ipv6};
 use crate::store::Keeping;
 
+mod autoscaler;
 mod file;
 mod reach;
+
+pub(super) use autoscaler::Autoscaler;
 
 /// The most tasks that one host may be told to run at once.
 const MOST_RUNNERS: u32 = 1024;
@@ -73,6 +76,9 @@ pub(super) struct NodeSettings {
     pub(super) labels: Vec<String>,
     /// Absolute; searched on PATH when absent.
     pub(super) act: Option<PathBuf>,
+    /// GitHub's own runner, its directory or archive. Absolute.
+    pub(super) actions_runner: Option<PathBuf>,
+    pub(super) autoscaler: Autoscaler,
     /// Between two looks at a source.
     pub(super) interval: Duration,
     /// How long history is kept at least.
@@ -155,6 +161,8 @@ struct Layer {
     isolation: Option<Isolation>,
     labels: Option<Vec<String>>,
     act: Option<PathBuf>,
+    actions_runner: Option<PathBuf>,
+    autoscaler: Autoscaler,
     interval: Option<u64>,
     retention: Option<Duration>,
     logs_retention: Option<Duration>,
@@ -188,6 +196,8 @@ impl Layer {
             isolation: self.isolation.or(lower.isolation),
             labels: self.labels.or(lower.labels),
             act: self.act.or(lower.act),
+            actions_runner: self.actions_runner.or(lower.actions_runner),
+            autoscaler: self.autoscaler.over(lower.autoscaler),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
             logs_retention: self.logs_retention.or(lower.logs_retention),
@@ -200,6 +210,7 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
         self.swarm_key = self.swarm_key.map(|path| folder.join(path));
         for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
@@ -272,6 +283,8 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         isolation: taken.isolation.unwrap_or_default(),
         labels: taken.labels.unwrap_or_default(),
         act: taken.act,
+        actions_runner: taken.actions_runner,
+        autoscaler: taken.autoscaler,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         keeping: Keeping {
@@ -378,6 +391,8 @@ fn flags(global: &Global, run: Option<&RunArguments>) -> Layer {
         isolation: run.isolation,
         labels: list(&run.labels),
         act: run.act.clone(),
+        actions_runner: run.actions_runner.clone(),
+        autoscaler: Autoscaler { github: run.autoscaler.then_some(true), ..Autoscaler::default() },
         interval: run.interval,
         retention: run.retention,
         drain: run.drain.then_some(true),
@@ -410,6 +425,8 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         isolation: value(one, "RUNMESH_ISOLATION", word)?,
         labels: values(one, "RUNMESH_LABELS", label)?,
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
+        actions_runner: world.variable("RUNMESH_ACTIONS_RUNNER").map(PathBuf::from),
+        autoscaler: autoscaler::environment(one)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
         logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,

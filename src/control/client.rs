@@ -188,6 +188,16 @@ impl Client {
         Ok(self.answer(ANSWER, self.rpc.clone().revoke(RevocationText { text })).await?.peer_id)
     }
 
+    /// Lets no node of the mesh claim anything, for this reason.
+    pub async fn pause(&self, why: &str) -> Result<(), ControlError> {
+        self.answer(ANSWER, self.rpc.clone().pause(PauseRequest { why: why.to_owned() })).await.map(drop)
+    }
+
+    /// Lets all nodes claim again.
+    pub async fn resume(&self) -> Result<(), ControlError> {
+        self.answer(ANSWER, self.rpc.clone().resume(ResumeRequest {})).await.map(drop)
+    }
+
     /// Lets the node claim nothing more; answers how many tasks still run there.
     pub async fn drain(&self, hand_over: bool) -> Result<u32, ControlError> {
         Ok(self.answer(ANSWER, self.rpc.clone().drain(DrainRequest { hand_over })).await?.running)

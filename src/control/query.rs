@@ -171,6 +171,11 @@ pub enum Query {
         text: String,
         answer: Answer<PeerId>,
     },
+    /// Let no node of the mesh claim anything, for this reason, or, without one, let them claim again.
+    Pause {
+        why: Option<String>,
+        answer: Answer<()>,
+    },
     /// Claim nothing more; answered with how many tasks still run here.
     Drain {
         hand_over: bool,

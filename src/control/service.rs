@@ -171,6 +171,17 @@ impl Control for Service {
         Ok(Response::new(Revoked { peer_id: peer.to_string() }))
     }
 
+    async fn pause(&self, request: Request<PauseRequest>) -> Answered<PauseResponse> {
+        let why = Some(reason(request.into_inner().why)?);
+        self.ask(ANSWER, |answer| Query::Pause { why, answer }).await?;
+        Ok(Response::new(PauseResponse {}))
+    }
+
+    async fn resume(&self, _: Request<ResumeRequest>) -> Answered<ResumeResponse> {
+        self.ask(ANSWER, |answer| Query::Pause { why: None, answer }).await?;
+        Ok(Response::new(ResumeResponse {}))
+    }
+
     async fn drain(&self, request: Request<DrainRequest>) -> Answered<DrainResponse> {
         let DrainRequest { hand_over } = request.into_inner();
         let running = self.ask(ANSWER, |answer| Query::Drain { hand_over, answer }).await?;

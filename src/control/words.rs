@@ -153,6 +153,12 @@ pub fn event(time_ms: u64, notice: &Notice) -> proto::Event {
             event.note = Some(why.clone());
             ("refused", format!("refused what {} sent: {why}", from.short()))
         }
+        Notice::Paused { by, why } => {
+            event.peer = Some(by.to_string());
+            event.note = Some(why.clone());
+            ("paused", with_note(format!("{} has paused the mesh: no node claims anything", by.short()), why))
+        }
+        Notice::Resumed => ("resumed", "the mesh is resumed: nodes claim again".to_owned()),
         Notice::Warning { text } => ("warning", text.clone()),
     };
     (event.kind, event.text) = (kind.to_owned(), text);
@@ -187,6 +193,7 @@ mod tests {
             inputs: BTreeMap::new(),
             time_limit_s: 60,
             fallback_s: 60,
+            concurrency: None,
         }
     }
 

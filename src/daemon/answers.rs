@@ -1,9 +1,9 @@
 //! Answering the control API from the kernel's views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::chronicle::wall_ms;
-use super::{Daemon, Leaving};
+use super::{Asker, Daemon, Leaving};
 use crate::control::{Query, Refusal, TaskName, counts_by_state, products, proto, task};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Input, Presence};
@@ -11,6 +11,7 @@ use crate::kernel::ledger::Folded;
 use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
 use crate::kernel::rules::RULES;
+use crate::kernel::task::State;
 use crate::net::{PeerInfo, door_of};
 
 impl Daemon {
@@ -41,10 +42,21 @@ impl Daemon {
             Query::Cancel { task, why, answer } => match self.disk_refuses().map_or_else(|| self.find(&task), Err) {
                 Ok(task) => {
                     let token = self.token();
-                    self.commands.insert(token, answer);
+                    self.commands.insert(token, Asker::Task(answer));
                     self.feed(Input::Cancel { token, task, why });
                 }
                 Err(refusal) => answer.send(Err(refusal)),
+            },
+            Query::Pause { why, answer } => match self.disk_refuses() {
+                Some(refusal) => answer.send(Err(refusal)),
+                None => {
+                    let token = self.token();
+                    self.commands.insert(token, Asker::Plain(answer));
+                    self.feed(match why {
+                        Some(why) => Input::Pause { token, why },
+                        None => Input::Resume { token },
+                    });
+                }
             },
             Query::Next { next, answer } => match self.disk_refuses() {
                 None => self.on_next(next, answer),
@@ -121,6 +133,11 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: status.offer.labels.into_iter().collect(),
             draining: status.standing == Standing::Draining,
+            paused: self.node.paused().map(|paused| proto::Paused {
+                by: paused.by.to_string(),
+                since_ms: paused.since.ms,
+                why: paused.why.clone(),
+            }),
             data_dir: self.settings.data_dir.display().to_string(),
             pid: std::process::id(),
             started_ms: self.started_ms,
@@ -139,8 +156,7 @@ impl Daemon {
         let now = self.now().mono;
         let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
         let suspects = self.suspects.all().filter(|peer| *peer != self.node.peer());
-        let others: std::collections::BTreeSet<PeerId> =
-            others.chain(connected.keys().copied()).chain(suspects).collect();
+        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).chain(suspects).collect();
         others
             .into_iter()
             .map(|peer| {
@@ -203,7 +219,20 @@ impl Daemon {
                 task: Some(self.task(&id, folded)),
             })
         });
-        queued.collect()
+        // What no live host would run is not in any queue, and yet it waits.
+        let here: BTreeSet<TaskId> = self.node.queue().collect();
+        let stuck = self.node.tasks().filter(|(id, folded)| folded.state == State::Pending && !here.contains(id));
+        let stuck = stuck.filter_map(|(id, folded)| {
+            self.node.waits_for(id)?;
+            let key = Key::of(folded.workload.priority, folded.introduced, *id);
+            Some(proto::Queued {
+                position: 0,
+                urgency: key.aged(wall).number().into(),
+                waited_for_ms: wall.saturating_sub(folded.introduced.ms),
+                task: Some(self.task(id, folded)),
+            })
+        });
+        queued.chain(stuck).collect()
     }
 
     fn clock(&self, last: usize) -> Result<proto::Clock, Refusal> {
@@ -247,7 +276,7 @@ impl Daemon {
             repository: running.repository,
             path: running.path,
             attempt: running.fence.attempt,
-            executor: "act".to_owned(),
+            executor: running.executor.to_owned(),
             isolation: running.isolation.to_string(),
             pid: None,
             state: running.phase.word().to_owned(),

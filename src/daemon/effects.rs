@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::scale::is_job;
 use super::{DISK_RETRY, Daemon, Unwritten};
 use crate::control::Refusal;
 use crate::kernel::entry::Entry;
@@ -155,9 +156,9 @@ impl Daemon {
                     if let Output::Answer { token, answer: Ok(task) } = output
                         && let Some(place) = self.commands.remove(token)
                     {
-                        let task = task.short();
+                        let task = task.map(|task| format!("task {}: ", task.short())).unwrap_or_default();
                         place.send(Err(Refusal::Unavailable(format!(
-                            "task {task}: {error}; this is tried again every second, so it may still come about"
+                            "{task}{error}; this is tried again every second, so it may still come about"
                         ))));
                     }
                 }
@@ -196,6 +197,7 @@ impl Daemon {
             }
             Output::Request { to, token, request } => self.ask(to, token, &request).await,
             Output::Reply { to, token, reply } => self.reply(to, token, reply).await,
+            Output::Start { task, fence, workload } if is_job(&workload) => self.start_job(task, fence, workload),
             Output::Start { task, fence, workload } if self.settings.max_runners == 0 => {
                 self.give_to_worker(task, fence, workload);
             }
@@ -210,7 +212,10 @@ impl Daemon {
                 }
             }
             Output::Stop { task, fence, .. } => {
-                if !self.take_from_worker(task, fence) && self.runner.stop(task, fence).await.is_err() {
+                if !self.stop_job(task, fence)
+                    && !self.take_from_worker(task, fence)
+                    && self.runner.stop(task, fence).await.is_err()
+                {
                     self.inputs.push_back(Input::Ran {
                         task,
                         fence,
@@ -276,6 +281,11 @@ impl Daemon {
             }
             Reply::Beneath { hash, parts } => response::seal_beneath(&hash, parts),
             Reply::Part { bytes, parts } => response::seal_part(bytes, parts),
+            Reply::Presences { own, heard } => {
+                let own = own.map(|own| presence::seal(&own, &self.key, &self.mesh));
+                let own = own.iter().map(|bytes| (bytes.as_slice(), 0));
+                response::seal_presences(own.chain(heard.iter().map(|(signed, ago)| (&*signed.bytes, *ago))))
+            }
             Reply::Refused { why } => response::seal_refused(&why),
         };
         if let Err(error) = self.net.respond(place, bytes).await {

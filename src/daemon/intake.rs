@@ -14,7 +14,7 @@ use super::logs::Fetcher;
 use super::{Daemon, REMEMBER};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId};
-use crate::kernel::io::{Input, Notice, Presence, Request, Response, Token};
+use crate::kernel::io::{Input, Notice, Request, Response, Signed, Token};
 use crate::net::{self, Event, GossipToken, ReplyToken, Topic, Verdict};
 use crate::wire::request::{self, Ask};
 use crate::wire::response::{self, Told};
@@ -38,7 +38,7 @@ pub(super) enum Arrived {
     },
     Presence {
         from: PeerId,
-        opened: Result<Box<Presence>, WireError>,
+        opened: Result<Arc<Signed>, WireError>,
         token: GossipToken,
     },
     Request {
@@ -123,7 +123,7 @@ fn open(event: Event, mesh: &MeshId) -> Arrived {
             Arrived::Entries { from, opened: gossip::open_entries(&bytes, mesh), token }
         }
         Event::Gossip { topic: Topic::Presence, from, bytes, token } => {
-            Arrived::Presence { from, opened: presence::open(&bytes, mesh).map(Box::new), token }
+            Arrived::Presence { from, opened: presence::open_signed(&bytes, mesh), token }
         }
         Event::Request { from, bytes, token } => Arrived::Request { from, opened: request::open(&bytes, mesh), token },
         Event::Response { id, from, bytes } => {
@@ -239,11 +239,11 @@ impl Daemon {
         if authors.iter().all(|author| self.node.is_member(author)) { Verdict::Accept } else { Verdict::Ignore }
     }
 
-    async fn on_presence(&mut self, from: PeerId, opened: Result<Box<Presence>, WireError>) -> Verdict {
+    async fn on_presence(&mut self, from: PeerId, opened: Result<Arc<Signed>, WireError>) -> Verdict {
         match opened {
-            Ok(presence) => {
-                let member = self.node.is_member(&presence.peer);
-                self.feed(Input::Presence(presence));
+            Ok(signed) => {
+                let member = self.node.is_member(&signed.presence.peer);
+                self.feed(Input::Presence(signed));
                 if member { Verdict::Accept } else { Verdict::Ignore }
             }
             Err(error) => self.bad_gossip(from, &error).await,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Daemon;
 use super::chronicle::wall_ms;
+use super::{Asker, Daemon};
 use crate::control::{Answer, Refusal, SubmitQuery, proto};
 use crate::forge::git::{self, LocalRepository, Resolved};
 use crate::forge::github::{Cycle, Github, Limits, Looked, Memory, Tally, Target};
@@ -42,6 +42,8 @@ pub(super) enum Found {
         report: Report,
         products: Products,
     },
+    /// Of the autoscaler.
+    Scale(super::scale::Heard),
     Submission {
         workload: Box<Result<Workload, String>>,
         answer: Answer<TaskId>,
@@ -130,6 +132,19 @@ impl Sources {
         keys.find_map(|key| self.listed.get(&key)).map(|listed| &listed.place)
     }
 
+    /// The way to GitHub, if some source is there.
+    pub(super) fn github(&self) -> Option<Github> {
+        self.github.clone()
+    }
+
+    /// The sources at GitHub that are known to be there.
+    pub(super) fn github_sources(&self) -> impl Iterator<Item = (SourceKey, Target)> {
+        self.listed.iter().filter_map(|(key, listed)| match &listed.place {
+            Place::Github(_, target) => Some((key.clone(), target.clone())),
+            Place::Local(_) => None,
+        })
+    }
+
     /// The sources at GitHub, as far as it is known what they are.
     fn targets(&self) -> Vec<(Spec, Target)> {
         let mut targets = Vec::new();
@@ -183,9 +198,10 @@ impl Daemon {
         });
     }
 
-    pub(super) fn on_found(&mut self, found: Found) {
+    pub(super) async fn on_found(&mut self, found: Found) {
         match found {
             Found::Places(resolution) => self.on_places(*resolution),
+            Found::Scale(heard) => self.on_heard(heard).await,
             Found::Looked { source, found, remembered } => self.on_looked(source, found, remembered),
             Found::Kept { task, fence, report, products } => self.on_kept(task, fence, report, products),
             Found::Submission { workload, answer } => match workload.and_then(|workload| {
@@ -198,7 +214,7 @@ impl Daemon {
                 }
                 Ok(workload) => {
                     let token = self.token();
-                    self.commands.insert(token, answer);
+                    self.commands.insert(token, Asker::Task(answer));
                     self.feed(Input::Submit { token, workload: Box::new(workload) });
                 }
                 Err(why) => answer.send(Err(Refusal::Invalid(why))),
@@ -399,7 +415,7 @@ impl Daemon {
     }
 
     /// A task that other nodes would not take from this one is not introduced.
-    fn fit_for_the_wire(&mut self, workload: Workload) -> Option<Workload> {
+    pub(super) fn fit_for_the_wire(&mut self, workload: Workload) -> Option<Workload> {
         match wire::entry::check_workload(&workload) {
             Ok(()) => Some(workload),
             Err(error) => {

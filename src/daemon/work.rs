@@ -12,7 +12,7 @@ use crate::control::Writing;
 use crate::forge::git::{self, History};
 use crate::kernel::id::TaskId;
 use crate::kernel::task::{Fence, Workload};
-use crate::runner::{Order, Plan, PlannedJob};
+use crate::runner::{Order, Outcome, Plan, PlannedJob, RunnerNews, Work, Workflow};
 use crate::workflow::{self, Job};
 
 impl Daemon {
@@ -30,29 +30,46 @@ impl Daemon {
         let order = Order {
             task,
             fence,
+            repository: workload.repository.name.clone(),
+            path: workload.path.clone(),
             isolation: self.settings.isolation,
             log,
             time_limit: Duration::from_secs(workload.time_limit_s.into()),
-            checkout: Box::new(move |into| {
-                Box::pin(async move {
-                    let Workload { commit, r#ref, path, .. } = &*of_checkout;
-                    match place {
-                        Place::Local(repository) => {
-                            let copied = git::checkout(&repository, commit, r#ref, &into, History::Full).await;
-                            copied.map_err(|error| error.to_string())?;
+            work: Work::Workflow(Workflow {
+                checkout: Box::new(move |into| {
+                    Box::pin(async move {
+                        let Workload { commit, r#ref, path, .. } = &*of_checkout;
+                        match place {
+                            Place::Local(repository) => {
+                                let copied = git::checkout(&repository, commit, r#ref, &into, History::Full).await;
+                                copied.map_err(|error| error.to_string())?;
+                            }
+                            Place::Github(github, _) => {
+                                let fetched = github.checkout(&of_checkout, &into).await;
+                                fetched.map_err(|error| error.to_string())?;
+                            }
                         }
-                        Place::Github(github, _) => {
-                            let fetched = github.checkout(&of_checkout, &into).await;
-                            fetched.map_err(|error| error.to_string())?;
-                        }
-                    }
-                    plan(&into, path).await
-                })
+                        plan(&into, path).await
+                    })
+                }),
+                workload,
             }),
-            workload,
         };
         self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
         self.runner.start(order).await.map_err(|error| error.to_string())
+    }
+
+    /// What the runner room says. Of GitHub's runners nothing is the kernel's to know by itself.
+    pub(super) fn on_ran(&mut self, task: TaskId, fence: Fence, outcome: Outcome) {
+        match outcome {
+            Outcome::Task(report) => self.on_report(task, fence, report),
+            Outcome::News(RunnerNews::JobStarted(job)) => {
+                tracing::info!("a runner here begins job {} of {}", job.job, job.repository);
+                self.on_runner_begins();
+            }
+            Outcome::News(RunnerNews::Started | RunnerNews::JobCompleted) => (),
+            Outcome::Runner(end) => self.on_runner_end(task, fence, &end),
+        }
     }
 }
 

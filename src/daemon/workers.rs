@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Daemon;
 use super::chronicle::wall_ms;
+use super::{Asker, Daemon};
 use crate::control::{Answer, CompleteQuery, NextQuery, Refusal, TaskName, proto};
 use crate::kernel::id::{Cid, TaskId};
 use crate::kernel::io::{Input, Output, Report};
@@ -184,8 +184,8 @@ impl Daemon {
         self.slot_goes_with(task, fence, report);
         // Carried out like an answer of the kernel's: once the result is on disk.
         let token = self.token();
-        self.commands.insert(token, answer);
-        self.outputs.push(Output::Answer { token, answer: Ok(task) });
+        self.commands.insert(token, Asker::Task(answer));
+        self.outputs.push(Output::Answer { token, answer: Ok(Some(task)) });
     }
 
     /// The task that a worker means, if it has it under a claim that holds.

@@ -1,5 +1,7 @@
 //! What a workflow file's tags and triggers come to: tasks, or why not. One set of rules for all kinds of sources.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::kernel::known::KnownWorkflow;
 use crate::kernel::task::{Priority, Repository, RunEvent, Trigger, Workload};
 use crate::workflow::{Cron, PushFilter, Workflow};
@@ -70,7 +72,11 @@ pub(super) fn decide(
             None => Ok(Trigger::Push { r#ref: site.head.r#ref.clone(), commit: site.head.commit.clone() }),
         },
     };
-    match trigger.and_then(|trigger| draft.workload(trigger, event)) {
+    let mut odd = BTreeSet::new();
+    let mut tell = |text| {
+        odd.insert(text);
+    };
+    match trigger.and_then(|trigger| draft.workload(trigger, event, BTreeMap::new(), &mut tell)) {
         Ok(workload) => decision.workloads.push(workload),
         Err(why) => decision.why_not = Some(why),
     }
@@ -83,7 +89,7 @@ pub(super) fn decide(
         match tick {
             Ok(Some(minute)) => {
                 let trigger = Trigger::Schedule { cron: line.clone(), minute };
-                decision.workloads.extend(draft.workload(trigger, RunEvent::Schedule));
+                decision.workloads.extend(draft.workload(trigger, RunEvent::Schedule, BTreeMap::new(), &mut tell));
             }
             Ok(None) => {}
             Err(why) => {
@@ -91,6 +97,7 @@ pub(super) fn decide(
             }
         }
     }
+    decision.warnings.extend(odd.iter().map(|text| site.says(path, text)));
     if !decision.workloads.is_empty() {
         let unknown = workflow.labels().expressions;
         decision.warnings.extend(unknown.iter().map(|label| {
@@ -162,10 +169,13 @@ impl<'a> Site<'a> {
             return Err(why);
         }
         let trigger = Trigger::Manual { request: asked.request.clone() };
+        let tell = |text: String| tracing::warn!("{}", self.says(path, &text));
         // Why it is no workflow at all says more than that it has no trigger.
-        let mut workload = self.draft(path, workflow).workload(trigger, RunEvent::WorkflowDispatch)?;
-        workload.event = workflow.triggers.manual_event()?;
-        workload.inputs = workflow.triggers.check_inputs(&asked.inputs)?;
+        let (event, inputs) = match workflow.error {
+            Some(_) => (RunEvent::WorkflowDispatch, BTreeMap::new()),
+            None => (workflow.triggers.manual_event()?, workflow.triggers.check_inputs(&asked.inputs)?),
+        };
+        let mut workload = self.draft(path, workflow).workload(trigger, event, inputs, tell)?;
         workload.priority = asked.priority.unwrap_or(workload.priority);
         Ok(workload)
     }

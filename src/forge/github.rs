@@ -1,7 +1,8 @@
 //! GitHub, or a server that speaks its API.
 //!
 //! Owns: credentials ([`Credentials`]), the calls and the limits they obey ([`Github`]), what a look into a source
-//! finds ([`Github::discover`]), and fetching a commit to run ([`Github::checkout`]). Promises: one call covers up to
+//! finds ([`Github::discover`]), fetching a commit to run ([`Github::checkout`]), the jobs that wait for a runner
+//! ([`Github::active_jobs`]) and the runners registered for them ([`Github::configure_runner`]). Promises: one call covers up to
 //! 100 repositories, and only files that are new are read; GraphQL and REST stand in for each other; what a token has
 //! left is never used up, a fifth is its owner's; a token is sent to its own host alone and shown to nobody; every wait
 //! ends. Leaves keeping [`Memory`] to the caller, and who looks when to the kernel.
@@ -10,9 +11,11 @@ mod api;
 mod credentials;
 mod cycle;
 mod graphql;
+mod jobs;
 mod limits;
 mod memory;
 mod rest;
+mod runners;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,8 +28,10 @@ use crate::kernel::task::{Repository, Workload};
 use api::Api;
 pub use api::{Endpoint, Tally};
 pub use credentials::{Credentials, CredentialsError, Lookup, Secret};
+pub use jobs::{Job, JobMemory, JobState};
 pub use limits::Limits;
 pub use memory::Memory;
+pub use runners::{Jit, Registered, Removal, RunnerError, RunnerMemory, Scope};
 
 use super::git::{self, GitError};
 use super::{Asked, Findings, Head, Spec};

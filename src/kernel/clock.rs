@@ -10,14 +10,17 @@ mod members;
 mod reach;
 mod retire;
 mod revoke;
+mod shelf;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 pub use base::ChainBase;
 pub use cut::{Division, Tally};
 pub use members::{Member, MemberBase, Members};
-pub use reach::Reach;
+pub use reach::{MAX_SEQUENCE, Reach};
+pub use shelf::Shelf;
 
 use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS, Revoke};
 use super::id::{Author, Cid, MeshId, PeerId};
@@ -102,13 +105,25 @@ pub struct Effects {
 }
 
 struct Placed {
-    mark: Mark,
-    counts: bool,
+    mark: Arc<Mark>,
+    body: Arc<Body>,
     /// The order in which entries came here: a causal one.
     ordinal: u64,
-    parents: Box<[Cid]>,
-    time: Hlc,
-    said: Vec<Said>,
+    counts: bool,
+}
+
+impl Placed {
+    fn parents(&self) -> &[Cid] {
+        &self.body.parents
+    }
+
+    fn time(&self) -> Hlc {
+        self.body.time
+    }
+
+    fn said(&self) -> Vec<Said> {
+        Said::of(&self.body)
+    }
 }
 
 /// What an entry says that the clock itself reads.
@@ -128,13 +143,13 @@ enum Said {
 
 impl Said {
     /// What stands in a body.
-    fn of(body: &Body, mesh: &MeshId) -> Vec<Self> {
+    fn of(body: &Body) -> Vec<Self> {
         let said = body.events.iter().filter_map(|event| match event {
             Event::Admit(admit) => Some(Self::Admit(admit.clone(), body.time.ms)),
             Event::Declare(declare) => Some(Self::Declare(declare.rules)),
             Event::Retire(retire) => Some(Self::Retire(retire.peer)),
             Event::Acknowledge(acknowledge) => Some(Self::Acknowledge(acknowledge.proposal)),
-            Event::Revoke(revoke) if revoke.is_of(mesh) => Some(Self::Revoke(revoke.clone())),
+            Event::Revoke(revoke) if revoke.is_of(&body.mesh) => Some(Self::Revoke(revoke.clone())),
             _ => None,
         });
         said.collect()
@@ -153,7 +168,7 @@ struct Chain {
     /// How many of those count.
     base_counting: u64,
     /// The first entry seen of each sequence number after those.
-    entries: Vec<Cid>,
+    entries: Vec<Arc<Mark>>,
     /// Entries with this number or a later one do not count, by the checkpoint.
     void: Option<u64>,
     /// Entries with this number or a later one do not count: by the checkpoint, a fork, a retirement or a revocation.
@@ -168,13 +183,18 @@ impl Chain {
         Self { author, base: 0, base_counting: 0, entries: Vec::new(), void: None, cut: None, fork: None, counting: 0 }
     }
 
+    /// Whether anything of it is or was here. With a [`Shelf`] there are chains that only others have met.
+    const fn is_met(&self) -> bool {
+        self.written() > 0
+    }
+
     /// The number of its latest entry.
     const fn written(&self) -> u64 {
         self.base + self.entries.len() as u64
     }
 
     /// The entry with this number, if it is here.
-    fn at(&self, sequence: u64) -> Option<&Cid> {
+    fn at(&self, sequence: u64) -> Option<&Arc<Mark>> {
         self.entries.get(usize::try_from(sequence.checked_sub(self.base + 1)?).ok()?)
     }
 }
@@ -185,7 +205,8 @@ pub struct Clock {
     /// The checkpoint that all entries here stand above.
     base: Option<base::Base>,
     placed: BTreeMap<Cid, Placed>,
-    by_ordinal: BTreeMap<u64, Cid>,
+    /// The entries in the order in which they came here.
+    order: Vec<Arc<Mark>>,
     chains: Vec<Chain>,
     numbers: BTreeMap<Author, u32>,
     heads: BTreeSet<Cid>,
@@ -199,15 +220,22 @@ pub struct Clock {
     changes: u64,
     next_ordinal: u64,
     latest: Hlc,
+    is_cut_anywhere: bool,
+    shelf: Shelf,
 }
 
 impl Clock {
     pub fn new(mesh: MeshId) -> Self {
+        Self::beside(mesh, Shelf::default())
+    }
+
+    /// A clock that shares what it can with the others that have this shelf.
+    pub fn beside(mesh: MeshId, shelf: Shelf) -> Self {
         Self {
             mesh,
             base: None,
             placed: BTreeMap::new(),
-            by_ordinal: BTreeMap::new(),
+            order: Vec::new(),
             chains: Vec::new(),
             numbers: BTreeMap::new(),
             heads: BTreeSet::new(),
@@ -218,6 +246,8 @@ impl Clock {
             changes: 0,
             next_ordinal: 0,
             latest: Hlc::default(),
+            is_cut_anywhere: false,
+            shelf,
         }
     }
 
@@ -234,19 +264,25 @@ impl Clock {
         if self.is_past(body) {
             return (Placing::Refused(Refusal::Past), nothing);
         }
-        let missing: Vec<Cid> = body.parents.iter().filter(|cid| !self.placed.contains_key(cid)).copied().collect();
+        // Most parents are heads, and those are few.
+        let is_here = |cid: &&Cid| self.heads.contains(*cid) || self.placed.contains_key(*cid);
+        let missing: Vec<Cid> = body.parents.iter().filter(|cid| !is_here(cid)).copied().collect();
         if !missing.is_empty() {
             return (Placing::Missing(missing), nothing);
         }
-        let below = self.below(&body.parents);
-        let known = self.numbers.get(&body.author).map_or(0, |number| below.reach.get(*number));
-        if known + 1 != body.sequence {
-            return (Placing::Refused(Refusal::Sequence), nothing);
-        }
-        let said = Said::of(body, &self.mesh);
+        let standing = match self.shelf.mark(&entry.cid()) {
+            Some(mark) => mark,
+            None => {
+                let below = self.below(&body.parents);
+                let known = self.numbers.get(&body.author).map_or(0, |number| below.reach.get(*number));
+                if known + 1 != body.sequence || body.sequence > MAX_SEQUENCE {
+                    return (Placing::Refused(Refusal::Sequence), nothing);
+                }
+                Arc::new(Mark { cid: entry.cid(), ..below })
+            }
+        };
+        let said = Said::of(body);
         let founds = Said::founds(&said, &self.mesh, &body.author.peer);
-        let standing =
-            Mark { cid: entry.cid(), author: u32::MAX, sequence: 0, height: below.height, reach: below.reach };
         let admitted = founds || self.members.admitted(&body.author.peer, &standing);
         if !admitted && !wanted {
             return (Placing::Refused(Refusal::NotMember), nothing);
@@ -266,33 +302,39 @@ impl Clock {
     fn insert(
         &mut self,
         entry: &Entry,
-        standing: Mark,
+        standing: Arc<Mark>,
         counts: bool,
         said: Vec<Said>,
         fork: Option<Fork>,
     ) -> (Placing, Effects) {
         let body = entry.body();
         let author = self.number(body.author);
-        let reach = standing.reach.with(author, body.sequence);
-        let mark = Mark { cid: entry.cid(), author, sequence: body.sequence, height: standing.height, reach };
+        // One from the shelf is complete already.
+        let mark = if standing.sequence > 0 {
+            standing
+        } else {
+            let reach = standing.reach.with(author, body.sequence);
+            let mark = Mark { cid: entry.cid(), author, sequence: body.sequence, height: standing.height, reach };
+            self.shelf.put(Arc::new(mark))
+        };
         let chain = &mut self.chains[author as usize];
         if chain.written() + 1 == body.sequence {
-            chain.entries.push(mark.cid);
+            chain.entries.push(mark.clone());
         }
         let decides = self.note_retirement(&mark, &said) | self.note_revocation(&mark, &said);
         self.latest = self.latest.max(body.time);
-        self.by_ordinal.insert(self.next_ordinal, mark.cid);
-        let parents = body.parents.clone().into_boxed_slice();
-        let placed = Placed { mark: mark.clone(), counts, ordinal: self.next_ordinal, parents, time: body.time, said };
+        self.order.push(mark.clone());
+        let placed =
+            Placed { mark: mark.clone(), body: entry.shared_body().clone(), ordinal: self.next_ordinal, counts };
         self.next_ordinal += 1;
         let mut effects = Effects { fork, recounted: false };
         if let Some(fork) = fork {
             self.chains[author as usize].fork = Some(fork);
+            self.is_cut_anywhere = true;
             self.placed.insert(mark.cid, placed);
             self.recount();
             effects.recounted = true;
         } else if counts {
-            let said = placed.said.clone();
             self.placed.insert(mark.cid, placed);
             if self.count(&mark, body.author.peer, &said).is_err() || decides {
                 self.recount();
@@ -326,22 +368,27 @@ impl Clock {
     }
 
     fn number(&mut self, author: Author) -> u32 {
-        let chains = &mut self.chains;
-        *self.numbers.entry(author).or_insert_with(|| {
-            chains.push(Chain { cut: self.revocations.from(&author), ..Chain::new(author) });
-            chains.len() as u32 - 1
-        })
+        if let Some(number) = self.numbers.get(&author) {
+            return *number;
+        }
+        let number = self.shelf.number(author, self.chains.len() as u32);
+        for other in self.chains.len() as u32..=number {
+            let author = self.shelf.author(other).unwrap_or(author);
+            self.chains.push(Chain { cut: self.revocations.from(&author), ..Chain::new(author) });
+        }
+        self.numbers.insert(author, number);
+        number
     }
 
     /// The fork that this entry proves, unless its author has one at the same or an earlier place already.
     fn conflict(&self, entry: &Entry) -> Option<Fork> {
         let chain = &self.chains[*self.numbers.get(&entry.author())? as usize];
-        let first = *chain.at(entry.sequence())?;
+        let first = chain.at(entry.sequence())?.cid;
         let news = first != entry.cid() && chain.fork.is_none_or(|fork| entry.sequence() < fork.sequence);
         news.then(|| Fork { author: entry.author(), sequence: entry.sequence(), first, second: entry.cid() })
     }
 
-    fn count(&mut self, mark: &Mark, peer: PeerId, said: &[Said]) -> Result<(), ()> {
+    fn count(&mut self, mark: &Arc<Mark>, peer: PeerId, said: &[Said]) -> Result<(), ()> {
         self.chains[mark.author as usize].counting += 1;
         if said.iter().any(|said| matches!(said, Said::Admit(..))) {
             self.changes += 1;
@@ -360,7 +407,7 @@ impl Clock {
             chain.counting = counting;
         }
         self.members = tally.members;
-        let last: Vec<Mark> = (0..self.chains.len())
+        let last: Vec<Arc<Mark>> = (0..self.chains.len())
             .filter_map(|n| self.last_counting(n))
             .chain(self.base.as_ref().and_then(|base| self.placed.get(&base.cut)))
             .map(|placed| placed.mark.clone())
@@ -371,7 +418,7 @@ impl Clock {
 
     fn last_counting(&self, chain: usize) -> Option<&Placed> {
         let chain = &self.chains[chain];
-        self.placed.get(chain.at(chain.counting)?)
+        self.placed.get(&chain.at(chain.counting)?.cid)
     }
 
     /// What the author would sign next, on all heads but those that are not wanted. The author's own entries must all
@@ -403,8 +450,8 @@ impl Clock {
     pub fn lacking(&self, vector: &Vector, limit: usize) -> Vec<Cid> {
         let mut cursors = BinaryHeap::new();
         let ordinal_at = |chain: &Chain, at: u64| {
-            let cid = chain.at(at + 1)?;
-            Some((self.placed.get(cid)?.ordinal, *cid))
+            let cid = chain.at(at + 1)?.cid;
+            Some((self.placed.get(&cid)?.ordinal, cid))
         };
         for (number, chain) in self.chains.iter().enumerate() {
             let from = vector.get(&chain.author).copied().unwrap_or(0).max(chain.base);
@@ -441,6 +488,11 @@ impl Clock {
         self.chains.iter().filter_map(|chain| chain.fork).filter(beyond).collect()
     }
 
+    /// Whether no chain is known that counts only up to some entry.
+    pub const fn is_whole(&self) -> bool {
+        !self.is_cut_anywhere
+    }
+
     /// The known fork of this author.
     pub fn fork_of(&self, author: &Author) -> Option<Fork> {
         self.chains[*self.numbers.get(author)? as usize].fork
@@ -470,7 +522,7 @@ impl Clock {
     /// What was lost with a disk may turn up long after its author has gone on as another.
     pub fn last_incarnation(&self, peer: &PeerId) -> Option<Author> {
         let chains = self.chains.iter().zip(0_u32..).filter(|(chain, _)| chain.author.peer == *peer);
-        let tops = chains.filter_map(|(chain, number)| Some((number, self.mark(chain.entries.last()?)?)));
+        let tops = chains.filter_map(|(chain, number)| Some((number, chain.entries.last()?.as_ref())));
         let tops: Vec<(u32, &Mark)> = tops.collect();
         let is_known = |(number, top): &(u32, &Mark)| {
             tops.iter()
@@ -496,13 +548,13 @@ impl Clock {
         self.placed.get(cid).is_some_and(|placed| placed.counts)
     }
 
-    pub fn mark(&self, cid: &Cid) -> Option<&Mark> {
+    pub fn mark(&self, cid: &Cid) -> Option<&Arc<Mark>> {
         self.placed.get(cid).map(|placed| &placed.mark)
     }
 
     /// The entries that came here last, the newest first, at most so many.
     pub fn latest(&self, most: usize) -> Vec<Cid> {
-        self.by_ordinal.values().rev().take(most).copied().collect()
+        self.order.iter().rev().take(most).map(|mark| mark.cid).collect()
     }
 
     /// How many entries ever came here.

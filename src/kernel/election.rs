@@ -126,6 +126,12 @@ impl Seed {
         rank
     }
 
+    /// Whether the other stands before `me`, where those in `last` stand behind all others.
+    pub fn stands_before(&self, other: &Place, me: &Place, last: &BTreeSet<PeerId>) -> bool {
+        let standing = |place: &Place| (!last.is_empty() && last.contains(&place.peer), self.distance(place));
+        standing(other).cmp(&standing(me)).then_with(|| self.tie(other).cmp(&self.tie(me))) == Ordering::Less
+    }
+
     /// All candidates, the first first; those in `last` behind all others.
     pub fn ranking<'a>(&self, candidates: impl IntoIterator<Item = &'a Place>, last: &BTreeSet<PeerId>) -> Vec<Ranked> {
         let standing = |place: &Place| (last.contains(&place.peer), self.distance(place), self.tie(place));
@@ -251,6 +257,11 @@ mod tests {
                 prop_assert_eq!(found.rank as usize, rank);
                 prop_assert_eq!(found.distance, ranked.distance);
                 prop_assert_eq!(found.candidates as usize, places.len());
+            }
+            for other in places.iter().filter(|place| place.peer() != places[0].peer()) {
+                let of = |peer: PeerId| ranking.iter().position(|ranked| ranked.peer == peer);
+                let before = of(other.peer()) < of(places[0].peer());
+                prop_assert_eq!(seed.stands_before(other, &places[0], &last), before);
             }
             for pair in seed.ranking(&places, &BTreeSet::new()).windows(2) {
                 prop_assert_eq!(seed.compare(&Place::of(pair[0].peer), &Place::of(pair[1].peer)), Ordering::Less);

@@ -188,6 +188,14 @@ pub struct Cancel {
     pub why: String,
 }
 
+/// A task that nobody had begun is not wanted any more: a newer one takes its place, or its workflow is gone. Void where
+/// somebody has claimed it and the author did not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    pub task: TaskId,
+    pub why: String,
+}
+
 /// Nobody took a `p2p-eligible` task in its time; GitHub keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leave {
@@ -234,6 +242,17 @@ pub struct Acknowledge {
 pub struct Retire {
     pub peer: PeerId,
 }
+
+/// No node shall claim anything before somebody who knows of this resumes the mesh. What runs goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// What a person needs to know of it, at most [`MAX_NOTE`] bytes.
+    pub why: String,
+}
+
+/// The pauses that the entry knows are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {}
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident $kind:literal,)*) => {
@@ -311,13 +330,16 @@ events! {
     Acknowledge "acknowledge",
     Retire "retire",
     Revoke "revoke",
+    Pause "pause",
+    Resume "resume",
+    Withdraw "withdraw",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.
 #[derive(Clone, PartialEq)]
 pub struct Entry {
     cid: Cid,
-    body: Body,
+    body: Arc<Body>,
     bytes: Arc<[u8]>,
 }
 
@@ -334,7 +356,7 @@ impl Entry {
         bytes.extend_from_slice(&body_bytes);
         bytes.extend_from_slice(&BYTES_OF_64);
         bytes.extend_from_slice(&signature);
-        Self { cid: Cid::of(&bytes), body, bytes: bytes.into() }
+        Self { cid: Cid::of(&bytes), body: Arc::new(body), bytes: bytes.into() }
     }
 
     /// Reads an entry and checks its form, its canonical encoding and its signature. Who the author is to the mesh,
@@ -359,22 +381,27 @@ impl Entry {
         if !signature.is_by(body.author.peer.public_key(), body_bytes) {
             return Err(EntryError::Signature);
         }
-        Ok(Self { cid: Cid::of(bytes), body, bytes: bytes.into() })
+        Ok(Self { cid: Cid::of(bytes), body: Arc::new(body), bytes: bytes.into() })
     }
 
     pub const fn cid(&self) -> Cid {
         self.cid
     }
 
-    pub const fn body(&self) -> &Body {
+    pub fn body(&self) -> &Body {
         &self.body
     }
 
-    pub const fn author(&self) -> Author {
+    /// The body, for whoever keeps it longer than the entry and its bytes.
+    pub const fn shared_body(&self) -> &Arc<Body> {
+        &self.body
+    }
+
+    pub fn author(&self) -> Author {
         self.body.author
     }
 
-    pub const fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.body.sequence
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::entry::{Entry, Revoke, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
+use super::node::Split;
 use super::task::{Conclusion, Fence, Products, ReleaseReason, Workload};
 
 /// The time, as the daemon reads it. The kernel has no clock of its own.
@@ -70,6 +71,13 @@ pub struct Presence {
     pub version: String,
 }
 
+/// A presence, and the bytes that its peer signed: by these anybody can pass it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    pub presence: Presence,
+    pub bytes: Box<[u8]>,
+}
+
 /// What one node asks another directly.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
@@ -83,6 +91,8 @@ pub enum Request {
     Prove { chain: Vec<Arc<Entry>> },
     /// Send this part of the snapshot of that hash, counted from 0.
     Snapshot { hash: Digest, part: u32 },
+    /// Send the latest presences of these members, of which I hear nothing, as far as you hear them.
+    Presences { of: BTreeSet<PeerId> },
 }
 
 /// The answer to a [`Request`].
@@ -98,6 +108,8 @@ pub enum Response {
     Beneath { hash: Digest, parts: u32 },
     /// A part of a snapshot, of so many.
     Part { bytes: Vec<u8>, parts: u32 },
+    /// Presences, each with how many milliseconds ago the answering node heard it.
+    Presences { heard: Vec<(Arc<Signed>, u64)> },
     /// No, and why.
     Refused { why: String },
 }
@@ -122,6 +134,11 @@ pub enum Reply {
     Part {
         bytes: Vec<u8>,
         parts: u32,
+    },
+    /// These presences, each heard so many milliseconds ago, and this node's own, to be signed, if it was asked for.
+    Presences {
+        own: Option<Box<Presence>>,
+        heard: Vec<(Arc<Signed>, u64)>,
     },
     Refused {
         why: String,
@@ -155,7 +172,7 @@ pub enum Input {
     /// Entries by gossip, already opened and of this mesh.
     Entries { from: PeerId, entries: Vec<Arc<Entry>> },
     /// A presence whose signature is its peer's.
-    Presence(Box<Presence>),
+    Presence(Arc<Signed>),
     /// A peer asks; answered by [`Output::Reply`] with the same token.
     Request { from: PeerId, token: Token, request: Request },
     /// The answer to an [`Output::Request`] of that token.
@@ -168,6 +185,12 @@ pub enum Input {
     Careful(BTreeSet<SourceKey>),
     /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
     Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
+    /// How this host shares its slots between the mesh's tasks and GitHub's jobs.
+    Split(Split),
+    /// Somebody has looked which jobs wait at GitHub: those, and tasks of jobs that are over, with what became of them.
+    Jobs { queued: Vec<Workload>, over: Vec<(TaskId, String)> },
+    /// GitHub has given this job to a runner of this host.
+    Serves(Box<Workload>),
     /// Discovery of a source failed.
     Undiscovered { source: SourceKey },
     /// A person or program submits a task; answered by [`Output::Answer`].
@@ -176,6 +199,10 @@ pub enum Input {
     Cancel { token: Token, task: TaskId, why: String },
     /// The holder of the mesh key puts a peer out; answered by [`Output::Revoked`].
     Revoke { token: Token, revoke: Box<Revoke> },
+    /// A person or program pauses the whole mesh; answered by [`Output::Answer`] without a task.
+    Pause { token: Token, why: String },
+    /// And resumes it; answered alike.
+    Resume { token: Token },
     /// The runner room reports; `products` are kept already, and read only where it finished.
     Ran { task: TaskId, fence: Fence, report: Report, products: Products },
     /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
@@ -203,7 +230,7 @@ pub enum Output {
     /// This node is on duty for the source: look for what should run.
     Discover { source: SourceKey },
     /// The answer to a command: the task it concerns, or why not.
-    Answer { token: Token, answer: Result<TaskId, String> },
+    Answer { token: Token, answer: Result<Option<TaskId>, String> },
     /// The answer to a revocation: who was revoked, or why not.
     Revoked { token: Token, answer: Result<PeerId, String> },
     /// Put this snapshot on disk in the place of the one before, and forget these entries, both or neither.
@@ -221,6 +248,8 @@ pub enum StopReason {
     Ended,
     /// This node goes away.
     HandedOver,
+    /// An older task of its concurrency group runs elsewhere.
+    Yielded,
     /// This node does not hear more than half of the members, and the task's source says `stop` for that.
     CutOff,
 }
@@ -254,6 +283,10 @@ pub enum Notice {
     Refused { from: PeerId, why: String },
     /// What lay beneath a checkpoint was dropped: so many entries, and so many stay.
     Condensed { dropped: usize, kept: usize },
+    /// A member has paused the mesh: no node claims anything.
+    Paused { by: PeerId, why: String },
+    /// The mesh is not paused any more.
+    Resumed,
     /// Something the operator should know.
     Warning { text: String },
 }

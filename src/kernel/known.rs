@@ -46,6 +46,10 @@ impl Known {
     /// Takes one of the repository's tasks into account.
     pub(super) fn add(&mut self, folded: &Folded) {
         let workload = &folded.workload;
+        if matches!(workload.trigger, Trigger::GithubJob { .. }) {
+            // It was GitHub that started it: discovery has not seen the workflow.
+            return;
+        }
         let workflow = self.workflows.entry(workload.path.clone()).or_default();
         let minute = folded.introduced.ms / 60_000;
         workflow.since = Some(workflow.since.map_or(minute, |since| since.min(minute)));
@@ -60,7 +64,7 @@ impl Known {
             }
             _ => {}
         }
-        let by_hand = matches!(workload.trigger, Trigger::Manual { .. } | Trigger::GithubJob { .. });
+        let by_hand = matches!(workload.trigger, Trigger::Manual { .. });
         if folded.state == State::Pending && !by_hand {
             workflow.pending.insert(workload.commit.clone());
         }

@@ -4,15 +4,18 @@
 //! state. The folding reads nothing but that set, so that any order of arrival gives the same state.
 
 mod fold;
+mod pause;
 mod submitted;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 pub use fold::{Folded, HeldClaim, Kept};
+pub use pause::Paused;
 pub use submitted::{Last, Slot, Submitted};
 
 use super::clock::Mark;
-use super::entry::{Entry, Event, Hlc};
+use super::entry::{Body, Entry, Event, Hlc};
 use super::id::{Author, Cid, Digest, TaskId};
 use super::snapshot::Snapshot;
 use super::task::Workload;
@@ -20,19 +23,40 @@ use super::task::Workload;
 /// One event of a task, and where it stands in the clock.
 #[derive(Debug, Clone)]
 struct Fact {
-    mark: Mark,
-    author: Author,
-    time: Hlc,
-    event: Event,
+    mark: Arc<Mark>,
+    body: Arc<Body>,
+    /// Which of the body's events it is.
+    at: usize,
+}
+
+impl Fact {
+    fn author(&self) -> Author {
+        self.body.author
+    }
+
+    fn time(&self) -> Hlc {
+        self.body.time
+    }
+
+    fn event(&self) -> &Event {
+        &self.body.events[self.at]
+    }
 }
 
 /// A task and everything said of it.
 #[derive(Debug, Default)]
 struct Record {
     /// What the checkpoint has of it.
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
     facts: Vec<Fact>,
-    folded: Option<Folded>,
+    folded: Option<Box<Shown>>,
+}
+
+/// A folded task, and its digest once somebody has asked for it.
+#[derive(Debug)]
+struct Shown {
+    folded: Folded,
+    digest: OnceLock<Digest>,
 }
 
 /// All tasks.
@@ -46,6 +70,11 @@ pub struct Ledger {
     closed: BTreeMap<TaskId, u64>,
     /// By repository host and id, and path.
     submitted: BTreeMap<(String, String, String), Submitted>,
+    /// What was said of pausing the mesh, and how it stood at the checkpoint.
+    pauses: Vec<Fact>,
+    kept_pause: Option<Paused>,
+    /// The hash of the state as it is now, once somebody has asked for it.
+    hash: OnceLock<Digest>,
 }
 
 /// For how many heights beneath a cut the ids of ended tasks are kept. Heights, not times: no clock can shorten it.
@@ -53,13 +82,18 @@ const CLOSED_HEIGHTS: u64 = 1024;
 
 impl Ledger {
     /// Takes the events of an entry. Returns the tasks whose state must be folded again by [`Self::fold`].
-    pub fn add(&mut self, entry: &Entry, mark: &Mark) -> BTreeSet<TaskId> {
+    pub fn add(&mut self, entry: &Entry, mark: &Arc<Mark>) -> BTreeSet<TaskId> {
         let mut touched = BTreeSet::new();
-        for event in &entry.body().events {
+        for (at, event) in entry.body().events.iter().enumerate() {
+            let fact = || Fact { mark: mark.clone(), body: entry.shared_body().clone(), at };
+            if matches!(event, Event::Pause(_) | Event::Resume(_)) {
+                self.pauses.push(fact());
+            }
             let Some(task) = task_of(event).filter(|task| !self.closed.contains_key(task)) else { continue };
-            let fact =
-                Fact { mark: mark.clone(), author: entry.author(), time: entry.body().time, event: event.clone() };
-            self.records.entry(task).or_default().facts.push(fact);
+            let facts = &mut self.records.entry(task).or_default().facts;
+            // Most tasks have three: introduced, claimed, finished.
+            facts.reserve_exact(1);
+            facts.push(fact());
             touched.insert(task);
         }
         touched
@@ -69,15 +103,18 @@ impl Ledger {
     pub fn fold(&mut self, task: &TaskId, counts: impl Fn(&Cid) -> bool) -> bool {
         let Some(record) = self.records.get_mut(task) else { return false };
         let facts = record.facts.iter().filter(|fact| counts(&fact.mark.cid));
-        let folded = fold::fold(task, record.kept.as_ref(), facts).map(|outcome| outcome.folded);
-        let changed = folded != record.folded;
+        let folded = fold::fold(task, record.kept.as_deref(), facts).map(|outcome| outcome.folded);
+        if folded.as_ref() == record.folded.as_ref().map(|shown| &shown.folded) {
+            return false;
+        }
+        self.hash.take();
         if folded.as_ref().is_some_and(|folded| folded.state.is_open()) {
             self.open.insert(*task);
         } else {
             self.open.remove(task);
         }
-        record.folded = folded;
-        changed
+        record.folded = folded.map(|folded| Box::new(Shown { folded, digest: OnceLock::new() }));
+        true
     }
 
     /// All tasks that events name, introduced or not: what is to be folded again after a recount.
@@ -87,12 +124,12 @@ impl Ledger {
 
     /// What is known of a task that has been introduced.
     pub fn get(&self, task: &TaskId) -> Option<&Folded> {
-        self.records.get(task)?.folded.as_ref()
+        Some(&self.records.get(task)?.folded.as_ref()?.folded)
     }
 
     /// All introduced tasks, by id.
     pub fn all(&self) -> impl Iterator<Item = (&TaskId, &Folded)> {
-        self.records.iter().filter_map(|(task, record)| Some((task, record.folded.as_ref()?)))
+        self.records.iter().filter_map(|(task, record)| Some((task, &record.folded.as_ref()?.folded)))
     }
 
     /// The tasks that may still change hands, by id.
@@ -100,27 +137,35 @@ impl Ledger {
         &self.open
     }
 
+    /// Whether the mesh is paused, as those entries say that count.
+    pub fn paused(&self, counts: impl Fn(&Cid) -> bool) -> Option<Paused> {
+        pause::fold(self.kept_pause.as_ref(), self.pauses.iter().filter(|fact| counts(&fact.mark.cid)))
+    }
+
     /// A hash of the state of all tasks: equal on two nodes exactly when they agree.
     pub fn state_hash(&self) -> Digest {
-        let mut all = self.base.map(|base| base.0.to_vec()).unwrap_or_default();
-        for (task, folded) in self.all() {
-            all.extend_from_slice(&task.0);
-            all.extend_from_slice(&folded.digest(task).0);
-        }
-        Digest::of(&[&all])
+        *self.hash.get_or_init(|| {
+            let mut all = self.base.map(|base| base.0.to_vec()).unwrap_or_default();
+            for (task, record) in &self.records {
+                let Some(Shown { folded, digest }) = record.folded.as_deref() else { continue };
+                all.extend_from_slice(&task.0);
+                all.extend_from_slice(&digest.get_or_init(|| folded.digest(task)).0);
+            }
+            Digest::of(&[&all])
+        })
     }
 }
 
 /// What a checkpoint keeps of the tasks.
 impl Ledger {
     /// The state that the counting entries beneath a cut give, put into a snapshot.
-    pub fn condense(&self, counts: impl Fn(&Cid) -> bool, snapshot: &mut Snapshot) {
+    pub fn condense(&self, counts: impl Fn(&Cid) -> bool + Copy, snapshot: &mut Snapshot) {
         let floor = snapshot.height.saturating_sub(CLOSED_HEIGHTS);
         let mut closed = self.closed.clone();
         let mut submitted = self.submitted.clone();
         for (task, record) in &self.records {
             let facts = record.facts.iter().filter(|fact| counts(&fact.mark.cid));
-            let Some(outcome) = fold::fold(task, record.kept.as_ref(), facts) else { continue };
+            let Some(outcome) = fold::fold(task, record.kept.as_deref(), facts) else { continue };
             if let (Some(height), Some((slot, value))) =
                 (outcome.introduced_at, Slot::of(&outcome.folded.workload.trigger))
             {
@@ -134,6 +179,7 @@ impl Ledger {
                 None => snapshot.open.push((*task, outcome.kept)),
             }
         }
+        snapshot.paused = self.paused(counts);
         closed.retain(|_, height| *height >= floor);
         snapshot.closed = closed.into_iter().collect();
         snapshot.submitted = submitted.into_values().collect();
@@ -152,10 +198,13 @@ impl Ledger {
             })
             .collect();
         self.base = Some(hash);
+        self.pauses.retain(|fact| is_here(&fact.mark.cid));
+        self.kept_pause.clone_from(&snapshot.paused);
+        self.hash.take();
         self.closed = snapshot.closed.iter().copied().collect();
         self.submitted = snapshot.submitted.iter().map(|of_it| (of_it.workflow.clone(), of_it.clone())).collect();
         for (task, kept) in &snapshot.open {
-            self.records.entry(*task).or_default().kept = Some(kept.clone());
+            self.records.entry(*task).or_default().kept = Some(Box::new(kept.clone()));
             touched.insert(*task);
         }
         let closed = &self.closed;
@@ -181,7 +230,8 @@ impl Ledger {
             _ if value != last.value => false,
             // Whatever was introduced since the checkpoint came later.
             _ => !self.records.values().filter(|record| record.kept.is_none()).any(|record| {
-                record.folded.as_ref().is_some_and(|folded| {
+                record.folded.as_ref().is_some_and(|shown| {
+                    let folded = &shown.folded;
                     Submitted::key(&folded.workload) == key
                         && Slot::of(&folded.workload.trigger).is_some_and(|(of, since)| of == slot && since != value)
                 })
@@ -209,6 +259,7 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Release(release) => Some(release.task),
         Event::Finish(finish) => Some(finish.task),
         Event::Cancel(cancel) => Some(cancel.task),
+        Event::Withdraw(withdraw) => Some(withdraw.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
         Event::Admit(_)
@@ -217,6 +268,8 @@ fn task_of(event: &Event) -> Option<TaskId> {
         | Event::Acknowledge(_)
         | Event::Retire(_)
         | Event::Revoke(_)
+        | Event::Pause(_)
+        | Event::Resume(_)
         | Event::Unknown { .. } => None,
     }
 }

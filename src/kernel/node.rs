@@ -9,7 +9,11 @@ mod claims;
 mod commands;
 mod custody;
 mod duty;
+mod greeting;
+mod groups;
 mod history;
+mod jobs;
+mod pause;
 mod peers;
 mod proof;
 mod quorum;
@@ -18,22 +22,23 @@ mod sync;
 mod view;
 mod waits;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 
-use super::clock::{Clock, Effects, Placing};
+use super::clock::{Clock, Effects, Placing, Shelf};
 use super::election::Place;
 use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
 use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
 use super::io::{Input, Notice, Now, Offer, Output, Token};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Paused};
 use super::quarantine::Quarantine;
 use super::queue::Queue;
 use super::snapshot::Sealed;
 use super::task::State;
 pub use super::timings::Timings;
+pub use jobs::{Allocation, Split};
 pub use view::{Standing, Status};
 
 /// The most bytes of events that this node puts into one entry; well below what the wire lets through.
@@ -89,14 +94,17 @@ pub struct Node {
     offered: Offer,
     offer: Offer,
     clock: Clock,
+    shelf: Shelf,
     ledger: Ledger,
     quarantine: Quarantine,
     queue: Queue,
+    jobs: jobs::Jobs,
     peers: peers::Peers,
     sync: sync::Sync,
     custody: custody::Custody,
     claims: claims::Claims,
     duty: duty::Duty,
+    groups: groups::Groups,
     history: history::History,
     catchup: catchup::CatchUp,
     vouched: proof::Vouched,
@@ -104,9 +112,12 @@ pub struct Node {
     /// The changes of membership that everything is in line with.
     members_seen: u64,
     told_revoked: BTreeSet<PeerId>,
-    told_refused: BTreeSet<PeerId>,
+    /// How often each peer has answered nothing since it last did.
+    refusals: BTreeMap<PeerId, u32>,
     /// The mesh key has put this node out, as it has heard.
     revoked: bool,
+    /// Why no node claims anything now.
+    paused: Option<Paused>,
     /// Tasks whose state changed and that nobody has looked at yet.
     touched: BTreeSet<TaskId>,
     /// Events that go into the next entry.
@@ -130,6 +141,17 @@ impl Node {
         snapshot: Option<Sealed>,
         kept: Vec<Arc<Entry>>,
     ) -> (Self, Vec<Output>) {
+        Self::restore_beside(now, settings, snapshot, kept, Shelf::default())
+    }
+
+    /// The same of a node that shares what it can with the others that have this shelf.
+    pub fn restore_beside(
+        now: Now,
+        settings: Settings,
+        snapshot: Option<Sealed>,
+        kept: Vec<Arc<Entry>>,
+        shelf: Shelf,
+    ) -> (Self, Vec<Output>) {
         let peer = PeerId::from_public_key(settings.key.verifying_key().to_bytes());
         let author = Author { peer, incarnation: incarnation(settings.seed, 0) };
         let mut node = Self {
@@ -140,23 +162,27 @@ impl Node {
             now,
             offered: Offer::default(),
             offer: Offer::default(),
-            clock: Clock::new(settings.mesh),
+            clock: Clock::beside(settings.mesh, shelf.clone()),
+            shelf,
             ledger: Ledger::default(),
             quarantine: Quarantine::default(),
             queue: Queue::new(),
+            jobs: jobs::Jobs::default(),
             peers: peers::Peers::new(now.mono),
             sync: sync::Sync::default(),
             custody: custody::Custody::default(),
             claims: claims::Claims::default(),
             duty: duty::Duty::default(),
+            groups: groups::Groups::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
             vouched: proof::Vouched::default(),
             vouchings: 0,
             members_seen: 0,
             told_revoked: BTreeSet::new(),
-            told_refused: BTreeSet::new(),
+            refusals: BTreeMap::new(),
             revoked: false,
+            paused: None,
             touched: BTreeSet::new(),
             events: Vec::new(),
             added: Vec::new(),
@@ -201,17 +227,22 @@ impl Node {
             Input::Connected(peer) => self.on_connected(peer),
             Input::Disconnected(peer) => self.on_disconnected(peer),
             Input::Entries { from, entries } => self.on_entries(from, entries),
-            Input::Presence(presence) => self.on_presence(*presence),
+            Input::Presence(said) => self.on_presence(said),
             Input::Request { from, token, request } => self.on_request(from, token, request),
             Input::Response { from, token, response } => self.on_response(from, token, response),
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
             Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
+            Input::Split(split) => self.on_split(split),
+            Input::Jobs { queued, over } => self.on_jobs(queued, over),
+            Input::Serves(workload) => self.on_serves(*workload),
             Input::Undiscovered { source } => self.on_undiscovered(&source),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
             Input::Revoke { token, revoke } => self.on_revoke(token, *revoke),
+            Input::Pause { token, why } => self.on_pause(token, why),
+            Input::Resume { token } => self.on_resume(token),
             Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
@@ -244,7 +275,9 @@ impl Node {
             self.take_history();
             self.watch_peers();
             self.take_custody();
+            self.mind_groups();
             self.watch_tasks();
+            self.claim_what_is_served();
             self.mind_majority();
             self.consider_claims();
             self.look_for_work();
@@ -255,6 +288,7 @@ impl Node {
         }
         self.pull();
         self.announce();
+        self.ask_around();
     }
 
     fn finish(&mut self) -> Vec<Output> {
@@ -320,7 +354,13 @@ impl Node {
         self.note_history(entry);
         let mut tasks = self.ledger.add(entry, &mark);
         if effects.recounted {
+            self.history.may_have_to_declare();
             tasks.extend(self.ledger.named());
+        }
+        if effects.recounted
+            || entry.body().events.iter().any(|event| matches!(event, Event::Pause(_) | Event::Resume(_)))
+        {
+            self.look_at_pause();
         }
         for task in tasks {
             if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {
@@ -349,8 +389,8 @@ impl Node {
 
     /// Moves on from joining and learning when the time or the entries say so.
     fn take_stage(&mut self) {
-        if self.revoked || self.clock.is_revoked(&self.me.peer()) {
-            // No incarnation of it counts.
+        if self.revoked || self.clock.is_whole() || self.clock.is_revoked(&self.me.peer()) {
+            // The usual case: nobody's chain is cut, this node's neither. Of one that was revoked no incarnation counts.
         } else if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
         } else if self.clock.is_cut(&self.author) {
@@ -388,6 +428,9 @@ impl Node {
         self.members_seen = u64::MAX;
         self.touched.extend(self.ledger.open().iter().copied());
         self.claims.look_again();
+        self.peers.changed(self.now.mono, &self.settings.timings);
+        // Now it knows whom it does not hear.
+        self.peers.ask_by(self.now.mono);
     }
 
     fn renew_incarnation(&mut self, why: &str) {

@@ -5,7 +5,10 @@
 //! not know in a state that it should share.
 
 /// The greatest number that this version knows.
-pub const RULES: u32 = 1;
+pub const RULES: u32 = 2;
 
 /// Checkpoints, acknowledgements and retirements count from this number on.
 pub const HISTORY: u32 = 1;
+
+/// Groups of tasks and withdrawals are written from this number on.
+pub const GROUPS: u32 = 2;

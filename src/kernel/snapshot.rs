@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::{ChainBase, MemberBase};
 use super::entry::{Hlc, Revoke};
 use super::id::{Author, Cid, Digest, MeshId, TaskId};
-use super::ledger::{Kept, Submitted};
+use super::ledger::{Kept, Paused, Submitted};
 
 /// The format of snapshots that this version makes and reads.
 pub const FORMAT: u8 = 1;
@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub closed: Vec<(TaskId, u64)>,
     /// What was submitted last of each workflow, for good; by repository and path.
     pub submitted: Vec<Submitted>,
+    /// Whether the mesh is paused.
+    pub paused: Option<Paused>,
     /// Whom the mesh key has put out, for good; by peer id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<Revoke>,

@@ -178,6 +178,10 @@ pub const LOCAL_HOST: &str = "git";
 /// The label of a host that can run what a job asks for with `container:` or `services:`. No `runs-on` needs to say it.
 pub const CONTAINER_ENGINE: &str = "container-engine";
 
+/// What a host offers that starts GitHub's runners, and every task of a job queued there asks for. No host's operator can
+/// write it, and no `runs-on` needs to say it.
+pub const GITHUB_RUNNER: &str = "runner:github";
+
 /// What made a task come about; with repository and path it is the task's identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -226,6 +230,15 @@ impl RunEvent {
     }
 }
 
+/// A group of a repository's tasks of which one runs at a time (GitHub's `concurrency:`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// Its name within the repository; case does not matter, as at GitHub.
+    pub group: String,
+    /// Whether this task also cancels what of its group is older and runs.
+    pub cancel_in_progress: bool,
+}
+
 /// One thing to run, as its introduction describes it to every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -250,6 +263,10 @@ pub struct Workload {
     pub time_limit_s: u32,
     /// For [`Policy::MeshFirst`]: how long the mesh may leave it unclaimed before GitHub keeps it, in seconds.
     pub fallback_s: u32,
+    /// The group that it belongs to. Absent in what earlier versions wrote; written only once every member has declared
+    /// [`super::rules::GROUPS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 impl Workload {
@@ -264,9 +281,10 @@ impl Workload {
     }
 
     /// Who may run it. A person's own request for a workflow without tags, or with eligible ones, is the mesh's alone:
-    /// GitHub would never start it.
+    /// GitHub would never start it. So is a job that GitHub has queued: it waits for a runner, whatever tags say.
     pub fn policy(&self) -> Policy {
         match (Policy::of(&self.tags), &self.trigger) {
+            (_, Trigger::GithubJob { .. }) => Policy::MeshOnly,
             (Policy::MeshFirst, Trigger::Manual { .. }) => Policy::MeshOnly,
             (Policy::GithubOnly, Trigger::Manual { .. }) if self.tags.is_empty() => Policy::MeshOnly,
             (policy, _) => policy,

@@ -29,6 +29,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{Config as SwarmConfig, NetworkBehaviour};
 use libp2p::{StreamProtocol, connection_limits, dcutr, identify, mdns, ping, relay};
 
+use super::away::Away;
 use super::codec::Limited;
 use super::gate::Gate;
 use super::names::{Names, swarm_peer};
@@ -81,6 +82,7 @@ const NEIGHBOURS: Duration = Duration::from_secs(60);
 pub(super) struct Behaviour {
     // First, because it turns connections away before the others know of them.
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) away: Away,
     /// Where whoever is not let in yet shows that it belongs to this mesh.
     pub(super) door: request_response::Behaviour<Limited>,
     pub(super) inside: Gate<Inside>,
@@ -144,6 +146,7 @@ impl Behaviour {
         let welcome = settings.welcome.iter().map(swarm_peer).collect();
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            away: Away::default(),
             door: asking(&names.door, MAX_PROOF + FRAME, MAX_PROOF + FRAME, MAX_KNOCKING, timings),
             inside: Gate::new(inside, welcome),
             neighbours: neighbours.into(),

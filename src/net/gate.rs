@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use either::Either;
 use libp2p::core::Endpoint;
@@ -18,23 +17,16 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-/// Why a connection does not come about.
-#[derive(Debug, thiserror::Error)]
-#[error("the peer is kept away for a while")]
-struct KeptAway;
-
 pub(super) struct Gate<B> {
     pub(super) inner: B,
     welcome: BTreeSet<PeerId>,
-    /// Who gets no connection at all, until when.
-    away: HashMap<PeerId, Instant>,
     /// The connections that carry the inner protocols.
     open: HashMap<PeerId, Vec<ConnectionId>>,
 }
 
 impl<B> Gate<B> {
     pub(super) fn new(inner: B, welcome: BTreeSet<PeerId>) -> Self {
-        Self { inner, welcome, away: HashMap::new(), open: HashMap::new() }
+        Self { inner, welcome, open: HashMap::new() }
     }
 
     /// Lets these in from now on and nobody else. Connections that stand are not touched.
@@ -44,20 +36,6 @@ impl<B> Gate<B> {
 
     pub(super) fn is_welcome(&self, peer: &PeerId) -> bool {
         self.welcome.contains(peer)
-    }
-
-    /// Lets no connection with that peer come about until then.
-    pub(super) fn keep_away(&mut self, peer: PeerId, until: Instant) {
-        let now = Instant::now();
-        self.away.retain(|_, until| *until > now);
-        self.away.insert(peer, until);
-    }
-
-    fn check_away(&self, peer: &PeerId) -> Result<(), ConnectionDenied> {
-        match self.away.get(peer) {
-            Some(until) if *until > Instant::now() => Err(ConnectionDenied::new(KeptAway)),
-            _ => Ok(()),
-        }
     }
 
     /// Whether the connection carries the inner protocols.
@@ -102,7 +80,6 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check_away(&peer)?;
         if !self.is_welcome(&peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
@@ -129,7 +106,6 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check_away(&peer)?;
         if !self.is_welcome(&peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }

@@ -342,7 +342,11 @@ impl Roster {
             peer.flooded += 1;
             return None;
         }
-        let of_peer = Arc::clone(&peer.requests).try_acquire_owned().ok()?;
+        // No honest peer asks so much before it has been answered.
+        let Ok(of_peer) = Arc::clone(&peer.requests).try_acquire_owned() else {
+            peer.flooded += 1;
+            return None;
+        };
         let of_all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         Some(Share { _of_peer: of_peer, _of_all: of_all })
     }

@@ -28,7 +28,6 @@ const NAME: usize = 200;
 /// Where act finds things, as it sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inside {
-    pub(crate) act: PathBuf,
     pub(crate) checkout: PathBuf,
     pub(crate) event: PathBuf,
     pub(crate) empty: PathBuf,

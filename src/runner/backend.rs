@@ -7,21 +7,56 @@ mod bwrap;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use self::bwrap::probe as probe_bwrap;
-use super::act::Inside;
 use super::places::Places;
 use super::process::Invocation;
 use super::{Isolation, Settings};
 
-/// A way to run act for one task.
-pub(crate) trait Backend: Send + Sync {
-    /// The names by which act, once inside, knows its places.
-    fn inside(&self, places: &Places, act: &Path) -> Inside;
+/// A program that is to run, as it sees itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Confined {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    /// Besides what every job has. Not seen in any process's arguments.
+    pub(crate) environment: BTreeMap<OsString, OsString>,
+    /// What of the host it needs besides the system's programs.
+    pub(crate) mounts: Vec<Mount>,
+    /// Where it is started; its home where none is said.
+    pub(crate) directory: Option<PathBuf>,
+    /// Whether it sees the host's devices.
+    pub(crate) devices: bool,
+}
 
-    /// The invocation that runs act confined, with these arguments.
-    fn confine(&self, settings: &Settings, places: &Places, act: &Path, arguments: Vec<OsString>) -> Invocation;
+/// A file or directory of the host that a confined program needs, and by which name.
+#[derive(Debug, Clone)]
+pub(crate) struct Mount {
+    pub(crate) outside: PathBuf,
+    pub(crate) inside: PathBuf,
+    pub(crate) writable: bool,
+}
+
+impl Mount {
+    pub(crate) fn read_only(outside: &Path, inside: impl Into<PathBuf>) -> Self {
+        Self { outside: outside.to_owned(), inside: inside.into(), writable: false }
+    }
+
+    pub(crate) fn writable(outside: &Path, inside: impl Into<PathBuf>) -> Self {
+        Self { outside: outside.to_owned(), inside: inside.into(), writable: true }
+    }
+}
+
+/// A way to run a program for one task.
+pub(crate) trait Backend: Send + Sync {
+    /// The name by which the program, once inside, knows a mount.
+    fn seen(&self, mount: &Mount) -> PathBuf;
+
+    /// Whether a mount is really another's place, so that what it shows cannot be changed through it.
+    fn mounts(&self) -> bool;
+
+    /// The invocation that runs it confined.
+    fn confine(&self, settings: &Settings, places: &Places, what: &Confined) -> Invocation;
 }
 
 /// The backend of an isolation.
@@ -32,8 +67,8 @@ pub(crate) fn of(isolation: Isolation) -> &'static dyn Backend {
     }
 }
 
-/// The whole environment of a job, in any backend, before act adds GitHub's variables.
-fn environment(settings: &Settings, home: &Path, tmp: &Path) -> BTreeMap<OsString, OsString> {
+/// The whole environment of a job, in any backend, before act or GitHub's runner adds GitHub's variables.
+fn environment(settings: &Settings, home: &Path, tmp: &Path, what: &Confined) -> BTreeMap<OsString, OsString> {
     let mut all: BTreeMap<OsString, OsString> =
         settings.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
     let fixed: [(&str, OsString); 6] = [
@@ -46,5 +81,6 @@ fn environment(settings: &Settings, home: &Path, tmp: &Path) -> BTreeMap<OsStrin
         ("ACT_DISABLE_VERSION_CHECK", "1".into()),
     ];
     all.extend(fixed.map(|(name, value)| (name.into(), value)));
+    all.extend(what.environment.clone());
     all
 }

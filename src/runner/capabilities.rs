@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Isolation, Network, Settings, backend};
+use super::{Isolation, Network, Settings, backend, cgroup, install};
 
 /// How long `act --version` may take.
 const PROBE: Duration = Duration::from_secs(10);
@@ -21,6 +21,10 @@ pub struct Capabilities {
     pub act: Result<Act, String>,
     /// bubblewrap's version, if it can make a sandbox here.
     pub bwrap: Result<String, String>,
+    /// The directory below which each task gets a control group; where it cannot, its reaper alone ends it.
+    pub cgroup: Result<PathBuf, String>,
+    /// GitHub's own runner, if the settings name one.
+    pub runner: Result<ActionsRunner, String>,
     /// The labels that `runs-on` may ask for.
     pub labels: BTreeSet<String>,
     pub network: Network,
@@ -35,24 +39,39 @@ pub struct Act {
     pub version: String,
 }
 
+/// GitHub's own runner, installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionsRunner {
+    /// The directory with `bin/Runner.Listener`, absolute.
+    pub(crate) root: PathBuf,
+    /// As it says itself, such as `2.330.0`.
+    pub version: String,
+}
+
 impl Capabilities {
     /// Tries what the settings name.
     pub async fn probe(settings: &Settings) -> Self {
         Self {
             act: act(settings).await,
             bwrap: backend::probe_bwrap(&settings.path).await,
+            cgroup: cgroup::probe(settings).await,
+            runner: install::probe(settings).await,
             labels: settings.labels.iter().map(|label| label.to_lowercase()).collect(),
             network: settings.network,
         }
     }
 
-    /// What is missing to run anything with this isolation, one sentence each. Nothing can run while there is any.
+    /// What is missing to run workflows with this isolation, one sentence each. None can run while there is any.
     pub fn missing(&self, isolation: Isolation) -> Vec<&str> {
-        let sandbox = match isolation {
-            Isolation::Bwrap => self.bwrap.as_ref().err(),
+        self.act.as_ref().err().map(String::as_str).into_iter().chain(self.walls(isolation)).collect()
+    }
+
+    /// What is missing to keep anything away from this host by this isolation.
+    pub fn walls(&self, isolation: Isolation) -> Option<&str> {
+        match isolation {
+            Isolation::Bwrap => self.bwrap.as_ref().err().map(String::as_str),
             Isolation::None => None,
-        };
-        self.act.as_ref().err().into_iter().chain(sandbox).map(String::as_str).collect()
+        }
     }
 }
 

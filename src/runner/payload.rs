@@ -102,6 +102,7 @@ mod tests {
             inputs: [("depth".to_owned(), "3".to_owned())].into(),
             time_limit_s: 60,
             fallback_s: 60,
+            concurrency: None,
         }
     }
 

@@ -15,6 +15,10 @@ pub(crate) struct Places {
     pub(crate) checkout: PathBuf,
     pub(crate) home: PathBuf,
     pub(crate) tmp: PathBuf,
+    /// GitHub's runner, its hooks, and the pipe through which they speak.
+    pub(crate) runner: PathBuf,
+    pub(crate) hooks: PathBuf,
+    pub(crate) news: PathBuf,
     /// The event that the run sees.
     pub(crate) event: PathBuf,
     /// A file with nothing in it.
@@ -37,6 +41,9 @@ impl Places {
             checkout: at("checkout"),
             home: at("home"),
             tmp: at("tmp"),
+            runner: at("runner"),
+            hooks: at("hooks"),
+            news: at("news"),
             event: at("event.json"),
             empty: at("empty"),
             passwd: at("passwd"),
@@ -45,7 +52,7 @@ impl Places {
         };
         let mut private = DirBuilder::new();
         private.mode(0o700);
-        for directory in [&places.root, &places.checkout, &places.home, &places.tmp] {
+        for directory in [&places.root, &places.checkout, &places.home, &places.tmp, &places.runner, &places.hooks] {
             private.create(directory)?;
         }
         fs::write(&places.empty, "")?;
@@ -87,7 +94,7 @@ pub(crate) fn sweep(work_root: &Path) -> io::Result<Vec<(PathBuf, io::Error)>> {
 }
 
 /// Short, because the paths of sockets that a job makes may have 107 bytes at most.
-fn name(task: &TaskId, fence: &Fence) -> String {
+pub(crate) fn name(task: &TaskId, fence: &Fence) -> String {
     let claim = fence.claim.to_string();
     format!("{}-{}-{}", &task.to_string()[..12], fence.attempt, &claim[claim.len() - 8..])
 }

@@ -69,6 +69,8 @@ mod tests {
         Capabilities {
             act: Err("unused".to_owned()),
             bwrap: Err("unused".to_owned()),
+            runner: Err("unused".to_owned()),
+            cgroup: Err("unused".to_owned()),
             labels: ["linux", "self-hosted"].map(str::to_owned).into(),
             network,
         }

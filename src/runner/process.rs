@@ -6,7 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncRead;
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::reaper;
+
+/// What a program writes.
+pub(crate) type Stream = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A program with all that it is started with; nothing is inherited.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +31,17 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts it through the `reap` subcommand of the program `runmesh`.
+    /// Starts it through the `reap` subcommand of the program `runmesh`, in a control group if one is given.
     ///
     /// # Errors
     /// When `runmesh` cannot be started. That the program itself cannot be shows in the exit status.
-    pub(crate) fn start(runmesh: &Path, what: &Invocation) -> io::Result<(Self, ChildStdout, ChildStderr)> {
+    pub(crate) fn start(runmesh: &Path, what: &Invocation, group: Option<&Path>) -> io::Result<(Self, Stream, Stream)> {
         let mut command = Command::new(runmesh);
-        command.arg("reap").arg("--").arg(&what.program).args(&what.arguments);
+        command.arg("reap");
+        if let Some(group) = group {
+            command.arg(reaper::GROUP).arg(group);
+        }
+        command.arg("--").arg(&what.program).args(&what.arguments);
         command.env_clear().envs(&what.environment).current_dir(&what.directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
@@ -39,7 +49,7 @@ impl Supervised {
         let leash = Some(child.stdin.take().ok_or_else(missing)?);
         let output = child.stdout.take().ok_or_else(missing)?;
         let errors = child.stderr.take().ok_or_else(missing)?;
-        Ok((Self { child, leash }, output, errors))
+        Ok((Self { child, leash }, Box::new(output), Box::new(errors)))
     }
 
     /// Tells the reaper to kill everything; [`Self::ended`] then comes.

@@ -1,8 +1,9 @@
-//! The small process that stands between the node and each task, `runmesh reap -- PROGRAM ARGUMENTS`, and its promise:
+//! The small process that stands between the node and each task, `runmesh reap [--group DIR] -- PROGRAM ARGUMENTS`, and its promise:
 //! when it is gone, everything that the program ever started is gone.
 //!
 //! - It adopts orphans (a child subreaper), so a process that makes its own session and lets its parent die is still its
-//!   descendant. At the end it kills until it has no child left.
+//!   descendant. At the end it kills until it has no child left, and all that is in the program's control group, if it
+//!   was given one.
 //! - Standard input is a pipe that the node holds. A byte or the pipe's end, which also comes when the node is killed with
 //!   SIGKILL, means: kill everything. So do SIGTERM, SIGINT, SIGHUP and SIGQUIT.
 //! - It has a session of its own: ^C in the node's terminal does not reach it, and the task has no terminal.
@@ -16,6 +17,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::procfs;
+use super::{cgroup, procfs};
 
 /// Told to stop, by a signal or by its standard input.
 pub const STOPPED: u8 = 124;
@@ -39,13 +41,20 @@ const END: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The word by which the reaper asks this program to start the task's program tied to it.
 const TIE: &str = "--tie";
+/// The word before the control group that the program shall run in.
+pub(crate) const GROUP: &str = "--group";
+/// What stands for no control group.
+const NONE: &str = "-";
 
 /// The whole subcommand, given what follows `reap` on the command line.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let done = match arguments.split_first() {
         Some((word, program)) if word == TIE => Err(tie(program)),
-        Some((word, program)) if word == "--" && !program.is_empty() => reap(program),
+        Some((word, program)) if word == "--" && !program.is_empty() => reap(program, None),
+        Some((word, [group, dashes, program @ ..])) if word == GROUP && dashes == "--" && !program.is_empty() => {
+            reap(program, Some(Path::new(group)))
+        }
         _ => Err("started without `-- PROGRAM ARGUMENTS…`; only a node starts this".to_owned()),
     };
     done.map_or_else(
@@ -60,7 +69,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Becomes the program, to be killed when the parent dies. Returns only when that fails.
 fn tie(arguments: &[OsString]) -> String {
-    let [parent, program, rest @ ..] = arguments else {
+    let [parent, group, program, rest @ ..] = arguments else {
         return "tying lacks its program".to_owned();
     };
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Kill::KILL)) {
@@ -71,11 +80,16 @@ fn tie(arguments: &[OsString]) -> String {
     if alive.as_deref() != parent.to_str() {
         return "the parent is gone".to_owned();
     }
+    if group != NONE
+        && let Err(error) = cgroup::enter(Path::new(group))
+    {
+        return format!("entering the control group {}: {error}", group.display());
+    }
     let error = Command::new(program).args(rest).exec();
     format!("starting {}: {error}", program.display())
 }
 
-fn reap(program: &[OsString]) -> Result<u8, String> {
+fn reap(program: &[OsString], group: Option<&Path>) -> Result<u8, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("preparing to wait: {error}"))?.block_on(async {
         // It is the leader of a group already when a shell with job control started it; the group is then its own too.
@@ -86,13 +100,13 @@ fn reap(program: &[OsString]) -> Result<u8, String> {
         let mut deaths = signal(SignalKind::child()).map_err(deaf)?;
         let mut stops = Stops::listen().map_err(deaf)?;
         let mut orders = orders().map_err(|error| format!("reading standard input, which must be a pipe: {error}"))?;
-        let mut child = Child::start(program)?;
+        let mut child = Child::start(program, group)?;
         let status = tokio::select! {
             status = child.ended(&mut deaths) => Some(status),
             () = stops.told() => None,
             _ = orders.read_u8() => None,
         };
-        if !end_all(&mut deaths).await {
+        if !end_all(&mut deaths, group).await {
             return Err("some processes of the task could not be killed".to_owned());
         }
         Ok(status.map_or(STOPPED, exit_status))
@@ -131,11 +145,12 @@ struct Child {
 }
 
 impl Child {
-    fn start(program: &[OsString]) -> Result<Self, String> {
+    fn start(program: &[OsString], group: Option<&Path>) -> Result<Self, String> {
         // Through this program itself, because only the started process can ask to be tied to its parent.
         let own = rustix::process::getpid().as_raw_nonzero().to_string();
         let mut command = Command::new("/proc/self/exe");
-        command.args(["reap", TIE, &own]).args(program).stdin(Stdio::null());
+        command.args(["reap", TIE, &own]).arg(group.unwrap_or(Path::new(NONE)));
+        command.args(program).stdin(Stdio::null());
         let child = command.spawn().map_err(|error| format!("starting {}: {error}", program[0].display()))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         Ok(Self { pid: pid.ok_or("the started process has no number")? })
@@ -173,10 +188,13 @@ fn bury(wanted: Option<Pid>) -> Bury {
 }
 
 /// Kills all descendants until there are none. Says whether that came true in time.
-async fn end_all(deaths: &mut Signal) -> bool {
+async fn end_all(deaths: &mut Signal, group: Option<&Path>) -> bool {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let deadline = Instant::now() + END;
     while !matches!(bury(None), Bury::Nobody) {
+        if let Some(group) = group {
+            cgroup::kill(group);
+        }
         for process in procfs::descendants(own) {
             process.kill();
         }

@@ -1,6 +1,6 @@
 //! Who runs here: one actor that owns every task's future, takes orders and passes reports on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
-use super::run::{self, Host, Phase, Progress};
-use super::{Capabilities, Isolation, Order, Settings, places, procfs};
+use super::cgroup::{self, Cgroups};
+use super::run::{self, Host, Phase, Progress, Strings};
+use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, Work, places, procfs};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
 use crate::kernel::task::Fence;
@@ -25,9 +26,6 @@ const REPORTS: usize = 64;
 const BACKLOG: usize = 256;
 /// How long what an earlier life left running may take to die.
 const SWEEP: Duration = Duration::from_secs(10);
-
-/// What came of a task.
-pub type Ran = (TaskId, Fence, Report);
 
 /// The runner room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +49,8 @@ pub struct Running {
     /// What people call the repository, and the workflow's path in it.
     pub repository: String,
     pub path: String,
+    /// What executes it: `act` or `actions-runner`.
+    pub executor: &'static str,
     pub isolation: Isolation,
     pub elapsed: Duration,
     pub phase: Phase,
@@ -68,6 +68,7 @@ pub struct Handle {
 enum Word {
     Start(Box<Order>),
     Stop(TaskId, Fence),
+    Retire(TaskId, Fence, oneshot::Sender<Retire>),
     Running(oneshot::Sender<Vec<Running>>),
     Shutdown,
 }
@@ -81,13 +82,25 @@ impl Handle {
         self.send(Word::Start(Box::new(order))).await
     }
 
-    /// Stops a task; [`Report::Stopped`] follows when nothing of it is left, at once where nothing is here, or the report
-    /// of an end that came first.
+    /// Stops a task, whatever it does; its end follows when nothing of it is left: that it was stopped, or an end that
+    /// came first. Where nothing is here, [`Report::Stopped`] follows at once.
     ///
     /// # Errors
     /// [`Closed`] after a shutdown.
     pub async fn stop(&self, task: TaskId, fence: Fence) -> Result<(), Closed> {
         self.send(Word::Stop(task, fence)).await
+    }
+
+    /// Stops GitHub's runner unless it has a job; its end follows. Delete its registration first: GitHub refuses that
+    /// while a job is on its way to it.
+    ///
+    /// # Errors
+    /// [`Closed`] after a shutdown.
+    pub async fn retire(&self, task: TaskId, fence: Fence) -> Result<Retire, Closed> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Word::Retire(task, fence, answer)).await?;
+        // Nobody answers for one that has ended meanwhile.
+        Ok(answered.await.unwrap_or(Retire::Unknown))
     }
 
     /// What is here now, in the order of task ids.
@@ -130,12 +143,16 @@ impl Supervisor {
         settings.work_root =
             cleared.map_err(|error| OpenError::Clear(settings.work_root.clone(), io::Error::other(error)))??;
         let capabilities = Capabilities::probe(&settings).await;
+        let cgroups = capabilities.cgroup.as_ref().ok().map(|base| Cgroups::new(base.clone(), &settings.work_root));
         let shared = Arc::new(capabilities.clone());
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (reports, outbox) = mpsc::channel(REPORTS);
+        let (herald, news) = mpsc::channel(REPORTS);
         let actor = Actor {
-            host: Arc::new(Host { settings, capabilities }),
+            host: Arc::new(Host { settings, capabilities, cgroups }),
             inbox,
+            herald,
+            news,
             reports,
             here: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -173,6 +190,11 @@ fn clear(work_root: &Path) -> Result<PathBuf, OpenError> {
     let make = |error| OpenError::Make(work_root.to_owned(), error);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(work_root).map_err(make)?;
     let work_root = std::fs::canonicalize(work_root).map_err(make)?;
+    if let Some(base) = cgroup::base() {
+        for stuck in Cgroups::new(base, &work_root).sweep(&BTreeSet::new()) {
+            tracing::warn!(path = %stuck.display(), "ending what an earlier node left in a control group");
+        }
+    }
     let deadline = std::time::Instant::now() + SWEEP;
     loop {
         let left = procfs::at_home_below(&work_root);
@@ -192,15 +214,22 @@ fn clear(work_root: &Path) -> Result<PathBuf, OpenError> {
 struct Actor {
     host: Arc<Host>,
     inbox: mpsc::Receiver<Word>,
+    /// Between those who run and this actor.
+    herald: mpsc::Sender<Ran>,
+    news: mpsc::Receiver<Ran>,
     reports: mpsc::Sender<Ran>,
     here: BTreeMap<(TaskId, Fence), Here>,
-    tasks: JoinSet<Report>,
+    tasks: JoinSet<Outcome>,
     names: BTreeMap<Id, (TaskId, Fence)>,
     backlog: VecDeque<Ran>,
 }
 
 struct Here {
     stop: watch::Sender<bool>,
+    retire: mpsc::Sender<oneshot::Sender<Retire>>,
+    executor: &'static str,
+    /// What its end is called, should nobody else be able to say so.
+    runner: Option<String>,
     progress: watch::Receiver<Progress>,
     began: Instant,
     isolation: Isolation,
@@ -217,9 +246,11 @@ impl Actor {
                 word = self.inbox.recv(), if !closing && self.backlog.len() < BACKLOG => match word {
                     Some(Word::Start(order)) => self.on_start(*order),
                     Some(Word::Stop(task, fence)) => self.on_stop(task, fence),
+                    Some(Word::Retire(task, fence, answer)) => self.on_retire(task, fence, answer),
                     Some(Word::Running(answer)) => drop(answer.send(self.snapshot())),
                     Some(Word::Shutdown) | None => closing = self.on_shutdown(),
                 },
+                Some(news) = self.news.recv(), if self.backlog.len() < BACKLOG => self.backlog.push_back(news),
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.on_done(done),
                 permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => if let Some(ran) = self.backlog.pop_front() { permit.send(ran) },
@@ -240,25 +271,47 @@ impl Actor {
             return;
         }
         let (stop, stopped) = watch::channel(false);
+        let (retire, asks) = mpsc::channel(1);
         let (progress, shown) = watch::channel(Progress { phase: Phase::Preparing, step: None });
+        let runner = match &order.work {
+            Work::GithubRunner(runner) => Some(runner.name.clone()),
+            Work::Workflow(_) => None,
+        };
         let here = Here {
             stop,
+            retire,
+            executor: order.work.word(),
+            runner,
             progress: shown,
             began: Instant::now(),
             isolation: order.isolation,
-            repository: order.workload.repository.name.clone(),
-            path: order.workload.path.clone(),
+            repository: order.repository.clone(),
+            path: order.path.clone(),
         };
         self.here.insert(name, here);
-        let task = self.tasks.spawn(run::run(self.host.clone(), order, stopped, progress));
+        let strings = Strings { stop: stopped, retire: asks, progress, news: self.herald.clone() };
+        let task = self.tasks.spawn(run::run(self.host.clone(), order, strings));
         self.names.insert(task.id(), name);
     }
 
     fn on_stop(&mut self, task: TaskId, fence: Fence) {
         match self.here.get(&(task, fence)) {
             Some(here) => drop(here.stop.send_replace(true)),
-            None => self.backlog.push_back((task, fence, Report::Stopped)),
+            None => self.backlog.push_back((task, fence, Outcome::Task(Report::Stopped))),
         }
+    }
+
+    fn on_retire(&self, task: TaskId, fence: Fence, answer: oneshot::Sender<Retire>) {
+        let answer = match self.here.get(&(task, fence)) {
+            Some(here) if here.runner.is_some() => match here.retire.try_send(answer) {
+                Ok(()) => return,
+                // Somebody has asked already and is about to be answered, or it is ending.
+                Err(mpsc::error::TrySendError::Full(answer) | mpsc::error::TrySendError::Closed(answer)) => answer,
+            },
+            _ => answer,
+        };
+        // Who asked and went does not want to know.
+        let _ = answer.send(Retire::Unknown);
     }
 
     fn on_shutdown(&mut self) -> bool {
@@ -269,17 +322,21 @@ impl Actor {
         true
     }
 
-    fn on_done(&mut self, done: Result<(Id, Report), JoinError>) {
-        let (id, report) = match done {
-            Ok(done) => done,
-            Err(fault) => {
-                (fault.id(), Report::NotStarted { why: "a fault in the runner; its log says more".to_owned() })
-            }
-        };
-        if let Some((task, fence)) = self.names.remove(&id) {
-            self.here.remove(&(task, fence));
-            self.backlog.push_back((task, fence, report));
+    fn on_done(&mut self, done: Result<(Id, Outcome), JoinError>) {
+        // What it said before its end comes before its end.
+        while let Ok(news) = self.news.try_recv() {
+            self.backlog.push_back(news);
         }
+        let (id, outcome) = match done {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(fault) => (fault.id(), None),
+        };
+        let Some((task, fence)) = self.names.remove(&id) else { return };
+        let here = self.here.remove(&(task, fence));
+        let outcome = outcome.unwrap_or_else(|| {
+            run::not_begun(here.and_then(|here| here.runner), "a fault in the runner; its log says more".to_owned())
+        });
+        self.backlog.push_back((task, fence, outcome));
     }
 
     fn snapshot(&self) -> Vec<Running> {
@@ -290,6 +347,7 @@ impl Actor {
                 fence: *fence,
                 repository: here.repository.clone(),
                 path: here.path.clone(),
+                executor: here.executor,
                 isolation: here.isolation,
                 elapsed: here.began.elapsed(),
                 phase: progress.phase,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::field::{count, size};
 use super::limits::{
-    MAX_ENTRY, MAX_INPUT_NAME, MAX_INPUTS, MAX_INPUTS_BYTES, MAX_LABEL, MAX_LABELS, MAX_NAME, MAX_NOTE, MAX_PATH,
-    MAX_TIME_LIMIT_S, MAX_WORD,
+    MAX_ENTRY, MAX_GROUP, MAX_INPUT_NAME, MAX_INPUTS, MAX_INPUTS_BYTES, MAX_LABEL, MAX_LABELS, MAX_NAME, MAX_NOTE,
+    MAX_PATH, MAX_TIME_LIMIT_S, MAX_WORD,
 };
 use super::{WireError, cbor};
 use crate::kernel::entry::{Entry, EntryError, Event, FORMAT, MAX_CUTS, Right, Ticket};
@@ -88,6 +88,8 @@ pub fn check_workload(workload: &Workload) -> Result<(), WireError> {
     inputs.keys().try_for_each(|name| size(name.len(), "an input's name", MAX_INPUT_NAME))?;
     let all = inputs.iter().map(|(name, value)| name.len() + value.len()).sum();
     size(all, "the inputs of a task", MAX_INPUTS_BYTES)?;
+    let group = workload.concurrency.as_ref().map_or(0, |concurrency| concurrency.group.len());
+    size(group, "a concurrency group", MAX_GROUP)?;
     if !(1..=MAX_TIME_LIMIT_S).contains(time_limit_s) {
         let why = format!("{time_limit_s} seconds are not within 1 to {MAX_TIME_LIMIT_S}");
         return Err(WireError::Malformed { what: "a task's time limit", why });
@@ -102,6 +104,8 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Release(release) => note(&release.note),
         Event::Finish(finish) => note(&finish.note).and_then(|()| check_products(&finish.products)),
         Event::Cancel(cancel) => note(&cancel.why),
+        Event::Pause(pause) => note(&pause.why),
+        Event::Withdraw(withdraw) => note(&withdraw.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
         Event::Admit(admit) => match &admit.right {
@@ -116,7 +120,8 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         | Event::Declare(_)
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
-        | Event::Retire(_) => Ok(()),
+        | Event::Retire(_)
+        | Event::Resume(_) => Ok(()),
     }
 }
 
@@ -174,7 +179,7 @@ mod tests {
     use super::*;
     use crate::kernel::entry::{Body, Cancel, Hlc, Introduce, MAX_EVENTS, MAX_PARENTS};
     use crate::kernel::id::{Author, Cid, Incarnation, PeerId, TaskId};
-    use crate::kernel::task::{Priority, Repository, RunEvent};
+    use crate::kernel::task::{Concurrency, Priority, Repository, RunEvent};
 
     const MESH: MeshId = MeshId([5; 32]);
 
@@ -221,6 +226,7 @@ mod tests {
             inputs: (0..MAX_INPUTS).map(|n| (format!("{n:0>MAX_INPUT_NAME$}"), text(input))).collect(),
             time_limit_s: MAX_TIME_LIMIT_S,
             fallback_s: u32::MAX,
+            concurrency: Some(Concurrency { group: text(MAX_GROUP), cancel_in_progress: true }),
         }
     }
 
@@ -306,7 +312,7 @@ mod tests {
     #[test]
     fn every_part_of_a_workload_is_limited() {
         type Break = fn(&mut Workload);
-        let breaks: [(&str, Break); 14] = [
+        let breaks: [(&str, Break); 15] = [
             ("host", |w| w.repository.host.push('x')),
             ("id", |w| w.repository.id.push('x')),
             ("name", |w| w.repository.name.push('x')),
@@ -322,6 +328,9 @@ mod tests {
             ("label", |w| w.labels = BTreeSet::from(["x".repeat(MAX_LABEL + 1)])),
             ("inputs", |w| w.inputs = (0..=MAX_INPUTS).map(|n| (n.to_string(), String::new())).collect()),
             ("input's size", |w| w.inputs = [("a".to_owned(), "x".repeat(MAX_INPUTS_BYTES))].into()),
+            ("group", |w| {
+                w.concurrency = Some(Concurrency { group: "x".repeat(MAX_GROUP + 1), cancel_in_progress: false });
+            }),
             ("time", |w| w.time_limit_s += 1),
         ];
         assert_eq!(check_workload(&largest()), Ok(()));

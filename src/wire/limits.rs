@@ -49,6 +49,8 @@ pub const MAX_INPUTS: usize = 25;
 pub const MAX_INPUT_NAME: usize = 256;
 /// The most bytes of all inputs' names and values together, so that one task always fits into an entry.
 pub const MAX_INPUTS_BYTES: usize = 32 * 1024;
+/// The most bytes of a concurrency group's name: a branch and a workflow's name fit.
+pub const MAX_GROUP: usize = 1024;
 /// The longest time limit of a task, in seconds: a week.
 pub const MAX_TIME_LIMIT_S: u32 = 604_800;
 
@@ -60,6 +62,8 @@ pub const MAX_WANT: usize = 512;
 pub const MAX_HEADS: usize = MAX_PARENTS;
 /// The most members that a presence says it does not hear.
 pub const MAX_UNHEARD: usize = 512;
+/// The most members whose presences are asked for, and given, at once: as many as a node remembers.
+pub const MAX_PRESENCES: usize = 4096;
 /// The most tasks that a presence says run on one host.
 pub const MAX_RUNNING: usize = 128;
 /// The most sources of one host.

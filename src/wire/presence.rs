@@ -1,5 +1,7 @@
 //! Presence, signed: what a node says of itself now.
 
+use std::sync::Arc;
+
 use ed25519_dalek::{Signer as _, SigningKey};
 use prost::Message as _;
 
@@ -10,7 +12,7 @@ use super::limits::{
 use super::{WireError, proto};
 use crate::kernel::entry::Signature;
 use crate::kernel::id::MeshId;
-use crate::kernel::io::{Offer, Presence};
+use crate::kernel::io::{Offer, Presence, Signed};
 use crate::kernel::task::Fence;
 
 /// Signs a presence with its peer's key. A presence is a hint, so what is beyond a limit is left out: the last of too
@@ -108,6 +110,14 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
     })
 }
 
+/// The same, with the bytes by which it can be passed on.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_signed(bytes: &[u8], mesh: &MeshId) -> Result<Arc<Signed>, WireError> {
+    Ok(Arc::new(Signed { presence: open(bytes, mesh)?, bytes: bytes.into() }))
+}
+
 /// What a peer signs to make a presence its own: of this kind, and of this mesh alone.
 fn signed_bytes(mesh: &MeshId, payload: &[u8]) -> Vec<u8> {
     [b"runmesh presence 2".as_slice(), &mesh.0, payload].concat()
@@ -122,7 +132,10 @@ mod tests {
 
     use super::*;
     use crate::kernel::id::{Cid, PeerId, TaskId};
+    use crate::kernel::io::Response;
     use crate::wire::field::arbitrary;
+    use crate::wire::limits::MAX_PAGE;
+    use crate::wire::response::{self, Told};
 
     const MESH: MeshId = MeshId([5; 32]);
 
@@ -214,6 +227,27 @@ mod tests {
         assert!(matches!(forge(|p| p.head[1] = p.head[0].clone()), Err(WireError::Repeated { .. })));
         assert!(matches!(forge(|p| p.unheard[0].push(0)), Err(WireError::Malformed { .. })));
         assert!(matches!(open(&vec![0; MAX_GOSSIP + 1], &MESH), Err(WireError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn who_passes_presences_on_passes_on_what_their_peers_signed() {
+        let sealed = seal(&presence(0), &key(), &MESH);
+        let answer = response::seal_presences([(sealed.as_slice(), 7)]);
+        let Ok(Told::Kernel(Response::Presences { heard })) = response::open(&answer, &MESH) else {
+            panic!("it opens")
+        };
+        assert!(heard.len() == 1 && heard[0].1 == 7 && heard[0].0.presence == presence(0));
+        assert!(*heard[0].0.bytes == *sealed, "it can be passed on again");
+        let mut forged = sealed.clone();
+        forged[40] ^= 1;
+        assert!(response::open(&response::seal_presences([(forged.as_slice(), 7)]), &MESH).is_err());
+        // What does not fit is left out.
+        let many = vec![(sealed.as_slice(), 0); 2 + MAX_PAGE / sealed.len()];
+        let Ok(Told::Kernel(Response::Presences { heard })) = response::open(&response::seal_presences(many), &MESH)
+        else {
+            panic!("it opens")
+        };
+        assert_eq!(heard.len(), MAX_PAGE / sealed.len());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 
-use super::field::{cid, count, counts, decode, digest, set, task, ticket, ticket_message, vector};
-use super::limits::{MAX_CHAIN, MAX_PROOF, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
+use super::field::{cid, count, counts, decode, digest, peer, set, task, ticket, ticket_message, vector};
+use super::limits::{MAX_CHAIN, MAX_PRESENCES, MAX_PROOF, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
 use super::{WireError, proto};
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::Request;
@@ -51,6 +51,10 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
         Request::Prove { chain } => {
             Asked::Prove(proto::Proof { entry: chain.iter().map(|entry| entry.bytes().to_vec()).collect() })
         }
+        Request::Presences { of } => {
+            let peer = of.iter().take(MAX_PRESENCES).map(|peer| peer.public_key().to_vec()).collect();
+            Asked::Presences(proto::Members { peer })
+        }
         Request::Snapshot { hash, part } => Asked::Snapshot(proto::SnapshotPart { hash: hash.0.to_vec(), part: *part }),
     };
     Ok(proto::Request { ask: Some(ask) }.encode_to_vec())
@@ -75,6 +79,9 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Ask, WireError> {
             Request::Prove { chain: super::gossip::open_all(&proof.entry, MAX_CHAIN, mesh)? }
         }
         Asked::Join(join) => Request::Join { ticket: ticket(&join)? },
+        Asked::Presences(members) => {
+            Request::Presences { of: set(members.peer, "members", MAX_PRESENCES, |one| peer(&one))? }
+        }
         Asked::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
         Asked::Log(part) => {
             return Ok(Ask::Log(LogPart { task: task(&part.task)?, attempt: part.attempt, offset: part.offset }));
@@ -143,6 +150,8 @@ mod tests {
         let twice = proto::Tasks { task: vec![vec![1; 32]; 2] };
         assert!(matches!(ask(proto::request::Ask::Turn(twice)), Err(WireError::Repeated { .. })));
         assert!(matches!(opened(&vec![0; MAX_REQUEST + 1]), Err(WireError::TooLarge { .. })));
+        let members = proto::Members { peer: many(MAX_PRESENCES + 1) };
+        assert!(matches!(ask(proto::request::Ask::Presences(members)), Err(WireError::TooMany { .. })));
         let vector = (0..=MAX_SYNC_AUTHORS as u64)
             .map(|n| proto::Count { peer: vec![1; 32], incarnation: n, sequence: 0 })
             .collect();
@@ -167,6 +176,7 @@ mod tests {
             (arbitrary::vector(), btree_set(arbitrary::cid(), 0..9))
                 .prop_map(|(vector, want)| Request::Sync { vector, want }),
             btree_set(arbitrary::task(), 0..9).prop_map(|tasks| Request::Turn { tasks }),
+            btree_set(arbitrary::peer(), 0..9).prop_map(|of| Request::Presences { of }),
             ticket.prop_map(|ticket| Request::Join { ticket }),
             (any::<[u8; 32]>(), any::<u32>()).prop_map(|(hash, part)| Request::Snapshot { hash: Digest(hash), part }),
         ]

@@ -4,8 +4,10 @@ use prost::Message as _;
 
 use super::field::{clip, decode, digest, set, task, text};
 use super::gossip::open_all;
-use super::limits::{MAX_LOG_PIECE, MAX_PAGE, MAX_PAGE_ENTRIES, MAX_PARTS, MAX_RESPONSE, MAX_TURN, MAX_WHY, PART};
-use super::{WireError, proto};
+use super::limits::{
+    MAX_LOG_PIECE, MAX_PAGE, MAX_PAGE_ENTRIES, MAX_PARTS, MAX_PRESENCES, MAX_RESPONSE, MAX_TURN, MAX_WHY, PART,
+};
+use super::{WireError, presence, proto};
 use crate::kernel::id::{Digest, MeshId, TaskId};
 use crate::kernel::io::Response;
 use proto::response::Answer;
@@ -79,6 +81,19 @@ pub fn seal_log(piece: LogPiece) -> Vec<u8> {
     seal(Answer::Log(proto::LogPiece { bytes: piece.bytes, ended: piece.ended }))
 }
 
+/// Presences as their peers signed them, each with how many milliseconds ago it was heard: as many as a page holds, in
+/// their order.
+pub fn seal_presences<'a>(heard: impl IntoIterator<Item = (&'a [u8], u64)>) -> Vec<u8> {
+    let mut size = 0;
+    let fits = |(bytes, _): &(&[u8], u64)| {
+        size += bytes.len();
+        size <= MAX_PAGE
+    };
+    let heard = heard.into_iter().take(MAX_PRESENCES).take_while(fits);
+    let heard = heard.map(|(bytes, ago_ms)| proto::HeardPresence { signed: bytes.to_vec(), ago_ms });
+    seal(Answer::Presences(proto::Presences { heard: heard.collect() }))
+}
+
 /// No, and why; what is beyond [`MAX_WHY`] is cut off.
 pub fn seal_refused(why: &str) -> Vec<u8> {
     seal(Answer::Refused(proto::Refused { why: clip(why, MAX_WHY) }))
@@ -103,6 +118,12 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Told, WireError> {
         Answer::Part(part) => {
             super::field::size(part.bytes.len(), "a part of a snapshot", PART)?;
             Response::Part { bytes: part.bytes, parts: limited(part.parts)? }
+        }
+        Answer::Presences(presences) => {
+            super::field::count(presences.heard.len(), "presences", MAX_PRESENCES)?;
+            super::field::size(presences.heard.iter().map(|one| one.signed.len()).sum(), "presences", MAX_PAGE)?;
+            let heard = presences.heard.iter().map(|one| Ok((presence::open_signed(&one.signed, mesh)?, one.ago_ms)));
+            Response::Presences { heard: heard.collect::<Result<_, WireError>>()? }
         }
         Answer::Refused(refused) => Response::Refused { why: text(refused.why, "a reason", MAX_WHY)? },
         Answer::Log(proto::LogPiece { bytes, ended }) => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::concurrency::Written;
 use super::matrix::{Leg, Legs, is_expression};
 use super::tags::legible;
 use super::yaml::Node;
@@ -28,6 +29,7 @@ pub struct Job {
     pub condition: Option<String>,
     pub runs_on: RunsOn,
     pub legs: Legs,
+    pub concurrency: Option<Written>,
     /// Its `timeout-minutes`, in seconds, rounded up, 1 to [`MAX_TIME_LIMIT_S`]; none where it has none or an
     /// expression. (GitHub counts whole minutes only.)
     pub timeout_s: Option<u32>,
@@ -75,6 +77,7 @@ impl Job {
             condition: node.get("if").and_then(Node::text),
             runs_on: RunsOn::read(node.get("runs-on")),
             legs: Legs::read(node.get("strategy"), left),
+            concurrency: Written::read(node.get("concurrency")),
             timeout_s: node.get("timeout-minutes").and_then(timeout_s),
             container: has("container"),
             services: has("services"),
@@ -240,6 +243,7 @@ mod tests {
             condition: Some("false".to_owned()),
             runs_on: RunsOn { group: None, labels: vec!["X".to_owned()] },
             legs: Legs::Single,
+            concurrency: None,
             timeout_s: Some(90),
             container: true,
             services: true,

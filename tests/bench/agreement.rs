@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
-use runmesh::kernel::io::{Input, Now, Offer, Output, Reply, Report, Response, Token};
+use runmesh::kernel::io::{Input, Now, Offer, Output, Reply, Report, Response, Signed, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::task::{Conclusion, Products, State};
 
@@ -208,8 +208,9 @@ impl World {
                     }
                 }
                 Output::Announce(presence) => {
+                    let said = Arc::new(Signed { presence: *presence, bytes: Box::default() });
                     for other in &others {
-                        self.send(*other, Input::Presence(presence.clone()));
+                        self.send(*other, Input::Presence(said.clone()));
                     }
                 }
                 Output::Request { to, token, request } => {
@@ -269,6 +270,10 @@ impl World {
             Reply::Admitted => Response::Admitted,
             Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
             Reply::Part { bytes, parts } => Response::Part { bytes, parts },
+            Reply::Presences { own, heard } => {
+                let own = own.map(|own| (Arc::new(Signed { presence: *own, bytes: Box::default() }), 0));
+                Response::Presences { heard: own.into_iter().chain(heard).collect() }
+            }
             Reply::Refused { why } => Response::Refused { why },
         }
     }

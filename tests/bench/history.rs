@@ -136,5 +136,6 @@ pub(crate) fn workload(n: usize) -> Workload {
         inputs: BTreeMap::new(),
         time_limit_s: 3_600,
         fallback_s: 600,
+        concurrency: None,
     }
 }

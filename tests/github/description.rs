@@ -55,7 +55,7 @@ impl Description {
         // What may come of any call is described of few: a bad token, above all.
         let any = json!({ "$ref": "#/components/schemas/basic-error" });
         let schema = match &response["content"]["application/json"]["schema"] {
-            Value::Null if call.status == 304 => return faults,
+            Value::Null if matches!(call.status, 204 | 304) => return faults,
             Value::Null if call.status >= 400 => &any,
             Value::Null => return vec![format!("{name}: {path} has no such answer")],
             schema => schema,

@@ -10,8 +10,10 @@
 
 pub(crate) mod git;
 pub(crate) mod graphql;
+pub(crate) mod jobs;
 pub(crate) mod limits;
 pub(crate) mod rest;
+pub(crate) mod runners;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod world;
@@ -19,6 +21,7 @@ pub(crate) mod world;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jobs::Actions;
 pub(crate) use limits::Fault;
 use limits::Limits;
 use serde_json::Value;
@@ -28,6 +31,7 @@ pub(crate) use world::World;
 pub(crate) struct State {
     pub(crate) world: World,
     pub(crate) limits: Limits,
+    pub(crate) actions: Actions,
     pub(crate) calls: Vec<Call>,
     /// Where the server listens, as clients write it: `http://127.0.0.1:PORT`.
     pub(crate) base: String,
@@ -62,7 +66,7 @@ impl Fake {
     pub(crate) fn start_at(world: World, address: &str) -> Self {
         let listener = std::net::TcpListener::bind(address).expect("a port to listen on");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = State { world, limits: Limits::default(), calls: Vec::new(), base };
+        let state = State { world, limits: Limits::default(), actions: Actions::default(), calls: Vec::new(), base };
         let state = Arc::new(Mutex::new(state));
         Self { server: server::Server::start(listener, state.clone()), state }
     }
@@ -103,5 +107,16 @@ impl Fake {
 
     pub(crate) fn commit(&self, repository: &str, files: &[(&str, Option<&str>)]) -> String {
         self.state().world.commit(repository, files)
+    }
+
+    /// Queues a run of so many jobs. Gives them.
+    pub(crate) fn queue(&self, repository: &str, labels: &[&str], count: usize) -> Vec<u64> {
+        let state = &mut *self.state();
+        state.actions.queue(&state.world, repository, labels, count)
+    }
+
+    /// A job as it is now.
+    pub(crate) fn job(&self, id: u64) -> jobs::Job {
+        self.state().actions.jobs[&id].clone()
     }
 }

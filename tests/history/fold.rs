@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
-use runmesh::kernel::clock::{Clock, Division, Member, Placing};
+use runmesh::kernel::clock::{Clock, Division, Member, Placing, Shelf};
 use runmesh::kernel::entry::{
-    Admit, Cancel, Claim, Decline, Entry, Event, Finish, Introduce, Leave, Lose, Release, Revoke, Right, Ticket,
+    Admit, Cancel, Claim, Decline, Entry, Event, Finish, Introduce, Leave, Lose, Pause, Release, Resume, Revoke, Right,
+    Ticket,
 };
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
-use runmesh::kernel::ledger::{Folded, Ledger};
+use runmesh::kernel::ledger::{Folded, Ledger, Paused};
 use runmesh::kernel::snapshot::Sealed;
 use runmesh::kernel::task::{Conclusion, Fence, Products, ReleaseReason, Tag, Trigger, Workload};
 
@@ -40,7 +41,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let peer = || 0..PEERS;
     let step = prop_oneof![
-        20 => (peer(), 0..9_u8, 0..TASKS).prop_map(|(by, what, task)| Step::Say { by, what, task }),
+        20 => (peer(), 0..11_u8, 0..TASKS).prop_map(|(by, what, task)| Step::Say { by, what, task }),
         8 => (peer(), peer()).prop_map(|(from, to)| Step::Learn { from, to }),
         5 => Just(Step::Meet),
         1 => peer().prop_map(|by| Step::Renew { by }),
@@ -57,6 +58,10 @@ struct View {
 }
 
 impl View {
+    fn paused(&self) -> Option<Paused> {
+        self.ledger.paused(|cid| self.clock.counts(cid))
+    }
+
     fn take(&mut self, entry: &Entry) {
         let (placing, effects) = self.clock.place(entry, true);
         if !matches!(placing, Placing::Placed { .. }) {
@@ -85,7 +90,8 @@ impl View {
     }
 
     fn above<'a>(sealed: &Sealed, entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> Self {
-        let mut view = Self { clock: Clock::above(&sealed.snapshot, sealed.hash), ledger: Ledger::default() };
+        let mut view =
+            Self { clock: Clock::above(&sealed.snapshot, sealed.hash, Shelf::default()), ledger: Ledger::default() };
         view.ledger.stand_on(&sealed.snapshot, sealed.hash, |_| false);
         view.fold_all();
         entries.into_iter().for_each(|entry| view.take(entry));
@@ -210,6 +216,11 @@ impl Made {
     fn event(&self, by: usize, what: u8, number: u64) -> Option<Event> {
         let workload = workload(number);
         let task = workload.id();
+        match what {
+            9 => return Some(Event::Pause(Pause { why: self.all.len().to_string() })),
+            10 => return Some(Event::Resume(Resume {})),
+            _ => {}
+        }
         let folded = self.views[by].ledger.get(&task);
         if what == 0 || folded.is_none() {
             return Some(Event::Introduce(Introduce { workload: Arc::new(workload) }));
@@ -271,6 +282,7 @@ fn check(made: &Made) -> Result<usize, TestCaseError> {
         prop_assert_eq!(rest.clock.heads(), full.clock.heads());
         prop_assert_eq!(rest.clock.vector(), full.clock.vector());
         prop_assert_eq!(rest.members(), full.members());
+        prop_assert_eq!(rest.paused(), full.paused());
         for entry in &above {
             prop_assert_eq!(rest.clock.counts(&entry.cid()), full.clock.counts(&entry.cid()), "{:?}", entry);
         }
@@ -290,6 +302,7 @@ fn check(made: &Made) -> Result<usize, TestCaseError> {
         dropped.fold_all();
         prop_assert_eq!(dropped.clock.heads(), rest.clock.heads());
         prop_assert_eq!(dropped.clock.vector(), rest.clock.vector());
+        prop_assert_eq!(dropped.paused(), rest.paused());
         prop_assert_eq!(dropped.ledger.state_hash(), rest.ledger.state_hash());
         // And a later snapshot is the same by whichever way one came there.
         for (earlier, beneath) in &cuts {

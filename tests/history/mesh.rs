@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Revoke, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
-use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Token};
+use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Signed, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
 use runmesh::kernel::task::{Conclusion, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};
@@ -297,7 +297,10 @@ impl Mesh {
                 Output::Publish(entries) => {
                     self.flood(number, |_| Input::Entries { from: me, entries: entries.clone() });
                 }
-                Output::Announce(presence) => self.flood(number, |_| Input::Presence(presence.clone())),
+                Output::Announce(presence) => {
+                    let said = Arc::new(Signed { presence: *presence, bytes: Box::default() });
+                    self.flood(number, |_| Input::Presence(said.clone()));
+                }
                 Output::Request { to, token, request } => {
                     let other = self.others(number).into_iter().find(|other| self.hosts[*other].peer == to);
                     match other.filter(|_| self.hosts[number].online) {
@@ -376,6 +379,10 @@ impl Mesh {
                 }
                 _ => Response::Part { bytes, parts },
             },
+            Reply::Presences { own, heard } => {
+                let own = own.map(|own| (Arc::new(Signed { presence: *own, bytes: Box::default() }), 0));
+                Response::Presences { heard: own.into_iter().chain(heard).collect() }
+            }
             Reply::Refused { why } => match &self.hosts[number].old {
                 Some(old) => Response::Part { bytes: old.to_vec(), parts: 1 },
                 None => Response::Refused { why },
@@ -532,5 +539,6 @@ pub(crate) fn firmware(revision: u64) -> Workload {
         inputs: BTreeMap::new(),
         time_limit_s: 3600,
         fallback_s: 60,
+        concurrency: None,
     }
 }

@@ -47,6 +47,9 @@ impl Repository {
     }
 }
 
+/// Where a node listens at first.
+const ANY_PORT: &str = "/ip4/127.0.0.1/tcp/0";
+
 /// What a command printed and how it ended.
 #[derive(Debug)]
 pub(crate) struct Done {
@@ -104,7 +107,12 @@ impl Node {
     fn start(&mut self) {
         self.spawn_node();
         self.wait_for("the node's answer", |node| node.run(&["inspect", "status"]).status == 0);
-        self.peer = self.json(&["inspect", "status"])["peer_id"].as_str().expect("a peer id").to_owned();
+        let status = self.json(&["inspect", "status"]);
+        self.peer = status["peer_id"].as_str().expect("a peer id").to_owned();
+        // The next life listens where this one does: the others look for it there.
+        let listens = status["listen"][0].as_str().and_then(|address| address.split("/p2p/").next());
+        let chosen = self.arguments.iter_mut().filter(|word| word.as_str() == ANY_PORT);
+        chosen.zip(listens).for_each(|(word, address)| *word = address.to_owned());
     }
 
     /// Starts it; what it has said if it ends instead of answering.
@@ -230,7 +238,7 @@ impl Mesh {
     /// The same with these arguments alone, and an environment for each node.
     #[allow(dead_code, reason = "tests/duty.rs uses it")]
     pub(crate) fn at_github(count: usize, more: &[&str], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
-        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0", "--isolation", "bwrap"];
+        let listen = ["--listen", ANY_PORT, "--isolation", "bwrap"];
         let arguments: Vec<String> = listen.iter().chain(more).map(|word| (*word).to_owned()).collect();
         Self::made(count, &arguments, environment)
     }
@@ -338,11 +346,18 @@ impl Mesh {
 
     /// Waits until all running nodes have the same heads and the same state.
     pub(crate) fn wait_for_agreement(&self) {
-        let first = self.nodes().next().expect("a node runs");
-        first.wait_for("agreement", |_| {
+        let began = Instant::now();
+        loop {
             let views: Vec<Value> = self.nodes().map(|node| node.json(&["inspect", "status"])).collect();
-            views.iter().all(|view| view["heads"] == views[0]["heads"] && view["state_hash"] == views[0]["state_hash"])
-        });
+            let agree =
+                |view: &Value| view["heads"] == views[0]["heads"] && view["state_hash"] == views[0]["state_hash"];
+            if views.iter().all(agree) {
+                return;
+            }
+            let logs = || self.nodes().map(Node::log).collect::<Vec<_>>().join("\n---\n");
+            assert!(began.elapsed() < PATIENCE, "agreement did not come about: {views:#?}\n{}", logs());
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Ends all nodes with SIGTERM: each exits with 0 and leaves no process that works for it.
@@ -360,8 +375,7 @@ impl Mesh {
 }
 
 fn arguments(repositories: &[Repository], more: &[&str]) -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["--listen", "/ip4/127.0.0.1/tcp/0", "--max-runners", "2"].map(str::to_owned).into();
+    let mut arguments: Vec<String> = ["--listen", ANY_PORT, "--max-runners", "2"].map(str::to_owned).into();
     if !more.contains(&"--isolation") {
         arguments.extend(["--isolation", "bwrap"].map(str::to_owned));
     }

@@ -130,24 +130,19 @@ async fn a_node_that_is_killed_takes_its_tasks_along() {
 #[tokio::test]
 async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_next_life() {
     let nap = crate::rig::nap(40);
-    let mut rig = Rig::new().await;
+    let mut rig = Rig::with(|settings| settings.cgroups = false).await;
     need(&rig.handle);
     for (task, isolation) in [(1, Isolation::Bwrap), (2, Isolation::None)] {
         let text = script(&format!("nohup {}sleep {nap}", brood(&nap)));
         rig.start(task, isolation, &text, one()).await;
         wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
-        // Those of this rig, whose directory is among their arguments.
-        let reapers = processes("reap\0--\0");
-        let here = processes(rig.scratch.path().to_str().unwrap());
-        let own = reapers.into_iter().filter(|pid| here.contains(pid) && parent(*pid) == Some(std::process::id()));
-        for reaper in own {
-            kill_process(Pid::from_raw(reaper.cast_signed()).unwrap(), Signal::KILL).unwrap();
-        }
+        kill_reapers(&rig);
         let report = rig.report().await;
         assert_eq!(report, Report::NotStarted { why: "somebody killed the task's reaper".to_owned() });
         if isolation == Isolation::Bwrap {
             wait("the sandbox falls", || processes(&nap).is_empty()).await;
         } else {
+            let here = processes(rig.scratch.path().to_str().unwrap());
             let act = || processes("act\0workflow_dispatch").into_iter().filter(|pid| here.contains(pid)).count();
             wait("act falls, though not what it started", || act() == 0).await;
             assert_ne!(processes(&nap), [0; 0], "there is something to clear");
@@ -157,6 +152,37 @@ async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_ne
     let (again, _reports) = Supervisor::open(settings(&work)).await.unwrap();
     assert_eq!(processes(&nap), [0; 0]);
     assert!(again.shutdown(PATIENCE).await);
+    rig.close().await;
+}
+
+/// Kills the reapers of this rig, whose directory is among their arguments.
+fn kill_reapers(rig: &Rig) {
+    let here = processes(rig.scratch.path().to_str().unwrap());
+    let reapers = processes("reap\0").into_iter();
+    let own = reapers.filter(|pid| here.contains(pid) && parent(*pid) == Some(std::process::id()));
+    for reaper in own {
+        kill_process(Pid::from_raw(reaper.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_control_group_ends_what_a_killed_reaper_leaves() {
+    let nap = crate::rig::nap(70);
+    let mut rig = Rig::new().await;
+    need(&rig.handle);
+    if let Err(why) = &rig.handle.capabilities().cgroup {
+        // Nothing to hold to where none can be made.
+        assert!(!why.is_empty());
+        return rig.close().await;
+    }
+    assert_eq!(rig.groups(), [""; 0]);
+    let text = script(&format!("nohup {}sleep {nap}", brood(&nap)));
+    rig.start(1, Isolation::None, &text, one()).await;
+    wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
+    assert_eq!(rig.groups().len(), 1);
+    kill_reapers(&rig);
+    assert_eq!(rig.report().await, Report::NotStarted { why: "somebody killed the task's reaper".to_owned() });
+    assert_eq!(processes(&nap), [0; 0]);
     rig.close().await;
 }
 

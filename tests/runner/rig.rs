@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runmesh::kernel::id::{Cid, TaskId};
+use runmesh::kernel::id::{Cid, Digest, TaskId};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::{Conclusion, Fence, Priority, Repository, RunEvent, Trigger, Workload};
-use runmesh::runner::{Capabilities, Checkout, Handle, Isolation, Order, Plan, PlannedJob, Ran, Settings, Supervisor};
+use runmesh::runner::{
+    Capabilities, Checkout, Handle, Isolation, Order, Outcome, Plan, PlannedJob, Ran, Settings, Supervisor, Work,
+    Workflow,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -54,7 +57,14 @@ impl Rig {
     }
 
     pub(crate) async fn report(&mut self) -> Report {
-        timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("a report").2
+        match self.outcome().await {
+            Outcome::Task(report) => report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn outcome(&mut self) -> Outcome {
+        timeout(PATIENCE, self.reports.recv()).await.expect("a word in time").expect("a word").2
     }
 
     /// Runs it to its end.
@@ -71,6 +81,11 @@ impl Rig {
         }
     }
 
+    /// The control groups that its node has made.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        groups(&self.handle, &self.scratch.path().join("data/work"))
+    }
+
     /// Shuts down and checks that nothing is left.
     pub(crate) async fn close(self) {
         let work = self.scratch.path().join("data/work");
@@ -79,13 +94,23 @@ impl Rig {
         // act and the probe of its version keep settings in the home they are given.
         assert!(left.iter().all(|name| name == ".config" || name == ".cache"), "{left:?}");
         assert_eq!(processes(work.to_str().unwrap()), [0; 0]);
+        assert_eq!(groups(&self.handle, &work), [""; 0]);
     }
+}
+
+fn groups(handle: &Handle, work: &Path) -> Vec<String> {
+    let Ok(base) = &handle.capabilities().cgroup else { return Vec::new() };
+    let work = std::fs::canonicalize(work).unwrap();
+    let node = Digest::of(&[work.as_os_str().as_encoded_bytes()]).to_string();
+    let all = std::fs::read_dir(base).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    all.filter(|name| name.starts_with(&format!("runmesh-{}", &node[..12]))).collect()
 }
 
 pub(crate) fn settings(work: &Path) -> Settings {
     let mut settings = Settings::new(work.to_owned());
     settings.program = env!("CARGO_BIN_EXE_runmesh").into();
     settings.act = Some(act());
+    settings.actions_runner = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runner/stub"));
     settings
 }
 
@@ -121,16 +146,18 @@ pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checko
         inputs: [("colour".to_owned(), "a 'blue' $one".to_owned())].into(),
         time_limit_s: 60,
         fallback_s: 60,
+        concurrency: None,
     };
     let fence = Fence { attempt: 1, claim: Cid::of(&[task]) };
     Order {
         task: TaskId([task; 32]),
         fence,
-        workload: Arc::new(workload),
+        repository: workload.repository.name.clone(),
+        path: workload.path.clone(),
         isolation,
         log: log.to_owned(),
         time_limit: PATIENCE,
-        checkout,
+        work: Work::Workflow(Workflow { workload: Arc::new(workload), checkout }),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
+use runmesh::kernel::clock::Shelf;
 use runmesh::kernel::entry::Entry;
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
 use runmesh::kernel::io::{Input, Now, Output};
@@ -23,13 +24,14 @@ impl Kernel {
         (key, mesh, entrance): (SigningKey, MeshId, Entrance),
         seed: u64,
         (snapshot, kept): (Option<Arc<[u8]>>, Vec<Arc<Entry>>),
+        shelf: &Shelf,
     ) -> (Self, Vec<Output>) {
         // Sources are looked at more often than in earnest, so that runs are short.
         let timings = Timings { discovery: 5_000, ..Timings::default() };
         let settings =
             Settings { key, mesh, entrance, seed, timings, attempts: ATTEMPTS, version: "simulated".to_owned() };
         let snapshot = snapshot.map(|bytes| Sealed::open(bytes, &mesh).expect("it was kept"));
-        let (node, outputs) = Node::restore(now, settings, snapshot, kept);
+        let (node, outputs) = Node::restore_beside(now, settings, snapshot, kept, shelf.clone());
         (Self(node), outputs)
     }
 
@@ -57,6 +59,10 @@ impl Kernel {
 
     pub(crate) fn tasks(&self) -> BTreeMap<TaskId, Folded> {
         self.0.tasks().map(|(task, folded)| (*task, folded.clone())).collect()
+    }
+
+    pub(crate) fn task_ids(&self) -> impl Iterator<Item = TaskId> {
+        self.0.tasks().map(|(task, _)| *task)
     }
 
     pub(crate) fn task(&self, task: &TaskId) -> Option<&Folded> {

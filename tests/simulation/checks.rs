@@ -7,6 +7,7 @@ use runmesh::kernel::node::Timings;
 use runmesh::kernel::task::State;
 
 use super::adapter::{ATTEMPTS, Kernel};
+use super::groups::Groups;
 use super::scenario::Scenario;
 use super::work::Fate;
 use super::world::{Counts, RunEnd, RunRecord, Sabotage, World};
@@ -15,6 +16,8 @@ use super::world::{Counts, RunEnd, RunRecord, Sabotage, World};
 const LOOK: u64 = 1_000;
 /// How exactly it is measured when all disks have the same, in virtual milliseconds.
 const STEP: u64 = 10;
+/// How many orders of candidates are compared, about.
+const RANKINGS: usize = 25_000;
 /// How long it must stay at rest: long enough for an idle node's next presence in the largest mesh.
 const CALM: u64 = 12_000;
 
@@ -38,6 +41,7 @@ pub(crate) struct Outcome {
     pub(crate) kept_alone: usize,
     pub(crate) lost: usize,
     pub(crate) cancelled: usize,
+    pub(crate) groups: Groups,
     pub(crate) counts: Counts,
     /// Wakes of all nodes in the calm at the end, a second of virtual time.
     pub(crate) calm_wakes: u64,
@@ -95,7 +99,8 @@ pub(crate) fn run_with(
     world.check_fates()?;
     world.check_rankings()?;
     world.check_disks()?;
-    let outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    let mut outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    outcome.groups = world.groups()?;
     Ok((outcome, world))
 }
 
@@ -176,7 +181,7 @@ impl World<'_> {
             self.check_fate(number, &state)?;
         }
         for (host, kernel) in self.kernels() {
-            let stray: Vec<TaskId> = kernel.tasks().into_keys().filter(|task| !known.contains(task)).collect();
+            let stray: Vec<TaskId> = kernel.task_ids().filter(|task| !known.contains(task)).collect();
             if !stray.is_empty() {
                 return Err(format!("host {host} knows tasks that nobody asked for: {stray:?}"));
             }
@@ -229,9 +234,11 @@ impl World<'_> {
         attempts.collect()
     }
 
-    /// All live nodes put the candidates of each task into the same order.
+    /// All live nodes put the candidates of each task into the same order. In a large mesh not each task is looked at,
+    /// but some of them on all nodes: that the nodes agree on all else that an order depends on is checked for each.
     fn check_rankings(&self) -> Result<(), String> {
-        for job in &self.jobs {
+        let step = (self.jobs.len() * self.hosts.len() / RANKINGS).max(1);
+        for job in self.jobs.iter().step_by(step) {
             let mut rankings = self.kernels().map(|(host, kernel)| (host, kernel.ranking(&job.id)));
             let Some((_, first)) = rankings.next() else { return Ok(()) };
             if let Some((host, other)) = rankings.find(|(_, other)| *other != first) {
@@ -255,6 +262,7 @@ impl World<'_> {
                 identity,
                 seed,
                 (host.disk.snapshot.clone(), host.disk.kept.clone()),
+                &self.shelf,
             );
             if again.heads() != process.kernel.heads() || again.state_hash() != process.kernel.state_hash() {
                 return Err(format!(
@@ -290,6 +298,7 @@ impl World<'_> {
             kept_alone: self.kept_alone(),
             lost: count(&State::Lost),
             cancelled: count(&State::Cancelled),
+            groups: Groups::default(),
             counts: self.counts.clone(),
             calm_wakes,
             fingerprint: self.fingerprint,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use runmesh::kernel::entry::{self, Entry};
 use runmesh::kernel::id::{Cid, TaskId};
-use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, SourceKey, Token};
+use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
 use runmesh::kernel::task::{Fence, Products, Workload};
 
 use super::host::Run;
@@ -15,6 +15,11 @@ use super::world::{Event, Message, RunEnd, RunRecord, Sabotage, World};
 const LOOKING: (u64, u64) = (50, 500);
 /// How long it takes to stop a run and all it started.
 const STOPPING: (u64, u64) = (5, 300);
+
+/// Nobody forges anything here.
+fn unsigned(presence: Presence) -> Arc<Signed> {
+    Arc::new(Signed { presence, bytes: Box::default() })
+}
 
 impl World<'_> {
     /// Carries out what a node asks for, in order. A dying process gets only so far.
@@ -120,7 +125,7 @@ impl World<'_> {
         if presence.running.len() > slots as usize {
             self.violation(format!("host {host} says it runs {} tasks in {slots} slots", presence.running.len()));
         }
-        self.flood(host, at, &Message::Presence(Arc::new(presence)));
+        self.flood(host, at, &Message::Presence(unsigned(presence)));
     }
 
     fn reply(&mut self, host: usize, at: u64, token: Token, reply: Reply) {
@@ -133,13 +138,17 @@ impl World<'_> {
                 self.must_be_on_disk(host, "replied with", cids.iter().copied());
                 let page = self.scenario.network.page;
                 let disk = &self.hosts[host].disk;
-                let entries = cids.iter().take(page).filter_map(|cid| disk.get(cid)).cloned().collect();
+                let entries = cids.iter().take(page).filter_map(|cid| disk.get(cid)).collect();
                 Response::Page { entries, more: more || cids.len() > page }
             }
             Reply::Turn { mine } => Response::Turn { mine },
             Reply::Admitted => Response::Admitted,
             Reply::Beneath { hash, parts } => Response::Beneath { hash, parts },
             Reply::Part { bytes, parts } => Response::Part { bytes, parts },
+            Reply::Presences { own, heard } => {
+                let own = own.map(|own| (unsigned(*own), 0));
+                Response::Presences { heard: own.into_iter().chain(heard).collect() }
+            }
             Reply::Refused { why } => {
                 self.tell(host, || format!("refuses host {}: {why}", asker.0));
                 Response::Refused { why }

@@ -1,6 +1,8 @@
 //! One simulated host: its clocks, its disk, and the process on it while it is up.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -37,6 +39,7 @@ pub(crate) fn hosts(scenario: &Scenario, seed: u64) -> Vec<Host> {
     let mut chance = Chance::new(seed, "hosts");
     let mesh_key = SigningKey::from_bytes(&chance.bytes());
     let mesh = MeshId(mesh_key.verifying_key().to_bytes());
+    let catalogue = Catalogue::default();
     let mut host = |number: usize| {
         let key = SigningKey::from_bytes(&chance.bytes());
         let peer = PeerId::from_public_key(key.verifying_key().to_bytes());
@@ -47,7 +50,8 @@ pub(crate) fn hosts(scenario: &Scenario, seed: u64) -> Vec<Host> {
         };
         let offer = work::offer(scenario, seed, number);
         let clocks = Clocks::new(&scenario.hosts, &mut chance);
-        Host { key, peer, mesh, entrance, offer, clocks, disk: Disk::default(), part: 0, boots: 0, process: None }
+        let disk = Disk::empty(&catalogue);
+        Host { key, peer, mesh, entrance, offer, clocks, disk, part: 0, boots: 0, process: None }
     };
     (0..scenario.nodes).map(&mut host).collect()
 }
@@ -97,14 +101,39 @@ impl Clocks {
 pub(crate) struct Disk {
     pub(crate) kept: Vec<Arc<Entry>>,
     pub(crate) snapshot: Option<Arc<[u8]>>,
-    by_cid: BTreeMap<Cid, usize>,
+    /// Which entries of the catalogue are here, a bit for each.
+    held: Vec<u64>,
+    catalogue: Catalogue,
 }
 
+/// All entries of a run, numbered: what the disks of a thousand hosts have in common.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalogue(Rc<RefCell<BTreeMap<Cid, (usize, Arc<Entry>)>>>);
+
 impl Disk {
+    fn empty(catalogue: &Catalogue) -> Self {
+        Self { catalogue: catalogue.clone(), ..Self::default() }
+    }
+
+    /// The disk as it was when it had only the first so many of these entries.
+    pub(crate) fn as_of(&self, entries: usize) -> Self {
+        let mut old = Self::empty(&self.catalogue);
+        for entry in &self.kept[..entries] {
+            old.keep(entry.clone());
+        }
+        old
+    }
+
     /// Keeps an entry; `false` when it was there already.
     pub(crate) fn keep(&mut self, entry: Arc<Entry>) -> bool {
-        let fresh = self.by_cid.insert(entry.cid(), self.kept.len()).is_none();
+        let number = self.catalogue.number(&entry);
+        if self.held.len() <= number / 64 {
+            self.held.resize(number / 64 + 1, 0);
+        }
+        let (word, bit) = (&mut self.held[number / 64], 1 << (number % 64));
+        let fresh = *word & bit == 0;
         if fresh {
+            *word |= bit;
             self.kept.push(entry);
         }
         fresh
@@ -114,11 +143,26 @@ impl Disk {
     pub(crate) fn condense(&mut self, snapshot: Arc<[u8]>, dropped: &[Cid]) {
         self.snapshot = Some(snapshot);
         self.kept.retain(|entry| !dropped.contains(&entry.cid()));
-        self.by_cid = self.kept.iter().enumerate().map(|(at, entry)| (entry.cid(), at)).collect();
+        for cid in dropped {
+            if let Some((number, _)) = self.catalogue.0.borrow().get(cid) {
+                self.held[number / 64] &= !(1 << (number % 64));
+            }
+        }
     }
 
-    pub(crate) fn get(&self, cid: &Cid) -> Option<&Arc<Entry>> {
-        self.by_cid.get(cid).map(|at| &self.kept[*at])
+    pub(crate) fn get(&self, cid: &Cid) -> Option<Arc<Entry>> {
+        let catalogue = self.catalogue.0.borrow();
+        let (number, entry) = catalogue.get(cid)?;
+        let held = self.held.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0);
+        held.then(|| entry.clone())
+    }
+}
+
+impl Catalogue {
+    fn number(&self, entry: &Arc<Entry>) -> usize {
+        let mut all = self.0.borrow_mut();
+        let next = all.len();
+        all.entry(entry.cid()).or_insert_with(|| (next, entry.clone())).0
     }
 }
 

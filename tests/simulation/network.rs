@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::sync::Arc;
 
 use runmesh::kernel::id::PeerId;
 use runmesh::kernel::io::{Input, Request, Response, Token};
@@ -23,7 +22,12 @@ const REUNION: (u64, u64) = (100, 3_000);
 pub(crate) fn links(scenario: &Scenario, seed: u64) -> Vec<Vec<usize>> {
     let (nodes, mut chance) = (scenario.nodes, Chance::new(seed, "links"));
     if scenario.links == 0 || scenario.links + 1 >= nodes {
-        return (0..nodes).map(|host| (0..nodes).filter(|other| *other != host).collect()).collect();
+        let mut others = |host| {
+            let mut others: Vec<usize> = (0..nodes).filter(|other| *other != host).collect();
+            chance.shuffle(&mut others);
+            others
+        };
+        return (0..nodes).map(&mut others).collect();
     }
     let mut sets = vec![BTreeSet::new(); nodes];
     for host in 0..nodes {
@@ -36,7 +40,88 @@ pub(crate) fn links(scenario: &Scenario, seed: u64) -> Vec<Vec<usize>> {
     sets.into_iter().map(|set| set.into_iter().collect()).collect()
 }
 
+/// Whom each host passes gossip on to: a few of its connected peers by chance, and whoever has chosen it.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    chosen: Vec<Vec<usize>>,
+    chosen_by: Vec<BTreeSet<usize>>,
+}
+
+impl Overlay {
+    pub(crate) fn of(hosts: usize) -> Self {
+        Self { chosen: vec![Vec::new(); hosts], chosen_by: vec![BTreeSet::new(); hosts] }
+    }
+
+    fn neighbours(&self, host: usize) -> impl Iterator<Item = usize> {
+        let chosen = &self.chosen[host];
+        let others = self.chosen_by[host].iter().filter(|other| !chosen.contains(other));
+        chosen.iter().chain(others).copied()
+    }
+
+    fn choose(&mut self, host: usize, peer: usize) {
+        if !self.chosen[host].contains(&peer) {
+            self.chosen[host].push(peer);
+            self.chosen_by[peer].insert(host);
+        }
+    }
+
+    fn drop(&mut self, host: usize, peer: usize) {
+        self.chosen[host].retain(|chosen| *chosen != peer);
+        self.chosen_by[peer].remove(&host);
+    }
+}
+
 impl World<'_> {
+    /// Two hosts have found out how they stand with each other.
+    fn relink(&mut self, host: usize, peer: usize) {
+        for (host, peer) in [(host, peer), (peer, host)] {
+            if !self.is_connected(host, peer) {
+                if self.overlay.chosen[host].contains(&peer) {
+                    self.overlay.drop(host, peer);
+                    self.choose_others(host);
+                }
+            } else if self.overlay.chosen[host].len() < self.scenario.network.fan {
+                self.overlay.choose(host, peer);
+            }
+        }
+    }
+
+    /// A host has gone down.
+    pub(crate) fn unlink(&mut self, host: usize) {
+        for peer in self.overlay.chosen[host].clone() {
+            self.overlay.drop(host, peer);
+        }
+        for other in self.overlay.chosen_by[host].clone() {
+            self.overlay.drop(other, host);
+            self.choose_others(other);
+        }
+    }
+
+    fn relink_all(&mut self) {
+        for host in 0..self.hosts.len() {
+            for peer in self.overlay.chosen[host].clone() {
+                if !self.is_connected(host, peer) {
+                    self.overlay.drop(host, peer);
+                }
+            }
+            self.choose_others(host);
+        }
+    }
+
+    /// Fills up whom a host passes gossip on to. Its peers stand in an order by chance.
+    fn choose_others(&mut self, host: usize) {
+        let fan = self.scenario.network.fan;
+        let mut at = 0;
+        while self.overlay.chosen[host].len() < fan
+            && let Some(peer) = self.links[host].get(at).copied()
+        {
+            if self.is_connected(host, peer) {
+                self.overlay.choose(host, peer);
+            }
+            at += 1;
+        }
+    }
+
     /// Whether two hosts could exchange a message now.
     fn is_reachable(&self, a: usize, b: usize) -> bool {
         let (a, b) = (&self.hosts[a], &self.hosts[b]);
@@ -93,7 +178,7 @@ impl World<'_> {
         for (number, host) in self.hosts.iter_mut().enumerate() {
             host.part = part(number);
         }
-        self.overlay = None;
+        self.relink_all();
         for host in 0..self.hosts.len() {
             for peer in self.links[host].clone() {
                 let (was, is) = (before[host] == before[peer], self.hosts[host].part == self.hosts[peer].part);
@@ -121,7 +206,7 @@ impl World<'_> {
         };
         let unanswered: Vec<Token> =
             process.asked.iter().filter(|(_, asked)| **asked == peer).map(|(token, _)| *token).collect();
-        self.overlay = None;
+        self.relink(host, peer);
         if seen.is_some() {
             self.give(host, boot, Input::Disconnected(id));
             for token in unanswered {
@@ -137,7 +222,7 @@ impl World<'_> {
 
     /// Spreads a message from a host through the mesh: each passes it on once, to a few of its peers.
     pub(crate) fn flood(&mut self, from: usize, at: u64, message: &Message) {
-        let overlay = self.overlay.take().unwrap_or_else(|| self.spread());
+        let overlay = std::mem::take(&mut self.overlay);
         let mut reached = vec![false; self.hosts.len()];
         let mut ahead = BinaryHeap::from([Reverse((at, from, from))]);
         while let Some(Reverse((at, host, via))) = ahead.pop() {
@@ -147,13 +232,13 @@ impl World<'_> {
             if host != from {
                 self.arrive(host, via, at, message);
             }
-            for peer in &overlay[host] {
-                if !reached[*peer] && !self.is_unheard() {
-                    ahead.push(Reverse((at + self.delay(), *peer, host)));
+            for peer in overlay.neighbours(host) {
+                if !reached[peer] && !self.is_unheard() {
+                    ahead.push(Reverse((at + self.delay(), peer, host)));
                 }
             }
         }
-        self.overlay = Some(overlay);
+        self.overlay = overlay;
     }
 
     fn arrive(&mut self, to: usize, via: usize, at: u64, message: &Message) {
@@ -167,21 +252,6 @@ impl World<'_> {
         }
     }
 
-    /// Whom each host passes gossip on to: a few of its connected peers by chance, and who has chosen it.
-    fn spread(&self) -> Vec<Vec<usize>> {
-        let mut sets = vec![BTreeSet::new(); self.hosts.len()];
-        for host in 0..self.hosts.len() {
-            let mut peers: Vec<_> =
-                self.links[host].iter().copied().filter(|peer| self.is_connected(host, *peer)).collect();
-            Chance::new(self.seed ^ host as u64, "overlay").shuffle(&mut peers);
-            for peer in peers.into_iter().take(self.scenario.network.fan) {
-                sets[host].insert(peer);
-                sets[peer].insert(host);
-            }
-        }
-        sets.into_iter().map(|set| set.into_iter().collect()).collect()
-    }
-
     pub(crate) fn on_gossip(&mut self, to: usize, via: usize, message: Message) {
         if !self.is_reachable(to, via) {
             return;
@@ -191,7 +261,7 @@ impl World<'_> {
         let from = self.hosts[via].peer;
         let input = match message {
             Message::Entries(entries) => Input::Entries { from, entries },
-            Message::Presence(presence) => Input::Presence(Box::new(Arc::unwrap_or_clone(presence))),
+            Message::Presence(presence) => Input::Presence(presence),
         };
         self.give(to, boot, input);
     }

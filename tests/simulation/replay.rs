@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
+use runmesh::kernel::clock::Shelf;
 use runmesh::kernel::entry::Entry;
 use runmesh::kernel::io::{Now, Output};
 use runmesh::kernel::node::Entrance;
@@ -64,7 +65,7 @@ pub(crate) fn causal_order(world: &World<'_>, mut chance: Chance) {
 
 fn stranger(world: &World<'_>, kept: Vec<Arc<Entry>>, chance: &mut Chance) -> Kernel {
     let identity = (SigningKey::from_bytes(&chance.bytes()), world.hosts[0].mesh, Entrance::None);
-    Kernel::open(Now { mono: 1, wall: 1 }, identity, chance.next(), (None, kept)).0
+    Kernel::open(Now { mono: 1, wall: 1 }, identity, chance.next(), (None, kept), &Shelf::default()).0
 }
 
 fn agrees(world: &World<'_>, stranger: &Kernel) -> Result<(), String> {

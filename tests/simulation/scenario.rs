@@ -17,6 +17,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Faults,
     /// How long the mesh may take after the last fault and the last new task until it rests.
     pub(crate) rest_within: u64,
+    /// The nodes share what they can: a thousand do not fit into memory otherwise.
+    pub(crate) shares: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub(crate) struct Work {
     pub(crate) unable: u64,
     /// How many first attempts never end, and their hosts never say so. Tasks have a time limit of so many seconds then.
     pub(crate) hangs: Option<(u64, u32)>,
+    /// Tasks belong to so many concurrency groups, 0 for none; of those so many cancel what of their group runs.
+    pub(crate) groups: (usize, u64),
     /// Tasks that no host can run: the first is for the mesh alone and must wait, the second must be left to GitHub.
     pub(crate) impossible: bool,
 }
@@ -146,6 +150,7 @@ impl Scenario {
                 not_started: 0,
                 unable: 0,
                 hangs: None,
+                groups: (0, 0),
                 impossible: true,
             },
             network: Network {
@@ -174,6 +179,7 @@ impl Scenario {
                 jumps: 0,
             },
             rest_within: 180_000,
+            shares: false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use runmesh::kernel::id::TaskId;
 use runmesh::kernel::io::Offer;
-use runmesh::kernel::task::{Conclusion, Fence, Priority, Repository, RunEvent, Tag, Trigger, Workload};
+use runmesh::kernel::task::{Conclusion, Concurrency, Fence, Priority, Repository, RunEvent, Tag, Trigger, Workload};
 
 use super::chance::Chance;
 use super::scenario::{Scenario, Work};
@@ -101,9 +101,17 @@ fn job(work: &Work, number: usize, chance: &mut Chance) -> Job {
     let labels = if chance.permille(work.labelled) { [RARE.to_owned()].into() } else { BTreeSet::new() };
     let workload = workload(number, tag, labels, chance);
     let at = chance.within(work.between);
+    let workload = match work.groups {
+        (0, _) => workload,
+        (groups, cancelling) => {
+            let group = format!("group {}", number % groups);
+            let concurrency = Concurrency { group, cancel_in_progress: chance.permille(cancelling) };
+            Workload { concurrency: Some(concurrency), ..workload }
+        }
+    };
     let cancel_at = chance.permille(work.cancelled).then(|| at + chance.within((0, 2 * work.takes.1)));
     let origin = if chance.permille(work.discovered) { Origin::Discovered } else { Origin::Submitted };
-    let fate = if cancel_at.is_some() { Fate::RunsOrIsCancelled } else { Fate::Runs };
+    let fate = if cancel_at.is_some() || work.groups.0 > 0 { Fate::RunsOrIsCancelled } else { Fate::Runs };
     Job { at, id: workload.id(), workload: Arc::new(workload), origin, cancel_at, fate }
 }
 
@@ -123,6 +131,7 @@ fn workload(number: usize, tag: Tag, labels: BTreeSet<String>, chance: &mut Chan
         inputs: BTreeMap::new(),
         time_limit_s: 3600,
         fallback_s: 3600,
+        concurrency: None,
     }
 }
 

@@ -7,14 +7,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+use runmesh::kernel::clock::Shelf;
 use runmesh::kernel::entry::Entry;
 use runmesh::kernel::id::{Author, Cid, PeerId, TaskId};
-use runmesh::kernel::io::{Input, Presence, Report, Request, Response, Token};
+use runmesh::kernel::io::{Input, Report, Request, Response, Signed, Token};
 use runmesh::kernel::task::{Conclusion, Fence};
 
 use super::adapter::Kernel;
 use super::chance::Chance;
-use super::host::{self, Command, Death, Disk, Host, Leaving, Process};
+use super::host::{self, Command, Death, Host, Leaving, Process};
+use super::network::Overlay;
 use super::scenario::{Fault, Scenario};
 use super::work::{self, Job, Origin};
 
@@ -36,8 +38,9 @@ pub(crate) struct World<'a> {
     pub(crate) by_peer: BTreeMap<PeerId, usize>,
     /// Which hosts each may connect to.
     pub(crate) links: Vec<Vec<usize>>,
-    /// Whom each host passes gossip on to; computed again when connections change.
-    pub(crate) overlay: Option<Vec<Vec<usize>>>,
+    pub(crate) overlay: Overlay,
+    /// What the nodes share, in a large mesh.
+    pub(crate) shelf: Shelf,
     /// Whether messages suffer at all: not any more in the calm at the end.
     pub(crate) is_rough: bool,
     pub(crate) jobs: Vec<Job>,
@@ -165,7 +168,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
     Entries(Vec<Arc<Entry>>),
-    Presence(Arc<Presence>),
+    Presence(Arc<Signed>),
 }
 
 #[derive(Debug)]
@@ -208,7 +211,8 @@ impl<'a> World<'a> {
             numbered: 0,
             by_peer: hosts.iter().enumerate().map(|(number, host)| (host.peer, number)).collect(),
             links: super::network::links(scenario, seed),
-            overlay: None,
+            overlay: Overlay::of(scenario.nodes),
+            shelf: if scenario.shares { Shelf::shared() } else { Shelf::default() },
             is_rough: true,
             hosts,
             jobs,
@@ -333,20 +337,21 @@ impl<'a> World<'a> {
         }
         if self.sabotage == Some(Sabotage::RestoreOldDisk) && number == 1 && host.boots > 0 {
             let third = host.disk.kept.len() / 3;
-            host.disk = host.disk.kept.drain(..third).fold(Disk::default(), |mut disk, entry| {
-                disk.keep(entry);
-                disk
-            });
+            host.disk = host.disk.as_of(third);
         }
         host.boots += 1;
         host.clocks.switch_on(now, start);
         let identity = (host.key.clone(), host.mesh, host.entrance.clone());
-        let (kernel, outputs) =
-            Kernel::open(host.clocks.read(now), identity, seed, (host.disk.snapshot.clone(), host.disk.kept.clone()));
+        let (kernel, outputs) = Kernel::open(
+            host.clocks.read(now),
+            identity,
+            seed,
+            (host.disk.snapshot.clone(), host.disk.kept.clone()),
+            &self.shelf,
+        );
         let (boot, offer) = (host.boots, host.offer.clone());
         host.process = Some(Process::new(boot, kernel, now));
         self.tell(number, || format!("boots for the {boot}. time"));
-        self.overlay = None;
         self.carry_out(number, outputs);
         if self.scenario.hosts.careful {
             self.give(number, boot, Input::Careful([work::SOURCE.to_owned()].into()));
@@ -519,7 +524,7 @@ impl<'a> World<'a> {
         for (task, run) in process.running {
             self.end_run(number, task, run.fence, RunEnd::Killed);
         }
-        self.overlay = None;
+        self.unlink(number);
         self.be_missed(number, death);
     }
 
@@ -562,15 +567,15 @@ impl<'a> World<'a> {
         self.command(Command::Cancel(job), |token| Input::Cancel { token, task, why });
     }
 
-    pub(crate) fn on_answer(&mut self, host: usize, token: Token, answer: Result<TaskId, String>) {
+    pub(crate) fn on_answer(&mut self, host: usize, token: Token, answer: Result<Option<TaskId>, String>) {
         let process = self.hosts[host].process.as_mut();
         let Some(command) = process.and_then(|process| process.commands.remove(&token)) else {
             return self.violation(format!("host {host} answers {token:?}, which nobody waits for"));
         };
         match (command, answer) {
             (Command::Submit(job), Ok(task)) => {
-                if task != self.jobs[job].id {
-                    self.violation(format!("host {host} acknowledges {task} for {}", self.jobs[job].id));
+                if task != Some(self.jobs[job].id) {
+                    self.violation(format!("host {host} acknowledges {task:?} for {}", self.jobs[job].id));
                 }
                 self.acknowledged.insert(job);
             }

@@ -29,6 +29,10 @@ pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
     let runners = status.runners.unwrap_or_default();
     let draining =
         if status.draining { screen.paint(Paint::Warn, ", draining: claims nothing more") } else { String::new() };
+    let paused = status.paused.as_ref().map(|paused| {
+        let since = ago(now.saturating_sub(paused.since_ms));
+        format!("{since} by {}: {}\n`runmesh resume` ends it", paused.by, paused.why)
+    });
     facts(
         screen,
         &[
@@ -50,6 +54,7 @@ pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
                     status.version
                 ),
             ),
+            ("paused", screen.paint(Paint::Warn, &paused.unwrap_or_default())),
             ("warnings", screen.paint(Paint::Warn, &status.warnings.join("\n"))),
         ],
     )

@@ -1,5 +1,7 @@
 //! Tasks as tables: all of them, one of them, and those that wait.
 
+use std::collections::BTreeMap;
+
 use super::super::screen::{Cell, Paint, Screen, ago, facts, paint_of, short_peer, short_task, span, workflow};
 use crate::control::proto::{Queued, Task};
 
@@ -105,10 +107,17 @@ pub(super) fn queue(screen: Screen, queue: &[Queued], pending: usize) -> String 
         0 => String::new(),
         _ => format!("{} that this host may not run; see `runmesh inspect tasks`\n", count_waiting(others)),
     };
+    let (queue, stuck): (Vec<&Queued>, Vec<&Queued>) = queue.iter().partition(|queued| queued.position > 0);
+    let mut why: BTreeMap<String, usize> = BTreeMap::new();
+    for task in stuck.iter().filter_map(|queued| queued.task.as_ref()) {
+        *why.entry(task.waits_for.clone()).or_default() += 1;
+    }
+    let stuck = why.iter().map(|(why, number)| format!("{}: {why}\n", count_waiting(*number))).collect::<String>();
+    let others = stuck + &others;
     if queue.is_empty() {
         return if others.is_empty() { "nothing waits\n".to_owned() } else { others };
     }
-    let row = |queued: &Queued| {
+    let row = |queued: &&Queued| {
         let task = queued.task.clone().unwrap_or_default();
         let nearest = task.ranking.first().map_or("-", |rank| short_peer(&rank.peer_id)).to_owned();
         [

@@ -5,12 +5,14 @@ use std::path::Path;
 use toml::Value;
 
 use super::super::failure::Failure;
-use super::{Layer, app, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word};
+use super::{
+    Layer, app, autoscaler, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word,
+};
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 29] = [
     "data_dir",
     "output",
     "listen",
@@ -33,6 +35,8 @@ const KEYS: [&str; 27] = [
     "isolation",
     "labels",
     "act",
+    "actions_runner",
+    "autoscaler",
     "interval",
     "retention",
     "logs_retention",
@@ -57,13 +61,13 @@ pub(super) fn read(path: &Path) -> Result<Layer, Failure> {
 
 /// What is wrong with a file's text.
 #[derive(Debug, PartialEq)]
-struct Wrong {
-    what: String,
-    hint: Option<String>,
+pub(super) struct Wrong {
+    pub(super) what: String,
+    pub(super) hint: Option<String>,
 }
 
 impl Wrong {
-    fn new(what: impl Into<String>) -> Self {
+    pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), hint: None }
     }
 
@@ -111,6 +115,8 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "isolation" => layer.isolation = Some(string(value, word).map_err(wrong)?),
             "labels" => layer.labels = Some(list(value, label).map_err(wrong)?),
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
             "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
@@ -122,12 +128,12 @@ fn flag(value: &Value) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| "is not true or false".to_owned())
 }
 
-fn string<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+pub(super) fn string<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     let text = value.as_str().ok_or("is not a \"string\"")?;
     read(text).map_err(|why| format!("has `{text}`, which {why}"))
 }
 
-fn number<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+pub(super) fn number<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     read(&value.as_integer().ok_or("is not a number")?.to_string())
 }
 
@@ -203,6 +209,15 @@ mod tests {
             logs_retention = "12h"
             logs_quota = "500 MiB"
             drain = true
+            actions_runner = "/r.tar.gz"
+            [autoscaler]
+            github = true
+            interval = 7
+            runner_group = "lab"
+            idle = "90s"
+            share = 30
+            lend = false
+            any_arch = true
         "#;
         let layer = parse(text).unwrap();
         let keys: Vec<String> = text.parse::<toml::Table>().unwrap().keys().cloned().collect();
@@ -219,6 +234,9 @@ mod tests {
         assert_eq!(layer.logs_quota, Some(500 << 20));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
+        let scale = layer.autoscaler.settings().expect("it is on");
+        assert_eq!((scale.interval.as_secs(), scale.idle.as_secs(), scale.group.as_deref()), (7, 90, Some("lab")));
+        assert!(scale.any_arch);
     }
 
     #[test]
@@ -229,6 +247,11 @@ mod tests {
         assert_eq!(complaint("max_runners = \"2\""), "`max_runners` is not a number");
         assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
         assert_eq!(complaint("sources = \"git:/r\""), "`sources` is not a [\"list\", \"of strings\"]");
+        assert_eq!(complaint("[autoscaler]\nshare = 101"), "`autoscaler.share` is not a number from 0 to 100");
+        assert!(
+            complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, ")
+        );
+        assert_eq!(complaint("autoscaler = true"), "`autoscaler` is not a [table]");
         assert!(complaint("\n\nlisten = [").starts_with("line 3 is not TOML: "));
     }
 }

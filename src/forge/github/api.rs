@@ -309,6 +309,23 @@ impl Client {
         }
     }
 
+    /// Changes something by REST; gives status and body, whatever they are. One try: what has been done must not be done
+    /// twice.
+    pub(super) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        what: &str,
+        tally: &Tally,
+    ) -> Result<(u16, Vec<u8>), GithubError> {
+        let json = [(CONTENT_TYPE, "application/json")];
+        let headers = if body.is_some() { json.as_slice() } else { &[] };
+        let make = |token: &Secret| request(method.clone(), path, headers, Some(token));
+        let (status, _, bytes) = self.call_with(&self.rest, &self.core, &make, body, what, tally, 1).await?;
+        Ok((status, bytes))
+    }
+
     /// Asks by GraphQL. One try: who asks asks for less next.
     pub(super) async fn ask(
         &self,

@@ -295,7 +295,7 @@ fn also_at_github(workflow: &Workflow) -> Option<String> {
 }
 
 impl Selection {
-    fn admits(&self, one: &Listed, now: u64) -> bool {
+    pub(super) fn admits(&self, one: &Listed, now: u64) -> bool {
         let matches = |patterns: &[String]| {
             patterns.iter().any(|pattern| {
                 let name =
@@ -338,7 +338,7 @@ fn wild(pattern: &str, text: &str) -> bool {
 }
 
 /// Seconds since 1970 of a time as GitHub writes it, `2024-01-31T12:00:00Z`.
-fn seconds(time: &str) -> Option<u64> {
+pub(super) fn seconds(time: &str) -> Option<u64> {
     let number = |from: usize, to: usize| time.get(from..to)?.parse::<u64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);

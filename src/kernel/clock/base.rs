@@ -1,13 +1,14 @@
 //! The checkpoint that the entries of a clock stand above: what is still known of those that were dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::retire::Retired;
 use super::revoke::Revocations;
-use super::{Chain, Clock, Division, Mark, Members, Placed, Reach};
-use crate::kernel::entry::{Body, Hlc};
+use super::{Chain, Clock, Division, Mark, Members, Placed, Reach, Shelf};
+use crate::kernel::entry::{Body, FORMAT, Hlc};
 use crate::kernel::id::{Author, Cid, Digest};
 use crate::kernel::io::Vector;
 use crate::kernel::snapshot::{self, Snapshot};
@@ -41,13 +42,14 @@ pub(super) struct Base {
 
 impl Clock {
     /// A clock that holds nothing but what a snapshot tells.
-    pub fn above(snapshot: &Snapshot, hash: Digest) -> Self {
-        let mut clock = Self::new(snapshot.mesh);
+    pub fn above(snapshot: &Snapshot, hash: Digest, shelf: Shelf) -> Self {
+        let mut clock = Self::beside(snapshot.mesh, shelf);
         let mut reach = Reach::default();
         for base in &snapshot.chains {
             let number = clock.number(base.author);
             reach = reach.with(number, base.entries);
             let counting = base.counting;
+            clock.is_cut_anywhere |= base.void.is_some();
             let chain = &mut clock.chains[number as usize];
             *chain = Chain {
                 base: base.entries,
@@ -61,7 +63,7 @@ impl Clock {
         let author = clock.number(snapshot.author);
         let sequence = reach.get(author);
         let mark = Mark { cid: snapshot.cut, author, sequence, height: snapshot.height, reach };
-        clock.stand_on(snapshot, hash, mark);
+        clock.stand_on(snapshot, hash, Arc::new(mark));
         clock.heads = [snapshot.cut].into();
         clock
     }
@@ -74,10 +76,9 @@ impl Clock {
         let stays = |cid: &Cid| !division.beneath.contains(cid) && !division.astray.contains(cid);
         let gone: Vec<Cid> = self.placed.keys().filter(|cid| !stays(cid)).copied().collect();
         for cid in &gone {
-            if let Some(placed) = self.placed.remove(cid) {
-                self.by_ordinal.remove(&placed.ordinal);
-            }
+            self.placed.remove(cid);
         }
+        self.order.retain(|mark| self.placed.contains_key(&mark.cid));
         let bases = snapshot.chains.iter().map(|base| (base.author, base)).collect::<BTreeMap<_, _>>();
         for chain in &mut self.chains {
             let base = bases.get(&chain.author);
@@ -90,11 +91,10 @@ impl Clock {
             chain.fork = chain.fork.filter(|fork| void == Some(fork.sequence) || proven(fork));
             chain.void = void;
         }
-        for cid in self.by_ordinal.values() {
-            let Some(placed) = self.placed.get(cid) else { continue };
-            let chain = &mut self.chains[placed.mark.author as usize];
-            if chain.written() + 1 == placed.mark.sequence {
-                chain.entries.push(*cid);
+        for mark in &self.order {
+            let chain = &mut self.chains[mark.author as usize];
+            if chain.written() + 1 == mark.sequence {
+                chain.entries.push(mark.clone());
             }
         }
         self.endorsed.retain(|cid, _| self.placed.contains_key(cid));
@@ -104,12 +104,12 @@ impl Clock {
         gone.into_iter().filter(|cid| Some(*cid) != former).collect()
     }
 
-    fn stand_on(&mut self, snapshot: &Snapshot, hash: Digest, cut: Mark) {
+    fn stand_on(&mut self, snapshot: &Snapshot, hash: Digest, cut: Arc<Mark>) {
         let mut members = Members::restored(&snapshot.members, &cut);
         let mut revocations = Revocations::restored(&snapshot.revoked, cut.cid);
         snapshot.revoked.iter().for_each(|revoke| members.revoke(revoke.peer, &cut));
         for placed in self.placed.values() {
-            revocations.note(&placed.mark, &placed.said);
+            revocations.note(&placed.mark, &placed.said());
         }
         self.revocations = revocations;
         self.changes += 1;
@@ -121,8 +121,17 @@ impl Clock {
         self.latest = self.latest.max(snapshot.time);
         let (ordinal, cid) = (self.next_ordinal, cut.cid);
         self.next_ordinal += 1;
-        let stub =
-            Placed { mark: cut, counts: true, ordinal, parents: Box::default(), time: snapshot.time, said: Vec::new() };
+        // Nothing of the cut itself is read any more but its time.
+        let body = Body {
+            format: FORMAT,
+            mesh: self.mesh,
+            author: snapshot.author,
+            sequence: cut.sequence,
+            parents: Vec::new(),
+            time: snapshot.time,
+            events: Vec::new(),
+        };
+        let stub = Placed { mark: cut, body: Arc::new(body), ordinal, counts: true };
         self.placed.insert(cid, stub);
     }
 
@@ -158,12 +167,13 @@ impl Clock {
             cut: *cut,
             author: self.chains[placed.mark.author as usize].author,
             height: placed.mark.height,
-            time: placed.time,
+            time: placed.time(),
             chains: chains.into_values().collect(),
             members: tally.members.condensed(|peer| self.is_away(peer, &placed.mark, &retired, &tally.lengths)),
             open: Vec::new(),
             closed: Vec::new(),
             submitted: Vec::new(),
+            paused: None,
             revoked: self.revocations_within(&division.beneath),
         };
         Some((snapshot, tally.counting))
@@ -177,7 +187,8 @@ impl Clock {
 
     /// Whether a peer with this vector lacks something that was dropped here.
     pub fn is_below_base(&self, vector: &Vector) -> bool {
-        self.chains.iter().any(|chain| vector.get(&chain.author).copied().unwrap_or(0) < chain.base_counting)
+        let lacks = |chain: &Chain| vector.get(&chain.author).copied().unwrap_or(0) < chain.base_counting;
+        self.chains.iter().any(|chain| chain.base_counting > 0 && lacks(chain))
     }
 
     /// The entry that divides what was dropped here from what was not.

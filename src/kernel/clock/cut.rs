@@ -35,9 +35,9 @@ impl Clock {
     pub fn divide(&self, cut: &Cid) -> Option<Division> {
         let beneath = self.with_ancestors([*cut])?;
         let mut division = Division { beneath, astray: BTreeSet::new() };
-        for cid in self.by_ordinal.values() {
-            if !division.beneath.contains(cid) && self.goes_astray(cid, cut, &division) {
-                division.astray.insert(*cid);
+        for cid in self.order.iter().map(|mark| mark.cid) {
+            if !division.beneath.contains(&cid) && self.goes_astray(&cid, cut, &division) {
+                division.astray.insert(cid);
             }
         }
         Some(division)
@@ -47,7 +47,7 @@ impl Clock {
     pub fn goes_astray(&self, cid: &Cid, cut: &Cid, division: &Division) -> bool {
         let off =
             |parent: &Cid| parent != cut && (division.beneath.contains(parent) || division.astray.contains(parent));
-        self.placed.get(cid).is_none_or(|placed| placed.parents.is_empty() || placed.parents.iter().any(off))
+        self.placed.get(cid).is_none_or(|placed| placed.parents().is_empty() || placed.parents().iter().any(off))
     }
 
     /// These entries and all their ancestors that are here. `None` when one of these is not here.
@@ -57,7 +57,7 @@ impl Clock {
         while let Some(cid) = open.pop() {
             let placed = self.placed.get(&cid)?;
             if found.insert(cid) {
-                open.extend_from_slice(&placed.parents);
+                open.extend_from_slice(placed.parents());
             }
         }
         Some(found)
@@ -67,8 +67,12 @@ impl Clock {
     /// in time proportional to entries times authors: in a busy mesh cuts are rare, and none may be missed.
     pub fn find_cut(&self, least: usize, is_old: impl Fn(u64, u64) -> bool) -> Option<(Cid, Division)> {
         let heads = self.with_ancestors(self.heads.iter().copied())?;
-        let order: Vec<&Placed> =
-            self.by_ordinal.values().filter(|cid| heads.contains(cid)).filter_map(|cid| self.placed.get(cid)).collect();
+        let order: Vec<&Placed> = self
+            .order
+            .iter()
+            .filter(|mark| heads.contains(&mark.cid))
+            .filter_map(|mark| self.placed.get(&mark.cid))
+            .collect();
         // How far each chain gets before an entry comes, and, on the way back, what all that came later reach.
         let mut tops: Vec<u64> = vec![0; self.chains.len()];
         let former: Vec<u64> = order
@@ -84,7 +88,7 @@ impl Clock {
             let author = mark.author as usize;
             tops[author] = former[at];
             if order[at].counts
-                && is_old(order[at].ordinal, order[at].time.ms)
+                && is_old(order[at].ordinal, order[at].time().ms)
                 && reached_by_all[author] >= mark.sequence
                 && tops.iter().zip(0..).all(|(top, number)| mark.reach.get(number) >= *top)
                 && let Some(division) = self.divide(&mark.cid)
@@ -116,8 +120,9 @@ impl Clock {
             let Some(placed) = self.placed.get(&cid).filter(|_| self.cut() != Some(cid)) else { continue };
             let mark = &placed.mark;
             let peer = self.chains[mark.author as usize].author.peer;
-            let founds = Said::founds(&placed.said, &self.mesh, &peer);
-            for said in &placed.said {
+            let said = placed.said();
+            let founds = Said::founds(&said, &self.mesh, &peer);
+            for said in &said {
                 if let Said::Revoke(revoke) = said {
                     tally.members.revoke(revoke.peer, mark);
                 }
@@ -128,7 +133,7 @@ impl Clock {
                 tally.counting.insert(cid);
                 tally.lengths[mark.author as usize] += 1;
                 // In this order the first by a ticket is met first, so nothing can ask for another pass.
-                let _first_holds = tally.members.hear(&self.mesh, mark, peer, &placed.said);
+                let _first_holds = tally.members.hear(&self.mesh, mark, peer, &said);
             }
         }
         tally
@@ -155,7 +160,7 @@ impl Clock {
 
     /// Whoever an entry among the ancestors of some admits that is not among those of one.
     pub fn admitted_between(&self, below: &Cid, above: &[Cid]) -> BTreeSet<PeerId> {
-        let marks: Vec<&Mark> = above.iter().filter_map(|cid| self.mark(cid)).collect();
+        let marks: Vec<&Mark> = above.iter().filter_map(|cid| self.mark(cid)).map(AsRef::as_ref).collect();
         self.mark(below).map(|below| self.members.admitted_between(below, &marks)).unwrap_or_default()
     }
 

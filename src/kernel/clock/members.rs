@@ -1,6 +1,7 @@
 //! Who may write: the admissions among the entries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use crate::kernel::id::{Cid, MeshId, PeerId};
 #[derive(Debug, Clone)]
 struct Admission {
     peer: PeerId,
-    mark: Mark,
+    mark: Arc<Mark>,
     by: PeerId,
     right: Right,
     wall_ms: u64,
@@ -55,7 +56,7 @@ pub struct Members {
     admissions: BTreeMap<PeerId, Vec<Admission>>,
     tickets: BTreeMap<u64, (Order, PeerId)>,
     /// Which rules each has declared to know, and by which entries.
-    declared: BTreeMap<PeerId, Vec<(u32, Mark)>>,
+    declared: BTreeMap<PeerId, Vec<(u32, Arc<Mark>)>>,
     /// The greatest number that anybody has declared.
     highest_rules: u32,
     /// Who was revoked, and which entries say so. What they wrote before still counts.
@@ -64,7 +65,7 @@ pub struct Members {
 
 impl Members {
     /// The members at a checkpoint, every admission known to whatever stands above its cut.
-    pub(super) fn restored(members: &[MemberBase], cut: &Mark) -> Self {
+    pub(super) fn restored(members: &[MemberBase], cut: &Arc<Mark>) -> Self {
         let mut restored = Self::default();
         for member in members {
             for right in &member.rights {
@@ -121,7 +122,7 @@ impl Members {
     }
 
     /// Takes note of what an entry that counts says. `Err` as in [`Self::add`].
-    pub(super) fn hear(&mut self, mesh: &MeshId, mark: &Mark, by: PeerId, said: &[Said]) -> Result<(), ()> {
+    pub(super) fn hear(&mut self, mesh: &MeshId, mark: &Arc<Mark>, by: PeerId, said: &[Said]) -> Result<(), ()> {
         let mut again = Ok(());
         for said in said {
             match said {
@@ -135,7 +136,7 @@ impl Members {
 
     /// Takes note of an admission by an entry that counts. `Err` when an admission that was taken to hold is not the
     /// first by its ticket after all, so that everything has to be counted again.
-    fn add(&mut self, mesh: &MeshId, mark: &Mark, by: PeerId, admit: &Admit, wall_ms: u64) -> Result<(), ()> {
+    fn add(&mut self, mesh: &MeshId, mark: &Arc<Mark>, by: PeerId, admit: &Admit, wall_ms: u64) -> Result<(), ()> {
         if !admit.right.admits(mesh, &admit.peer) {
             return Ok(());
         }
@@ -161,7 +162,7 @@ impl Members {
     }
 
     /// Takes note that a peer's version knows the rules up to this number.
-    fn declare(&mut self, peer: PeerId, rules: u32, mark: &Mark) {
+    fn declare(&mut self, peer: PeerId, rules: u32, mark: &Arc<Mark>) {
         self.highest_rules = self.highest_rules.max(rules);
         self.declared.entry(peer).or_default().push((rules, mark.clone()));
     }

@@ -1,24 +1,33 @@
 //! Which entries stand below one: for every author, up to which sequence number.
 //!
-//! A persistent vector, so that an entry shares with its parents all that it does not change: 16-way nodes behind
+//! A persistent vector, so that an entry shares with its parents all that it does not change: nodes of 64 bytes behind
 //! `Arc`s (the array-mapped tries of Bagwell, 2000, without the compression). Authors are named by small numbers that
-//! the clock gives out. One more entry costs a few nodes of 128 bytes, whatever the number of authors.
+//! the clock gives out. One more entry costs a leaf and a node a level above it, whatever the number of authors.
 
 use std::sync::Arc;
 
-const FAN: usize = 16;
+/// Numbers in a leaf, as a power of two.
+const LEAF_BITS: u32 = 4;
+const LEAF: usize = 1 << LEAF_BITS;
+/// Branches of a node above the leaves, as a power of two.
+const FAN_BITS: u32 = 3;
+const FAN: usize = 1 << FAN_BITS;
+
+/// The greatest sequence number there can be: a leaf is half as large for it. At one entry a second it takes an author a
+/// century.
+pub const MAX_SEQUENCE: u64 = u32::MAX as u64;
 
 /// A map from author number to sequence number, 0 where nothing is known. Grows only upward.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
     root: Option<Arc<Branch>>,
-    /// Levels below the root; the vector has room for `16^(height + 1)` authors.
+    /// Levels below the root; the vector has room for `16 * 8^height` authors.
     height: u32,
 }
 
 #[derive(Debug)]
 enum Branch {
-    Leaf([u64; FAN]),
+    Leaf([u32; LEAF]),
     Inner([Option<Arc<Self>>; FAN]),
 }
 
@@ -33,20 +42,21 @@ impl Reach {
         loop {
             match at {
                 None => return 0,
-                Some(Branch::Leaf(numbers)) => return numbers[slot(author, 0)],
+                Some(Branch::Leaf(numbers)) => return u64::from(numbers[slot(author, 0)]),
                 Some(Branch::Inner(below)) => at = below[slot(author, height)].as_deref(),
             }
             height -= 1;
         }
     }
 
-    /// The same with the author's number set.
+    /// The same with the author's number set, which is at most [`MAX_SEQUENCE`].
     #[must_use]
     pub fn with(&self, author: u32, sequence: u64) -> Self {
         let mut grown = self.clone();
         while !fits(author, grown.height) {
             grown = grown.raised();
         }
+        let sequence = u32::try_from(sequence).unwrap_or(u32::MAX);
         Self { root: Some(set(grown.root.as_ref(), grown.height, author, sequence)), height: grown.height }
     }
 
@@ -75,19 +85,23 @@ impl Reach {
 
 /// Whether a vector of this height has room for the author.
 fn fits(author: u32, height: u32) -> bool {
-    u64::from(author) < 1u64 << (4 * (height + 1)).min(63)
+    u64::from(author) < 1u64 << (LEAF_BITS + FAN_BITS * height).min(63)
 }
 
+/// Which branch of a node at this height, or number of a leaf, is the author's.
 fn slot(author: u32, height: u32) -> usize {
-    (author >> (4 * height)) as usize % FAN
+    match height.checked_sub(1) {
+        None => author as usize % LEAF,
+        Some(below) => (u64::from(author) >> (LEAF_BITS + FAN_BITS * below).min(63)) as usize % FAN,
+    }
 }
 
-fn set(branch: Option<&Arc<Branch>>, height: u32, author: u32, sequence: u64) -> Arc<Branch> {
+fn set(branch: Option<&Arc<Branch>>, height: u32, author: u32, sequence: u32) -> Arc<Branch> {
     let at = slot(author, height);
     if height == 0 {
         let mut numbers = match branch.map(Arc::as_ref) {
             Some(Branch::Leaf(numbers)) => *numbers,
-            _ => [0; FAN],
+            _ => [0; LEAF],
         };
         numbers[at] = sequence;
         return Arc::new(Branch::Leaf(numbers));
@@ -159,7 +173,7 @@ mod tests {
             b in prop::collection::btree_map(0u32..5000, 1u64..9, 0..40),
         ) {
             let joined = build(&a).join(&build(&b));
-            for author in a.keys().chain(b.keys()).copied().chain([0, 15, 16, 255, 256, 4095, 4096, u32::MAX]) {
+            for author in a.keys().chain(b.keys()).copied().chain([0, 15, 16, 127, 128, 1023, 1024, 8191, 8192, u32::MAX]) {
                 let of = |map: &BTreeMap<u32, u64>| map.get(&author).copied().unwrap_or(0);
                 prop_assert_eq!(build(&a).get(author), of(&a));
                 prop_assert_eq!(joined.get(author), of(&a).max(of(&b)));

@@ -6,6 +6,7 @@
 //! incarnation, and whatever it wrote meanwhile counts for nothing, on every node, whenever it came.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Clock, Mark, Said, Tally};
 use crate::kernel::id::{Cid, PeerId};
@@ -16,7 +17,7 @@ use crate::kernel::rules::HISTORY;
 pub(super) struct Retired {
     pub(super) peer: PeerId,
     /// The entry that proposed it, or the checkpoint's cut that it lies beneath.
-    pub(super) mark: Mark,
+    pub(super) mark: Arc<Mark>,
 }
 
 impl Clock {
@@ -50,12 +51,12 @@ impl Clock {
         let mut proposed = Vec::new();
         for (cid, votes) in &self.endorsed {
             let Some(placed) = self.placed.get(cid).filter(|placed| placed.counts) else { continue };
-            for said in &placed.said {
+            for said in &placed.said() {
                 let Said::Retire(peer) = said else { continue };
                 let holds = self.retired.iter().any(|held| held.mark.cid == *cid && held.peer == *peer);
                 // What the peer has written in knowledge of it answers it.
                 let chains = self.chains.iter().filter(|chain| chain.author.peer == *peer);
-                let last = chains.filter_map(|chain| self.mark(chain.entries.last()?));
+                let last = chains.filter_map(|chain| chain.entries.last());
                 if !holds && !last.into_iter().any(|mark| mark.knows(&placed.mark)) {
                     let voters = votes.iter().chain([cid]).filter_map(|cid| self.author_of(cid));
                     proposed.push((*cid, *peer, voters.map(|author| author.peer).collect()));
@@ -67,9 +68,9 @@ impl Clock {
 
     /// The latest label of time by which the peer is known to have written, milliseconds since 1970.
     pub fn last_written(&self, peer: &PeerId) -> u64 {
-        let chains = self.chains.iter().filter(|chain| chain.author.peer == *peer);
+        let chains = self.chains.iter().filter(|chain| chain.author.peer == *peer && chain.is_met());
         let times = chains.filter_map(|chain| match chain.entries.last() {
-            Some(cid) => Some(self.placed.get(cid)?.time.ms),
+            Some(mark) => Some(self.placed.get(&mark.cid)?.time().ms),
             None => Some(self.base.as_ref()?.time.ms),
         });
         let since = self.members.all().find(|member| member.peer == *peer).map(|member| member.since_ms);
@@ -107,6 +108,7 @@ impl Clock {
                 let revoked = self.revocations.from(&chain.author);
                 let cut = [chain.void, fork, retired, revoked].into_iter().flatten().min();
                 self.chains[number as usize].cut = cut;
+                self.is_cut_anywhere |= cut.is_some();
             }
             let tally = self.tally(None, |author| self.chains[author as usize].cut);
             let judged = if self.endorsed.is_empty() { Vec::new() } else { self.judge(None, &tally) };
@@ -124,11 +126,11 @@ impl Clock {
         let mut held = self.base.as_ref().map(|base| base.retired.clone()).unwrap_or_default();
         let counts = |cid: &Cid| tally.counting.contains(cid) && within.is_none_or(|within| within.contains(cid));
         let mut proposals: Vec<(&Cid, &BTreeSet<Cid>)> = self.endorsed.iter().filter(|(cid, _)| counts(cid)).collect();
-        proposals.sort_by_key(|(cid, _)| self.mark(cid).map(Mark::order));
+        proposals.sort_by_key(|(cid, _)| self.mark(cid).map(|mark| mark.order()));
         for (cid, agreed) in proposals {
             let Some(placed) = self.placed.get(cid) else { continue };
             let mark = &placed.mark;
-            for said in &placed.said {
+            for said in &placed.said() {
                 let Said::Retire(peer) = said else { continue };
                 let mut known = tally.members.known_to(mark);
                 known.retain(|other| !self.is_away(other, mark, &held, &tally.lengths));
@@ -172,6 +174,7 @@ impl Clock {
         if let Some(cut) = retired.filter_map(|retired| self.cut_by(retired, number)).min() {
             let chain = &mut self.chains[number as usize];
             chain.cut = Some(chain.cut.map_or(cut, |other| other.min(cut)));
+            self.is_cut_anywhere = true;
         }
     }
 
@@ -184,7 +187,7 @@ impl Clock {
         }
         match retired.mark.reach.get(number) {
             0 => {
-                let first = chain.entries.first().and_then(|cid| self.mark(cid))?;
+                let first = chain.entries.first()?;
                 (!first.reaches(&retired.mark)).then_some(1)
             }
             known => Some(known + 1),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Fact;
 use crate::kernel::clock::Mark;
 use crate::kernel::election::{Place, Seed};
-use crate::kernel::entry::{Event, Hlc};
+use crate::kernel::entry::{Cancel, Event, Hlc, Withdraw};
 use crate::kernel::id::{Author, Cid, Digest, PeerId, TaskId};
 use crate::kernel::task::{Fence, Policy, Products, ReleaseReason, State, Workload};
 
@@ -179,14 +179,14 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn take(&mut self, fact: &'a Fact) {
         let known_introduction = self.introductions.iter().any(|known| knows(fact, known.mark));
-        if let Event::Introduce(introduce) = &fact.event {
+        if let Event::Introduce(introduce) = fact.event() {
             // Two introductions in one entry are one.
             if !known_introduction && !self.introductions.iter().any(|known| known.cid == fact.mark.cid) {
                 self.introductions.push(Introduction {
-                    mark: Some(&fact.mark),
+                    mark: Some(fact.mark.as_ref()),
                     cid: fact.mark.cid,
-                    by: fact.author.peer,
-                    time: fact.time,
+                    by: fact.author().peer,
+                    time: fact.time(),
                     workload: &introduce.workload,
                 });
             }
@@ -196,7 +196,7 @@ impl<'a> Pass<'a> {
         if knows_ending {
             return;
         }
-        match &fact.event {
+        match fact.event() {
             Event::Claim(claim) => {
                 let anchored =
                     self.introductions.iter().any(|known| known.cid == claim.anchor && knows(fact, known.mark));
@@ -204,14 +204,16 @@ impl<'a> Pass<'a> {
                 let twice = self.claims.iter().any(|known| known.claim.fence.claim == fact.mark.cid);
                 if anchored && !twice && claim.attempt == highest + 1 {
                     let seed = Seed::of(&claim.anchor, &self.task);
-                    let place = Place::of(fact.author.peer);
+                    let place = Place::of(fact.author().peer);
                     let distance = seed.distance(&place);
                     let fence = Fence { attempt: claim.attempt, claim: fact.mark.cid };
+                    // A withdrawal that did not know of it is void.
+                    self.endings.retain(|ending| !matches!(ending.fact.event(), Event::Withdraw(_)));
                     self.claims.push(Standing {
-                        mark: Some(&fact.mark),
+                        mark: Some(fact.mark.as_ref()),
                         anchor: claim.anchor,
                         weight: (distance, seed.tie(&place), fact.mark.cid),
-                        claim: HeldClaim { author: fact.author, fence, distance, released: None },
+                        claim: HeldClaim { author: fact.author(), fence, distance, released: None },
                     });
                 }
             }
@@ -222,7 +224,7 @@ impl<'a> Pass<'a> {
                 }
             }
             Event::Decline(decline) if known_introduction => {
-                self.declined.insert(fact.author.peer);
+                self.declined.insert(fact.author().peer);
                 self.note.clone_from(&decline.why);
             }
             Event::Finish(finish) => {
@@ -233,6 +235,14 @@ impl<'a> Pass<'a> {
             }
             Event::Cancel(_) if known_introduction => {
                 self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+            }
+            Event::Withdraw(_) if known_introduction => {
+                let highest = self.known_claims(fact).map(|known| known.claim.fence.attempt).max();
+                let held =
+                    |known: &Standing<'_>| known.claim.released.is_none() && Some(known.claim.fence.attempt) == highest;
+                if !self.claims.iter().any(|known| !knows(fact, known.mark) || held(known)) {
+                    self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+                }
             }
             Event::Leave(_) if known_introduction => {
                 let held = self.known_claims(fact).any(|known| known.claim.released.is_none());
@@ -261,7 +271,7 @@ impl<'a> Pass<'a> {
     /// The standing claim with this fence, if the fact's own author made it and the fact knows it.
     fn own_claim(&self, fact: &Fact, fence: &Fence) -> Option<usize> {
         self.claims.iter().position(|known| {
-            known.claim.fence == *fence && known.claim.author.peer == fact.author.peer && knows(fact, known.mark)
+            known.claim.fence == *fence && known.claim.author.peer == fact.author().peer && knows(fact, known.mark)
         })
     }
 
@@ -273,11 +283,11 @@ impl<'a> Pass<'a> {
         let winner = self.endings.iter().min_by_key(|ending| ending.rank);
         let mut note = self.note.clone();
         let mut products = Products::default();
-        let state = match winner.map(|ending| &ending.fact.event) {
+        let state = match winner.map(|ending| ending.fact.event()) {
             Some(Event::Finish(finish)) => {
                 note.clone_from(&finish.note);
                 products.clone_from(&finish.products);
-                let holder = winner.map_or(first.by, |ending| ending.fact.author.peer);
+                let holder = winner.map_or(first.by, |ending| ending.fact.author().peer);
                 State::Completed {
                     holder,
                     fence: finish.fence,
@@ -285,8 +295,8 @@ impl<'a> Pass<'a> {
                     duration_ms: finish.duration_ms,
                 }
             }
-            Some(Event::Cancel(cancel)) => {
-                note.clone_from(&cancel.why);
+            Some(Event::Cancel(Cancel { why, .. }) | Event::Withdraw(Withdraw { why, .. })) => {
+                note.clone_from(why);
                 State::Cancelled
             }
             Some(Event::Leave(_)) => State::LeftToGithub,

@@ -169,7 +169,7 @@ impl Node {
     fn adopt(&mut self, sealed: Sealed) {
         let wrote = self.clock.written_by(&self.author) > 0;
         let dropped = self.clock.held();
-        self.clock = Clock::above(&sealed.snapshot, sealed.hash);
+        self.clock = Clock::above(&sealed.snapshot, sealed.hash, self.shelf.clone());
         self.catchup = CatchUp::default();
         self.quarantine = super::Quarantine::default();
         self.sync.begin_anew();

@@ -5,18 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::groups::Turn;
+use super::jobs::{kind, of};
 use super::{Node, claimed_by};
-use crate::kernel::election::{Place, Seed};
+use crate::kernel::allocation::Kind;
+use crate::kernel::election::{Place, Rank, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
 use crate::kernel::id::{PeerId, TaskId};
-use crate::kernel::io::{Notice, Output, Presence, Reply, Request, Token};
+use crate::kernel::io::{Notice, Offer, Output, Presence, Reply, Request, Token};
 use crate::kernel::ledger::Folded;
-use crate::kernel::queue::Key;
-use crate::kernel::task::{Fence, Policy, Repository, State};
+use crate::kernel::queue::{Key, Queue};
+use crate::kernel::requests::{Amounts, serve_all};
+use crate::kernel::task::{Policy, Repository, State, Workload};
 
 /// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
 /// a few for each free slot of a mesh do not change who takes which.
 const WINDOW: usize = 64;
+/// The most classes of tasks that are remembered, before all of which nothing waits are forgotten.
+const MAX_CLASSES: usize = 2 * WINDOW;
 /// The most peers ahead that are asked before a claim out of turn.
 const MAX_ASKED: usize = 8;
 
@@ -39,20 +45,62 @@ pub(super) struct Claims {
     next_claim: Option<u64>,
     /// When a task may have to be ended, by time.
     ends: BTreeSet<(u64, TaskId)>,
+    /// The first of the waiting tasks that this host may run, in their order, and where this node stands.
+    window: Vec<Standing>,
+    /// Whether they may be others by now.
+    is_stale: bool,
+    /// Who could take them.
+    classes: Vec<Class>,
 }
 
-/// One look at the waiting tasks.
-#[derive(Default)]
-struct Look {
-    /// Who could take tasks of the same labels and repository.
-    able: BTreeMap<(BTreeSet<String>, Repository), Vec<Place>>,
-    /// Which tasks to ask whom about.
-    questions: BTreeMap<PeerId, BTreeSet<TaskId>>,
+/// Where this node stands for a task.
+#[derive(Debug, Clone)]
+struct Standing {
+    task: TaskId,
+    kind: Kind,
+    seed: Seed,
+    rank: Rank,
+    class: usize,
+    /// Who holds it still by the ledger: no candidate.
+    holder: Option<PeerId>,
+    /// Before this time it is not this node's turn.
+    due: u64,
+}
+
+/// Tasks of the same labels and repository, and who could take them.
+#[derive(Debug)]
+pub(super) struct Class {
+    labels: BTreeSet<String>,
+    repository: Repository,
+    /// By peer id.
+    able: Vec<Place>,
+}
+
+impl Class {
+    fn is_of(&self, workload: &Workload) -> bool {
+        self.labels == workload.labels && self.repository == workload.repository
+    }
+
+    /// Whether a host with this offer may run them.
+    pub(super) fn may_run_at(&self, offer: &Offer) -> bool {
+        may_run(&self.labels, &self.repository, offer)
+    }
+}
+
+/// Whether a host with this offer may run what asks for these labels, of this repository.
+pub(super) fn may_run(labels: &BTreeSet<String>, repository: &Repository, offer: &Offer) -> bool {
+    serve_all(&offer.labels, labels) && offer.sources.iter().any(|source| repository.is_of(source))
 }
 
 impl Claims {
     pub(super) fn next_wake(&self) -> u64 {
         self.next_claim.unwrap_or(u64::MAX).min(self.ends.first().map_or(u64::MAX, |(at, _)| *at))
+    }
+
+    /// Where this node stands for the task is to be found out anew, or nowhere.
+    fn forget_standing(&mut self, task: &TaskId) {
+        self.window.retain(|standing| standing.task != *task);
+        self.is_stale = true;
     }
 
     /// Something changed that may make it this node's turn.
@@ -71,10 +119,12 @@ impl Node {
             _ => false,
         };
         self.claims.look = true;
-        if !claimable {
+        let turn = self.turn(task);
+        if !claimable || turn == Turn::Later {
             self.dequeue(task);
             return;
         }
+        self.claims.forget_standing(task);
         let version = (folded.attempt, folded.claims.iter().filter(|claim| claim.released.is_some()).count());
         let now = self.now.mono;
         let fresh = Waiting { since: now, version, asked: None };
@@ -89,21 +139,25 @@ impl Node {
         if let Some((after, _)) = self.ending(task, folded) {
             self.claims.ends.insert((since + after, *task));
         }
-        let runnable = folded.workload.policy() != Policy::GithubOnly
+        let runnable = turn == Turn::Now
+            && folded.workload.policy() != Policy::GithubOnly
             && folded.spent < self.settings.attempts
             && !self.custody.has_declined(task)
             && Self::can_run(&self.offer, &folded.workload);
         if runnable {
-            self.queue.put(Key::of(folded.workload.priority, folded.introduced, *task));
+            let (key, kind) = (Key::of(folded.workload.priority, folded.introduced, *task), kind(&folded.workload));
+            self.queue_of(kind).put(key);
         } else {
-            self.queue.remove(task);
+            self.unqueue(task);
         }
     }
 
     /// Takes a task out of all that waits to be claimed.
     pub(super) fn dequeue(&mut self, task: &TaskId) {
         self.claims.waiting.remove(task);
-        self.queue.remove(task);
+        if self.unqueue(task) {
+            self.claims.forget_standing(task);
+        }
     }
 
     /// Claims what it is this node's turn to claim, and ends what nobody will run.
@@ -117,7 +171,11 @@ impl Node {
             return;
         }
         self.claims.next_claim = None;
-        if self.custody.draining() || self.is_behind_rules() || !self.sync.has_all_it_was_told_of() {
+        if self.paused.is_some()
+            || self.custody.draining()
+            || self.is_behind_rules()
+            || !self.sync.has_all_it_was_told_of()
+        {
             return;
         }
         let members = self.clock.members();
@@ -125,42 +183,132 @@ impl Node {
             self.wake_for_claim(until);
             return;
         }
-        let mut free = self.free_slots();
-        if free == 0 || self.queue.is_empty() {
+        if self.free_slots() == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
             return;
         }
-        let taken = self.taken_by_presence();
-        let window: Vec<TaskId> = self.queue.iter().take(WINDOW).map(Key::task).collect();
-        let mut look = Look::default();
-        for task in window {
-            if free == 0 {
-                break;
+        self.take_standings();
+        let now = self.now.mono;
+        let mut questions = BTreeMap::new();
+        let (mut starts, mut claimed) = (self.starts(), Amounts::default());
+        if self.claims.window.iter().any(|standing| standing.due <= now) {
+            let mut window = std::mem::take(&mut self.claims.window);
+            for standing in &mut window {
+                let (task, kind) = (standing.task, standing.kind);
+                if *of(&mut starts, kind) == 0
+                    || self.is_said_to_run(&task)
+                    || self.custody.runs(&task)
+                    || !self.has_room_for(&task, &claimed)
+                {
+                    continue;
+                }
+                if self.consider(standing, &mut questions) {
+                    *of(&mut starts, kind) -= 1;
+                    if let Some(folded) = self.ledger.get(&task) {
+                        claimed = claimed.plus(Amounts::of(&folded.workload.labels));
+                    }
+                }
             }
-            if taken.contains(&task) || self.custody.runs(&task) {
-                continue;
-            }
-            if self.consider(&task, &mut look) {
-                free -= 1;
+            self.claims.window = window;
+        }
+        // What is due already waits for something else than time.
+        let next = self.claims.window.iter().map(|standing| standing.due).filter(|due| *due > now).min();
+        next.into_iter().for_each(|due| self.wake_for_claim(due));
+        self.ask_those_ahead(questions);
+    }
+
+    /// Brings up to date for which tasks this node may have a turn, who could take them, and where it stands.
+    fn take_standings(&mut self) {
+        for id in self.peers.take_stirred() {
+            for number in 0..self.claims.classes.len() {
+                self.take_stirred(&id, number);
             }
         }
-        self.ask_those_ahead(look.questions);
+        if !std::mem::take(&mut self.claims.is_stale) {
+            return;
+        }
+        let mut former: BTreeMap<TaskId, Standing> =
+            std::mem::take(&mut self.claims.window).into_iter().map(|standing| (standing.task, standing)).collect();
+        if self.claims.classes.len() > MAX_CLASSES {
+            self.claims.classes.clear();
+            former.clear();
+        }
+        let first = |queue: &Queue| queue.iter().take(WINDOW).map(Key::task).collect::<Vec<_>>();
+        let tasks = [first(&self.queue), first(&self.jobs.queue)].concat();
+        let window = tasks.into_iter().filter_map(|task| former.remove(&task).or_else(|| self.standing_for(task)));
+        let window: Vec<Standing> = window.collect();
+        self.claims.window = window;
+    }
+
+    /// A peer may have become one that could take tasks of a class, or be one no more.
+    fn take_stirred(&mut self, id: &PeerId, number: usize) {
+        let class = &self.claims.classes[number];
+        let at = class.able.binary_search_by_key(id, Place::peer);
+        let able = self.peers.get(id).filter(|peer| self.is_free_candidate(peer, class)).map(|peer| peer.place);
+        let (place, comes) = match (at, able) {
+            (Ok(at), None) => (self.claims.classes[number].able.remove(at), false),
+            (Err(at), Some(place)) => {
+                self.claims.classes[number].able.insert(at, place);
+                (place, true)
+            }
+            _ => return,
+        };
+        let mut window = std::mem::take(&mut self.claims.window);
+        for standing in window.iter_mut().filter(|standing| standing.class == number && standing.holder != Some(*id)) {
+            let Some(folded) = self.ledger.get(&standing.task) else { continue };
+            let ahead = u32::from(standing.seed.stands_before(&place, &self.me, &folded.last));
+            let rank = &mut standing.rank;
+            if comes {
+                rank.candidates += 1;
+                rank.rank += ahead;
+            } else {
+                rank.candidates -= 1;
+                rank.rank -= ahead;
+            }
+            // Found out when it is looked at.
+            standing.due = if ahead > 0 && !comes { 0 } else { standing.due };
+        }
+        self.claims.window = window;
+    }
+
+    fn standing_for(&mut self, task: TaskId) -> Option<Standing> {
+        let folded = self.ledger.get(&task)?;
+        let class = match self.claims.classes.iter().position(|class| class.is_of(&folded.workload)) {
+            Some(class) => class,
+            None => {
+                let Workload { labels, repository, .. } = folded.workload.as_ref();
+                let mut class = Class { labels: labels.clone(), repository: repository.clone(), able: Vec::new() };
+                class.able = self.free_candidates(&class);
+                self.claims.classes.push(class);
+                self.claims.classes.len() - 1
+            }
+        };
+        let holder = claimed_by(&folded.state).map(|(holder, _)| holder);
+        let candidates = self.claims.classes[class].able.iter().filter(|place| Some(place.peer()) != holder);
+        let seed = Seed::of(&folded.anchor, &task);
+        let rank = seed.rank(&self.me, candidates, &folded.last);
+        Some(Standing { task, kind: kind(&folded.workload), seed, rank, class, holder, due: 0 })
+    }
+
+    /// Whether a heard peer says that it runs the task under a claim that has not come here yet.
+    fn is_said_to_run(&self, task: &TaskId) -> bool {
+        let attempt = self.ledger.get(task).map_or(0, |folded| folded.attempt);
+        self.peers.said_to_run(task).any(|(_, said)| said > attempt)
     }
 
     /// Claims the task if it is this node's turn. `true` when it is.
-    fn consider(&mut self, task: &TaskId, look: &mut Look) -> bool {
-        let (Some(folded), Some(waiting)) = (self.ledger.get(task), self.claims.waiting.get(task)) else {
+    fn consider(&mut self, standing: &mut Standing, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> bool {
+        let (task, rank) = (standing.task, standing.rank);
+        if self.group_still_runs(&task) {
+            standing.due = self.wait_anew(&task);
+            return false;
+        }
+        let (Some(folded), Some(waiting)) = (self.ledger.get(&task), self.claims.waiting.get(&task)) else {
             return false;
         };
         if self.is_careful(&folded.workload) && self.majority_until().is_none() {
-            self.wake_for_claim(self.now.mono + self.settings.timings.beat);
+            standing.due = self.now.mono + self.settings.timings.beat;
             return false;
         }
-        let holder = claimed_by(&folded.state).map(|(holder, _)| holder);
-        let class = (folded.workload.labels.clone(), folded.workload.repository.clone());
-        let able = look.able.entry(class).or_insert_with(|| self.free_candidates(&folded.workload));
-        let candidates: Vec<Place> = able.iter().filter(|place| Some(place.peer()) != holder).copied().collect();
-        let seed = Seed::of(&folded.anchor, task);
-        let rank = seed.rank(&self.me, &candidates, &folded.last);
         // Who has declined or lost it waits a turn even where nobody stands ahead.
         let turns = u64::from(rank.rank) + u64::from(folded.last.contains(&self.me.peer()));
         let mut due = waiting.since + turns * self.claim_delay();
@@ -172,12 +320,16 @@ impl Node {
         // The same of slots that it did not offer before: until the others know of them each is the only one in its own
         // eyes. So it waits until they have had time to hear.
         if let Some(grown) = self.custody.grown_at()
-            && self.peers.heard().any(|peer| Self::can_run(&peer.presence.offer, &folded.workload))
+            && self.now.mono < grown + self.claim_delay() / 2
+            && self.peers.heard().any(|peer| Self::can_run(&peer.presence().offer, &folded.workload))
         {
             due = due.max(grown + self.claim_delay() / 2);
         }
+        if let Some(crowded) = self.groups.crowded(&task) {
+            due = due.max(crowded + self.claim_delay() / 2);
+        }
+        standing.due = due;
         if self.now.mono < due {
-            self.wake_for_claim(due);
             return false;
         }
         if rank.rank > 0 {
@@ -185,13 +337,15 @@ impl Node {
                 Some(open) if !open.is_empty() => return false,
                 Some(_) => {}
                 None => {
-                    let ahead = seed.ranking(candidates.iter().chain([&self.me]), &folded.last);
+                    let able = self.claims.classes[standing.class].able.iter();
+                    let candidates = able.filter(|place| Some(place.peer()) != standing.holder);
+                    let ahead = standing.seed.ranking(candidates.chain([&self.me]), &folded.last);
                     let ahead =
                         ahead.iter().take(rank.rank as usize).filter(|peer| self.peers.is_connected(&peer.peer));
                     let ahead: Vec<PeerId> = ahead.take(MAX_ASKED).map(|ranked| ranked.peer).collect();
                     if !ahead.is_empty() {
                         for peer in ahead {
-                            look.questions.entry(peer).or_default().insert(*task);
+                            questions.entry(peer).or_default().insert(task);
                         }
                         return false;
                     }
@@ -199,15 +353,23 @@ impl Node {
             }
         }
         let (attempt, anchor) = (folded.attempt + 1, folded.anchor);
-        self.events.push(Event::Claim(Claim { task: *task, attempt, anchor }));
+        self.events.push(Event::Claim(Claim { task, attempt, anchor }));
         self.notice(Notice::Elected {
-            task: *task,
+            task,
             attempt,
             rank: rank.rank,
             distance: rank.distance,
             candidates: rank.candidates,
         });
         true
+    }
+
+    /// Something is in a task's way: everybody's turn is counted from when it is not any more. Answers when to look again.
+    fn wait_anew(&mut self, task: &TaskId) -> u64 {
+        if let Some(waiting) = self.claims.waiting.get_mut(task) {
+            (waiting.since, waiting.asked) = (self.now.mono, None);
+        }
+        self.now.mono + (self.claim_delay() / 4).max(1)
     }
 
     fn wake_for_claim(&mut self, at: u64) {
@@ -217,15 +379,6 @@ impl Node {
     /// The wait of each further rank, in milliseconds.
     pub(super) fn claim_delay(&self) -> u64 {
         self.settings.timings.claim_delay.max(4 * self.sync.round_trip().unwrap_or(0))
-    }
-
-    /// Tasks that a heard peer says it runs under a claim that has not come here yet.
-    fn taken_by_presence(&self) -> BTreeSet<TaskId> {
-        let ahead = |(task, fence): (&TaskId, &Fence)| {
-            let behind = self.ledger.get(task).is_none_or(|folded| folded.attempt < fence.attempt);
-            behind.then_some(*task)
-        };
-        self.peers.heard().flat_map(|peer| peer.presence.running.iter().filter_map(ahead)).collect()
     }
 
     fn ask_those_ahead(&mut self, questions: BTreeMap<PeerId, BTreeSet<TaskId>>) {
@@ -314,13 +467,16 @@ impl Node {
             presence.offer.slots > 0 && !presence.draining && Self::can_run(&presence.offer, &folded.workload)
         };
         let mine = self.offer.slots > 0 && !self.custody.draining() && Self::can_run(&self.offer, &folded.workload);
-        let others = self.peers.heard().filter(|peer| could(&peer.presence)).map(|peer| peer.place.peer());
+        let others = self.peers.heard().filter(|peer| could(peer.presence())).map(|peer| peer.place.peer());
         let mut candidates = others.chain(mine.then_some(self.me.peer()));
         !folded.declined.is_empty() && candidates.all(|peer| folded.declined.contains(&peer))
     }
 
     /// How an unclaimed task ends by itself, and after how many milliseconds.
     fn ending(&self, task: &TaskId, folded: &Folded) -> Option<(u64, Event)> {
+        if self.turn(task) == Turn::Never {
+            return Some((0, self.ending_of_older(task)));
+        }
         if folded.spent >= self.settings.attempts {
             return Some((0, Event::Lose(Lose { task: *task, attempt: folded.attempt })));
         }

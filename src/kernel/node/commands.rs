@@ -18,7 +18,7 @@ impl Node {
             self.introduce(workload);
             Ok(task)
         };
-        self.answer(token, answer);
+        self.answer(token, answer.map(Some));
     }
 
     pub(super) fn on_cancel(&mut self, token: Token, task: TaskId, why: String) {
@@ -32,10 +32,10 @@ impl Node {
                 Ok(task)
             }
         };
-        self.answer(token, answer);
+        self.answer(token, answer.map(Some));
     }
 
-    fn answer(&mut self, token: Token, answer: Result<TaskId, String>) {
+    pub(super) fn answer(&mut self, token: Token, answer: Result<Option<TaskId>, String>) {
         self.outbox.push(Output::Answer { token, answer });
     }
 
@@ -59,6 +59,7 @@ impl Node {
             _ if !self.may_ask(&from) => self.turn_down(from, token),
             Request::Snapshot { hash, part } => self.on_snapshot_request(from, token, hash, part),
             Request::Sync { vector, want } => self.on_sync_request(from, token, &vector, &want),
+            Request::Presences { of } => self.on_presences_request(from, token, &of),
             Request::Turn { tasks } => self.on_turn_request(from, token, &tasks),
         }
     }

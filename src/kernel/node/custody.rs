@@ -24,7 +24,19 @@ struct Watch {
     since: u64,
     /// When its life was last seen in its holder's presence; at first when the claim was learnt.
     alive: u64,
+    /// It was not heard of for too long when it was looked at last; whether it is missed is for others to say too.
+    silent: bool,
     missed: bool,
+    /// When it is to be looked at again.
+    due: u64,
+}
+
+/// What another peer holds.
+#[derive(Debug, Default)]
+struct Held {
+    tasks: BTreeSet<TaskId>,
+    /// Since when it holds any.
+    since: u64,
 }
 
 #[derive(Debug, Default)]
@@ -33,11 +45,14 @@ pub(super) struct Custody {
     /// Claims that this node has made in this life and not started yet: only these may start anything.
     fresh: BTreeSet<(TaskId, Cid)>,
     watched: BTreeMap<TaskId, Watch>,
-    /// How many tasks each other peer holds, and since when it holds any.
-    held: BTreeMap<PeerId, (usize, u64)>,
+    /// What each other peer holds.
+    held: BTreeMap<PeerId, Held>,
+    /// When the watched tasks are to be looked at, the first first.
+    dues: BTreeSet<(u64, TaskId)>,
+    /// Those that are to be looked at now.
+    look: BTreeSet<TaskId>,
     draining: bool,
     handing_over: bool,
-    next_watch: Option<u64>,
     /// When the last slot came free of which there was none before.
     freed: Option<u64>,
     /// When this node last began to offer more slots.
@@ -52,7 +67,8 @@ pub(super) struct Custody {
 
 impl Custody {
     pub(super) fn next_wake(&self) -> u64 {
-        self.next_watch.unwrap_or(u64::MAX).min(self.majority_until.unwrap_or(u64::MAX))
+        let watch = if self.look.is_empty() { self.dues.first().map_or(u64::MAX, |(at, _)| *at) } else { 0 };
+        watch.min(self.majority_until.unwrap_or(u64::MAX))
     }
 
     /// Remembers this node's own claims.
@@ -89,6 +105,11 @@ impl Custody {
         self.declined.contains(task)
     }
 
+    /// What runs here.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.running.values().map(|running| &running.workload)
+    }
+
     pub(super) fn occupied(&self) -> usize {
         self.running.len()
     }
@@ -104,12 +125,24 @@ impl Custody {
 
     /// How many tasks the ledger names this other peer as the holder of.
     pub(super) fn held_by(&self, peer: &PeerId) -> usize {
-        self.held.get(peer).map_or(0, |(count, _)| *count)
+        self.held.get(peer).map_or(0, |held| held.tasks.len())
     }
 
     /// Since when the ledger names this other peer as the holder of anything.
     pub(super) fn holds_since(&self, peer: &PeerId) -> Option<u64> {
-        self.held.get(peer).map(|(_, since)| *since)
+        self.held.get(peer).map(|held| held.since)
+    }
+
+    /// The other peers that hold anything.
+    pub(super) fn holders(&self) -> impl Iterator<Item = &PeerId> {
+        self.held.keys()
+    }
+
+    /// Something has happened to a holder: its tasks are looked at.
+    pub(super) fn look_at_those_of(&mut self, peer: &PeerId) {
+        if let Some(held) = self.held.get(peer) {
+            self.look.extend(&held.tasks);
+        }
     }
 
     /// No task is taken to have been silent since before this time.
@@ -124,42 +157,56 @@ impl Custody {
         self.watched.get(task).is_some_and(|watch| watch.missed)
     }
 
-    /// Looks at the watched tasks again by this time.
-    pub(super) fn watch_by(&mut self, at: u64) {
-        self.next_watch = Some(self.next_watch.map_or(at, |due| due.min(at)));
-    }
-
     /// Takes from a presence which tasks live.
     pub(super) fn heard(&mut self, presence: &Presence, now: u64) {
+        if !self.held.contains_key(&presence.peer) {
+            return;
+        }
+        // Whether it still runs the others.
+        self.look_at_silent_ones_of(&presence.peer);
         for (task, fence) in &presence.running {
             if let Some(watch) = self.watched.get_mut(task)
                 && watch.holder == presence.peer
                 && watch.fence == *fence
             {
-                watch.alive = now;
+                watch.alive = watch.alive.max(now);
+                if watch.silent || watch.missed {
+                    self.look.insert(*task);
+                }
             }
         }
     }
 
-    fn watch(&mut self, task: TaskId, held: Option<(PeerId, Fence)>, now: u64) {
+    fn look_at_silent_ones_of(&mut self, peer: &PeerId) {
+        let Some(held) = self.held.get(peer) else { return };
+        let silent = |task: &&TaskId| self.watched.get(task).is_some_and(|watch| watch.silent);
+        self.look.extend(held.tasks.iter().filter(silent));
+    }
+
+    /// Watches a task that another holds, or none any more. Answers whose number of tasks is another now.
+    fn watch(&mut self, task: TaskId, held: Option<(PeerId, Fence)>, now: u64) -> [Option<PeerId>; 2] {
         let before = self.watched.get(&task).copied();
         if before.map(|watch| (watch.holder, watch.fence)) == held {
-            return;
+            return [None, None];
         }
         if let Some(before) = before {
             self.watched.remove(&task);
-            if let Some((count, _)) = self.held.get_mut(&before.holder) {
-                *count -= 1;
-                if *count == 0 {
+            self.dues.remove(&(before.due, task));
+            self.look.remove(&task);
+            if let Some(held) = self.held.get_mut(&before.holder) {
+                held.tasks.remove(&task);
+                if held.tasks.is_empty() {
                     self.held.remove(&before.holder);
                 }
             }
         }
         if let Some((holder, fence)) = held {
-            self.watched.insert(task, Watch { holder, fence, since: now, alive: now, missed: false });
-            self.held.entry(holder).or_insert((0, now)).0 += 1;
-            self.watch_by(now);
+            let watch = Watch { holder, fence, since: now, alive: now, silent: false, missed: false, due: u64::MAX };
+            self.watched.insert(task, watch);
+            self.held.entry(holder).or_insert_with(|| Held { since: now, ..Held::default() }).tasks.insert(task);
+            self.look.insert(task);
         }
+        [before.map(|before| before.holder), held.map(|(holder, _)| holder)]
     }
 }
 
@@ -175,6 +222,7 @@ impl Node {
             if self.may_write() {
                 self.tell_of(&task);
             }
+            self.regroup(&task);
             let Some(folded) = self.ledger.get(&task) else {
                 self.let_go(&task);
                 continue;
@@ -193,8 +241,7 @@ impl Node {
                 self.custody.declined.remove(&task);
             }
             let others = held.filter(|(holder, _)| *holder != self.me.peer());
-            self.custody.watch(task, others, self.now.mono);
-            self.peers.watch_now(self.now.mono);
+            self.watch(task, others);
             self.enqueue(&task);
         }
     }
@@ -203,8 +250,20 @@ impl Node {
     fn let_go(&mut self, task: &TaskId) {
         self.stop(*task, StopReason::Ended);
         self.custody.fresh.retain(|(claimed, _)| claimed != task);
-        self.custody.watch(*task, None, self.now.mono);
+        self.watch(*task, None);
         self.dequeue(task);
+    }
+
+    fn watch(&mut self, task: TaskId, held: Option<(PeerId, Fence)>) {
+        let now = self.now.mono;
+        let [before, after] = self.custody.watch(task, held, now);
+        if let Some(holder) = after {
+            // It beats by the shortest rhythm from now on.
+            self.peers.expect(&holder, now, &self.settings.timings);
+        }
+        for holder in [before, after].into_iter().flatten() {
+            self.peers.stir(holder);
+        }
     }
 
     fn take_or_release(&mut self, task: TaskId, fence: Fence, workload: Arc<Workload>) {
@@ -248,7 +307,7 @@ impl Node {
         }
     }
 
-    fn stop(&mut self, task: TaskId, why: StopReason) {
+    pub(super) fn stop(&mut self, task: TaskId, why: StopReason) {
         let Some(running) = self.custody.running.get_mut(&task) else { return };
         if running.stopping.is_none() {
             running.stopping = Some(why);
@@ -293,6 +352,9 @@ impl Node {
             Report::Stopped if mine => {
                 let (reason, note) = match running.stopping {
                     Some(StopReason::HandedOver) => (ReleaseReason::Draining, "its holder goes away"),
+                    Some(StopReason::Yielded) => {
+                        (ReleaseReason::Draining, "another task of its concurrency group runs")
+                    }
                     Some(StopReason::CutOff) => {
                         (ReleaseReason::Draining, "its holder did not hear most of the members")
                     }
@@ -327,44 +389,55 @@ impl Node {
     /// Notices tasks of others that are heard of no more.
     pub(super) fn watch_tasks(&mut self) {
         let (now, timings) = (self.now.mono, self.settings.timings);
-        if self.custody.next_watch.is_none_or(|at| now < at) {
-            return;
+        let (opinions, others) = self.peers.take_opinions();
+        let custody = &mut self.custody;
+        if others {
+            let silent = custody.watched.iter().filter(|(_, watch)| watch.silent);
+            custody.look.extend(silent.map(|(task, _)| *task));
+        } else if custody.held.len() < opinions.len() {
+            let holders: Vec<PeerId> =
+                custody.held.keys().filter(|holder| opinions.contains(holder)).copied().collect();
+            holders.iter().for_each(|holder| custody.look_at_silent_ones_of(holder));
+        } else {
+            opinions.iter().for_each(|holder| custody.look_at_silent_ones_of(holder));
         }
-        self.custody.next_watch = None;
-        let (mut changed, mut next) = (Vec::new(), u64::MAX);
-        for (task, watch) in &self.custody.watched {
-            let limit = self.ledger.get(task).map_or(0, |folded| u64::from(folded.workload.time_limit_s) * 1000);
+        while let Some((at, task)) = custody.dues.first().copied().filter(|(at, _)| *at <= now) {
+            custody.dues.remove(&(at, task));
+            custody.look.insert(task);
+        }
+        for task in std::mem::take(&mut self.custody.look) {
+            let Some(watch) = self.custody.watched.get(&task).copied() else { continue };
+            let limit = self.ledger.get(&task).map_or(0, |folded| u64::from(folded.workload.time_limit_s) * 1000);
             let overdue = watch.since + limit + timings.held_grace;
             let closed =
                 self.peers.closed_at(&watch.holder).map_or(u64::MAX, |at| at.max(watch.since) + timings.close_grace);
-            let silent = (watch.alive + timings.failure).min(closed);
+            let doubted = (watch.alive + timings.failure).min(closed);
+            let silent = now >= doubted;
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
-            let agreed = self.peers.hears(&watch.holder)
-                || self.peers.others_agree_on_loss(&watch.holder, silent, now, &timings);
+            let agreed = silent
+                && (self.peers.hears(&watch.holder)
+                    || self.peers.others_agree_on_loss(&watch.holder, doubted, now, &timings));
             // Who is a member no longer holds nothing.
             let gone = !self.clock.members().contains(&watch.holder);
-            let missed = gone || now >= overdue || (now >= silent && agreed);
-            if missed != watch.missed {
-                changed.push((*task, watch.holder, missed, silent));
-            }
-            if !missed {
-                // Not agreed yet: whoever changes their mind announces it, and that looks here again.
-                let waits = [silent, silent.saturating_add(timings.beat), overdue];
-                next = next.min(waits.into_iter().filter(|at| *at > now).min().unwrap_or(overdue));
-            }
-        }
-        if next < u64::MAX {
-            self.custody.watch_by(next);
-        }
-        for (task, holder, missed, doubted) in changed {
+            let missed = gone || now >= overdue || agreed;
+            // Not agreed yet: whoever changes their mind announces it, and that looks here again.
+            let waits = [doubted, doubted.saturating_add(timings.beat), overdue];
+            let due = waits.into_iter().filter(|at| *at > now && !missed).min().unwrap_or(u64::MAX);
             if let Some(watch) = self.custody.watched.get_mut(&task) {
-                watch.missed = missed;
+                self.custody.dues.remove(&(watch.due, task));
+                (watch.silent, watch.missed, watch.due) = (silent, missed, due);
+            }
+            if due < u64::MAX {
+                self.custody.dues.insert((due, task));
+            }
+            if missed == watch.missed {
+                continue;
             }
             if missed {
-                if self.clock.members().contains(&holder) {
-                    self.peers.doubt_the_silent(holder, doubted, &timings);
+                if self.clock.members().contains(&watch.holder) {
+                    self.peers.doubt_the_silent(watch.holder, doubted, &timings);
                 }
-                self.notice(Notice::Missed { task, holder });
+                self.notice(Notice::Missed { task, holder: watch.holder });
             }
             self.enqueue(&task);
         }

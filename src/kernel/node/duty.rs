@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Node;
 use crate::kernel::election::Place;
-use crate::kernel::entry::{Cancel, Event, Introduce};
+use crate::kernel::entry::{Event, Introduce};
 use crate::kernel::id::{Digest, PeerId, TaskId};
 use crate::kernel::io::{Notice, Offer, Output, SourceKey};
 use crate::kernel::known::Gone;
@@ -122,9 +122,9 @@ impl Node {
         let name = Digest::of(&[key.as_bytes()]);
         let mine = self.duty.sources.get(key).map(|source| (self.me, source.age(now, interval), source.since));
         let others =
-            self.peers.heard().filter(|peer| !peer.presence.draining && peer.presence.offer.sources.contains(key));
+            self.peers.heard().filter(|peer| !peer.presence().draining && peer.presence().offer.sources.contains(key));
         let others = others.map(|peer| {
-            let told = peer.presence.discovered.get(key).map(|age| age.saturating_add(now - peer.last));
+            let told = peer.presence().discovered.get(key).map(|age| age.saturating_add(now - peer.last));
             (peer.place, told, peer.since)
         });
         let mut all: Vec<(u32, Place, Option<u64>, u64)> = others
@@ -197,7 +197,8 @@ impl Node {
         };
         let cancelled: Vec<TaskId> = self.ledger.open().iter().filter(pending).copied().collect();
         for task in cancelled {
-            self.events.push(Event::Cancel(Cancel { task, why: why.to_owned() }));
+            let withdrawal = self.withdrawal(task, why.to_owned());
+            self.events.push(withdrawal);
         }
     }
 
@@ -213,7 +214,7 @@ impl Node {
     pub(super) fn introduce(&mut self, workload: Workload) {
         let task = workload.id();
         if !self.ledger.was_submitted(&workload) {
-            let workload = Arc::new(workload);
+            let workload = Arc::new(self.understood(workload));
             self.notice(Notice::Introduced { task, workload: workload.clone() });
             self.events.push(Event::Introduce(Introduce { workload }));
         }

@@ -42,6 +42,8 @@ pub(super) struct History {
     started: u64,
     alarm: Option<String>,
     dirty: bool,
+    /// The rules of this version are declared.
+    declared: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl History {
             started: now,
             alarm: None,
             dirty: false,
+            declared: false,
         }
     }
 
@@ -96,6 +99,11 @@ impl History {
     pub(super) fn begin_anew(&mut self) {
         self.proposals.clear();
         self.samples.clear();
+    }
+
+    /// Other entries count than before, this node's own perhaps.
+    pub(super) const fn may_have_to_declare(&mut self) {
+        self.declared = false;
     }
 
     pub(super) fn alarm(&self) -> Option<&str> {
@@ -115,9 +123,12 @@ impl History {
 impl Node {
     /// Declares the rules that this version knows, once.
     pub(super) fn declare_rules(&mut self) {
-        let members = self.clock.members();
         let mine = self.me.peer();
-        if self.may_write() && members.contains(&mine) && members.declared(&mine) < RULES {
+        if self.history.declared || !self.may_write() || !self.clock.members().contains(&mine) {
+            return;
+        }
+        self.history.declared = self.clock.members().declared(&mine) >= RULES;
+        if !self.history.declared {
             self.events.push(Event::Declare(Declare { rules: RULES }));
         }
     }
@@ -191,7 +202,7 @@ impl Node {
     /// Compares proposals, the lowest first, and drops as soon as one stands: what is proposed above may rest on that.
     fn examine_all(&mut self) {
         loop {
-            let order = |cid: &Cid| self.clock.mark(cid).map(crate::kernel::clock::Mark::order);
+            let order = |cid: &Cid| self.clock.mark(cid).map(|mark| mark.order());
             let unseen = self.history.proposals.iter().filter(|(_, proposal)| proposal.verdict.is_none());
             let unseen = unseen.map(|(proposed, _)| *proposed).min_by_key(order);
             let standing = self.history.proposals.keys().copied().filter(|cid| self.stands(cid));
@@ -376,7 +387,7 @@ impl Node {
 
     /// Starts from a snapshot that is on disk.
     pub(super) fn stand_on(&mut self, sealed: Sealed) {
-        self.clock = crate::kernel::clock::Clock::above(&sealed.snapshot, sealed.hash);
+        self.clock = crate::kernel::clock::Clock::above(&sealed.snapshot, sealed.hash, self.shelf.clone());
         self.take_over(sealed);
     }
 
@@ -400,6 +411,7 @@ impl Node {
                 self.touched.insert(task);
             }
         }
+        self.look_at_pause();
         let clock = &self.clock;
         self.history.proposals.retain(|proposed, proposal| {
             proposal.verdict = None;

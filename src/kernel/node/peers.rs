@@ -7,12 +7,14 @@
 //! about a task somebody holds depends on it: life is the task in its holder's presence (`custody`). Only who has to
 //! know at any time whether it hears most of the members (`quorum`) is heard by nodes that do not rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::claims::{Class, may_run};
 use super::{Node, Timings};
 use crate::kernel::election::Place;
-use crate::kernel::id::PeerId;
-use crate::kernel::io::{Notice, Output, Presence};
+use crate::kernel::id::{PeerId, TaskId};
+use crate::kernel::io::{Notice, Output, Presence, Signed};
 use crate::kernel::task::Workload;
 
 /// The most peers of which a presence is remembered. Members only are, so this bounds a mesh, not an attacker.
@@ -28,9 +30,19 @@ const LOST_BEATS: u64 = 3;
 /// Beats by the shortest rhythm that follow a change, so that one lost message does not keep it from anybody for long.
 const BRISK_BEATS: u32 = 2;
 
-/// How much more often than idle nodes beat they tell of what is new to them. Own choice: of 100 nodes each does so
-/// every 2.5 s, and one that asks some peer every 5 s learns it anyway.
-const TELLERS: u64 = 4;
+/// A member that has just connected is waited for only where such are more than this part of those heard. Own choice: one
+/// of many candidates makes hardly any task another's, and in a large mesh somebody connects all the time.
+const AWAITED_SHARE: usize = 8;
+
+/// Where so few are heard, one that hears this node no more may decide alone that it is lost.
+const FEW: usize = 2;
+
+/// What each member heard adds to the wait before a node says that it hears somebody no more, or again, in milliseconds:
+/// in a large mesh many are lost at a time, and are told of together. Half of the grace after a closed connection at most.
+const TOLD_TOGETHER: u64 = 2;
+
+/// How many are asked for what others have said before the rest of it is waited for.
+pub(super) const GREETING_TRIES: u32 = 3;
 
 /// How late this node may look before what it did not hear meanwhile is its own fault, in milliseconds. Own choice: a
 /// loaded host lets nobody wait for so long, a stopped one does.
@@ -43,7 +55,7 @@ const MAX_PAST: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) place: Place,
-    pub(super) presence: Presence,
+    said: Arc<Signed>,
     /// When the latest presence came.
     pub(super) last: u64,
     /// Since when it has been heard without a break.
@@ -54,13 +66,23 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// What it said last.
+    pub(super) fn presence(&self) -> &Presence {
+        &self.said.presence
+    }
+
+    /// The same with the bytes by which it can be passed on.
+    pub(super) const fn said(&self) -> &Arc<Signed> {
+        &self.said
+    }
+
     /// How long it may be silent before it is taken to be lost.
     fn patience(&self, timings: &Timings) -> u64 {
-        (LOST_BEATS * u64::from(self.presence.every).min(timings.idle_beat)).max(timings.failure)
+        patience(self.presence(), timings)
     }
 
     fn misses(&self, of: &PeerId) -> bool {
-        self.presence.unheard.contains(of)
+        self.presence().unheard.contains(of)
     }
 
     /// Whether it has said how it stands with a peer that is doubted since then.
@@ -73,40 +95,119 @@ impl Peer {
     }
 }
 
+/// How long who says this may be silent before it is taken to be lost.
+fn patience(presence: &Presence, timings: &Timings) -> u64 {
+    (LOST_BEATS * u64::from(presence.every).min(timings.idle_beat)).max(timings.failure)
+}
+
 #[derive(Debug)]
 pub(super) struct Peers {
     /// Peers with a connection, and since when.
     connected: BTreeMap<PeerId, u64>,
+    /// Those of them that were not heard when they connected, nor since.
+    fresh: BTreeMap<PeerId, u64>,
     /// When the last connection to a peer was closed, if nothing was heard of it since.
     closed: BTreeMap<PeerId, u64>,
     peers: BTreeMap<PeerId, Peer>,
+    tally: Tally,
+    /// Peers of which something is another since the claims were looked at: what they say, or whether they are heard.
+    stirred: BTreeSet<PeerId>,
     /// Holders whose tasks were missed of late, and since when they were doubted.
     doubts: BTreeMap<PeerId, u64>,
+    /// When somebody is asked for the presences that are lacking, and how often that was tried.
+    pub(super) ask_at: Option<u64>,
+    pub(super) asked: u32,
     beat: u64,
     next_beat: u64,
     /// Beats by the shortest rhythm that are still to come.
     brisk: u32,
     announce_at: Option<u64>,
+    /// What is announced next is to be said again soon.
+    weighty: bool,
     next_watch: u64,
+}
+
+/// What those heard say, summed up.
+#[derive(Debug, Default)]
+struct Tally {
+    heard: usize,
+    /// How many of them are attentive.
+    attentive: usize,
+    /// How many of them do not hear a member.
+    missing: BTreeMap<PeerId, usize>,
+    /// What they say they run, and in which attempt.
+    running: BTreeMap<TaskId, BTreeMap<PeerId, u32>>,
+    /// Members about whom somebody has changed their mind since the tasks were looked at.
+    opinions: BTreeSet<PeerId>,
+    /// Others than before are heard since then.
+    others: bool,
+}
+
+impl Tally {
+    /// Somebody that said one thing says another; nothing where it is not heard.
+    fn count(&mut self, peer: PeerId, before: Option<&Presence>, after: Option<&Presence>) {
+        let says = |presence: Option<&Presence>, what: fn(&Presence) -> bool| usize::from(presence.is_some_and(what));
+        self.heard = self.heard + usize::from(after.is_some()) - usize::from(before.is_some());
+        self.attentive = self.attentive + says(after, |one| one.attentive) - says(before, |one| one.attentive);
+        self.others |= before.is_some() != after.is_some();
+        let nobody = BTreeSet::new();
+        let [was, is] = [before, after].map(|presence| presence.map_or(&nobody, |presence| &presence.unheard));
+        if was != is {
+            for one in was.difference(is) {
+                if let Some(missing) = self.missing.get_mut(one) {
+                    *missing -= 1;
+                    if *missing == 0 {
+                        self.missing.remove(one);
+                    }
+                }
+            }
+            for one in is.difference(was) {
+                *self.missing.entry(*one).or_default() += 1;
+            }
+            self.opinions.extend(was.symmetric_difference(is));
+        }
+        let nothing = BTreeMap::new();
+        let [was, is] = [before, after].map(|presence| presence.map_or(&nothing, |presence| &presence.running));
+        if was != is {
+            for task in was.keys() {
+                if let Some(by) = self.running.get_mut(task) {
+                    by.remove(&peer);
+                    if by.is_empty() {
+                        self.running.remove(task);
+                    }
+                }
+            }
+            for (task, fence) in is {
+                self.running.entry(*task).or_default().insert(peer, fence.attempt);
+            }
+        }
+    }
 }
 
 impl Peers {
     pub(super) fn new(now: u64) -> Self {
         Self {
             connected: BTreeMap::new(),
+            fresh: BTreeMap::new(),
             closed: BTreeMap::new(),
             peers: BTreeMap::new(),
+            tally: Tally::default(),
+            stirred: BTreeSet::new(),
             doubts: BTreeMap::new(),
+            ask_at: None,
+            asked: 0,
             beat: 0,
             next_beat: now,
             brisk: 0,
             announce_at: None,
+            weighty: false,
             next_watch: u64::MAX,
         }
     }
 
     pub(super) fn next_wake(&self) -> u64 {
-        self.next_beat.min(self.announce_at.unwrap_or(u64::MAX)).min(self.next_watch)
+        let soon = self.announce_at.unwrap_or(u64::MAX).min(self.ask_at.unwrap_or(u64::MAX));
+        self.next_beat.min(soon).min(self.next_watch)
     }
 
     pub(super) fn get(&self, peer: &PeerId) -> Option<&Peer> {
@@ -131,14 +232,29 @@ impl Peers {
         self.connected.contains_key(peer)
     }
 
-    pub(super) fn connected(&self) -> impl Iterator<Item = &PeerId> {
+    pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &PeerId> {
         self.connected.keys()
     }
 
-    /// Until when a member with a fresh connection is waited for to say what it offers, if there is one.
+    /// Peers with a connection of which nothing was heard since it stands.
+    pub(super) fn fresh(&self) -> impl Iterator<Item = &PeerId> {
+        self.fresh.keys()
+    }
+
+    /// Whether most of those with a connection are heard.
+    fn hears_most(&self) -> bool {
+        self.tally.heard * 2 >= self.connected.len()
+    }
+
+    /// Until when members with a fresh connection are waited for to say what they offer, if there are such.
     pub(super) fn awaited(&self, is_member: impl Fn(&PeerId) -> bool, now: u64, timings: &Timings) -> Option<u64> {
-        let silent = self.connected.iter().filter(|(peer, _)| !self.hears(peer) && is_member(peer));
-        silent.map(|(_, since)| since + GREETING_BEATS * timings.beat).filter(|until| now < *until).max()
+        if self.fresh.len() * AWAITED_SHARE <= self.tally.heard {
+            return None;
+        }
+        let until = self.fresh.iter().map(|(peer, since)| (peer, since + GREETING_BEATS * timings.beat));
+        let until: Vec<u64> =
+            until.filter(|(peer, until)| now < *until && is_member(peer)).map(|(_, until)| until).collect();
+        until.iter().max().copied().filter(|_| until.len() * AWAITED_SHARE > self.tally.heard)
     }
 
     /// When the connection to a peer of which nothing was heard since was closed.
@@ -146,18 +262,53 @@ impl Peers {
         self.closed.get(peer).copied()
     }
 
+    /// Who says that it runs a task, and in which attempt.
+    pub(super) fn said_to_run(&self, task: &TaskId) -> impl Iterator<Item = (&PeerId, u32)> {
+        self.tally.running.get(task).into_iter().flatten().map(|(peer, attempt)| (peer, *attempt))
+    }
+
+    /// Something that matters to claims has changed about a peer.
+    pub(super) fn stir(&mut self, peer: PeerId) {
+        self.stirred.insert(peer);
+    }
+
+    pub(super) fn take_stirred(&mut self) -> BTreeSet<PeerId> {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// About whom somebody has changed their mind since this was asked last, and whether others are heard than then.
+    pub(super) fn take_opinions(&mut self) -> (BTreeSet<PeerId>, bool) {
+        (std::mem::take(&mut self.tally.opinions), std::mem::take(&mut self.tally.others))
+    }
+
+    fn put(&mut self, id: PeerId, peer: Peer) {
+        let after = peer.said.clone();
+        let before = self.peers.insert(id, peer).filter(|before| before.heard);
+        self.tally.count(id, before.as_ref().map(Peer::presence), Some(&after.presence));
+        self.fresh.remove(&id);
+    }
+
+    /// The peer is not heard any more.
+    fn lose(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.heard) {
+            peer.heard = false;
+            self.tally.count(id, Some(&peer.said.presence), None);
+            self.stirred.insert(id);
+        }
+    }
+
     /// Whether those heard agree that the peer is not there: more than half of them, where they are more than one.
     /// `doubted` is when it should have been heard here at the latest. An idle node says seldom whom it hears, so who
     /// hears a doubted one says so at once (`Node::on_presence`), and a beat later whoever has said nothing since is not
     /// counted: it is cut off as well, or nearly so.
     pub(super) fn others_agree_on_loss(&self, of: &PeerId, doubted: u64, now: u64, timings: &Timings) -> bool {
-        let asked = now >= doubted + timings.beat;
-        let (mut others, mut missing) = (0, 0);
-        for other in self.heard().filter(|other| other.place.peer() != *of) {
-            missing += usize::from(other.misses(of));
-            others += usize::from(!asked || other.has_spoken(of, doubted));
+        let missing = self.tally.missing.get(of).copied().unwrap_or(0);
+        let agree = |others: usize| others <= 1 || missing * 2 > others;
+        if agree(self.tally.heard - usize::from(self.hears(of))) {
+            return true;
         }
-        others <= 1 || missing * 2 > others
+        let spoken = |other: &&Peer| other.place.peer() != *of && other.has_spoken(of, doubted);
+        now >= doubted + timings.beat && agree(self.heard().filter(spoken).count())
     }
 
     /// Those who say nothing of a doubted holder within a beat, although they are asked, are not heard either: the task that
@@ -169,8 +320,11 @@ impl Peers {
 
     /// Nothing of the peer is remembered any more. Returns whether it was heard.
     pub(super) fn expel(&mut self, peer: &PeerId) -> bool {
+        let heard = self.hears(peer);
+        self.lose(*peer);
         self.doubts.remove(peer);
-        self.peers.remove(peer).is_some_and(|peer| peer.heard)
+        self.peers.remove(peer);
+        heard
     }
 
     fn take_doubts(&mut self, now: u64, timings: &Timings) {
@@ -186,23 +340,31 @@ impl Peers {
 
     /// What this node offers or runs has changed.
     pub(super) fn changed(&mut self, now: u64, timings: &Timings) {
+        self.weighty = true;
         self.announce_by(now + timings.announce);
     }
 
-    /// Somebody has come or gone. In a large mesh many do at a time, and are told of together, well within the grace
-    /// after a closed connection.
-    fn met(&mut self, now: u64, timings: &Timings) {
-        let share = self.heard().count() as u64 * timings.announce;
+    /// Whom this node hears has changed, in a way that matters to others.
+    fn hears_otherwise(&mut self, now: u64, timings: &Timings) {
+        let share = self.tally.heard as u64 * TOLD_TOGETHER;
         self.announce_by(now + share.min(timings.close_grace / 2).max(timings.announce));
     }
 
     pub(super) fn heads_changed(&mut self, now: u64, timings: &Timings) {
+        self.weighty = true;
         self.announce_by(now + timings.heads);
     }
 
-    /// Looks again who is heard: it has changed by which rhythm somebody is expected to beat.
-    pub(super) fn watch_now(&mut self, now: u64) {
-        self.next_watch = self.next_watch.min(now);
+    /// Looks when the peer, which holds a task from now on, will be lost if it says nothing more.
+    pub(super) fn expect(&mut self, peer: &PeerId, now: u64, timings: &Timings) {
+        if self.hears(peer) {
+            self.next_watch = self.next_watch.min(now + timings.failure);
+        }
+    }
+
+    /// Somebody is asked by this time for what others have said.
+    pub(super) fn ask_by(&mut self, at: u64) {
+        self.ask_at = Some(self.ask_at.map_or(at, |due| due.min(at)));
     }
 
     /// The peer owes an answer: it is not heard before it says something again.
@@ -216,16 +378,9 @@ impl Peers {
     /// How often this node says something: as often as anybody when it runs something, else the less often the more it
     /// hears.
     fn every(&self, idle: bool, timings: &Timings) -> u64 {
-        let share = self.heard().count() as u64 * timings.idle_share;
-        let may_rest = idle && !self.heard().any(|peer| peer.presence.attentive);
+        let share = self.tally.heard as u64 * timings.idle_share;
+        let may_rest = idle && self.tally.attentive == 0;
         if may_rest { share.min(timings.idle_beat).max(timings.beat) } else { timings.beat }
-    }
-
-    /// The author of what has come tells of it at once; that it is here too is told within the shortest beat, for those
-    /// who have missed both. In a large mesh there are many to tell it, and each does so the less often.
-    pub(super) fn heads_learnt(&mut self, now: u64, timings: &Timings) {
-        let beat = self.every(true, timings) / TELLERS;
-        self.next_beat = self.next_beat.min(now + beat.max(timings.beat));
     }
 
     fn announce_by(&mut self, at: u64) {
@@ -235,85 +390,129 @@ impl Peers {
 
 impl Node {
     pub(super) fn on_connected(&mut self, peer: PeerId) {
-        self.peers.connected.insert(peer, self.now.mono);
-        self.sync.greet(peer);
-        // A newcomer should not wait a beat to learn who is here.
-        self.peers.met(self.now.mono, &self.settings.timings);
+        let (now, timings) = (self.now.mono, self.settings.timings);
+        self.peers.connected.insert(peer, now);
+        self.greet_newcomer(peer);
+        if !self.peers.hears(&peer) {
+            self.peers.fresh.insert(peer, now);
+            self.peers.asked = 0;
+            // Who hears most of the others waits for the newcomer to say something; who does not is the newcomer.
+            let wait = if self.peers.hears_most() { timings.beat } else { timings.announce };
+            self.peers.ask_by(now + wait);
+        }
     }
 
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
+        let (now, timings) = (self.now.mono, self.settings.timings);
         self.peers.connected.remove(&peer);
-        self.peers.closed.insert(peer, self.now.mono);
+        self.peers.fresh.remove(&peer);
+        self.peers.closed.insert(peer, now);
+        self.peers.stir(peer);
         if self.peers.closed.len() > MAX_PEERS {
             self.peers.closed.pop_first();
         }
-        self.peers.next_watch = self.peers.next_watch.min(self.now.mono + self.settings.timings.close_grace);
-        self.custody.watch_by(self.now.mono + self.settings.timings.close_grace);
+        self.peers.next_watch = self.peers.next_watch.min(now + timings.close_grace);
+        self.custody.look_at_those_of(&peer);
         self.sync.forget(&peer);
         // Whoever hears this node only over that connection shall hear it over others before it takes it to be lost.
-        self.peers.met(self.now.mono, &self.settings.timings);
+        // Where there are more, those vouch for it, and it hears that it is doubted.
+        if self.peers.tally.heard <= FEW {
+            self.peers.changed(now, &timings);
+        }
     }
 
     /// Takes a presence whose signature has been checked.
-    pub(super) fn on_presence(&mut self, presence: Presence) {
+    pub(super) fn on_presence(&mut self, said: Arc<Signed>) {
+        self.take_presence(said, self.now.mono);
+    }
+
+    /// Takes what a peer said that was heard at that time, here or by somebody else.
+    fn take_presence(&mut self, said: Arc<Signed>, at: u64) {
+        let said = self.within_its_right(said);
+        let presence = &said.presence;
         let peer = presence.peer;
         let known = self.peers.peers.get(&peer);
         let stale = known.is_some_and(|known| {
-            let again = known.presence.life == presence.life;
+            let again = known.presence().life == presence.life;
             // Another life shows once the former one is not heard any more. A replay shows nothing that was shown
             // before; one of a life that was not heard here at its time is found out when the true one beats on.
-            let last = if again { Some(known.presence.beat) } else { known.last_beat_of(presence.life) };
+            let last = if again { Some(known.presence().beat) } else { known.last_beat_of(presence.life) };
             last.is_some_and(|last| last >= presence.beat) || (!again && known.heard)
         });
-        let stranger = !self.clock.members().contains(&peer);
         if peer == self.me.peer() || stale || (known.is_none() && self.peers.peers.len() >= MAX_PEERS) {
             return;
         }
-        self.note_heads(peer, &presence);
-        if stranger {
+        self.note_heads(peer, presence);
+        if !self.clock.members().contains(&peer) {
             return;
         }
-        let presence = Presence { offer: self.limited(&peer, presence.offer), ..presence };
-        let now = self.now.mono;
+        let (now, timings) = (self.now.mono, self.settings.timings);
         let known = self.peers.peers.get(&peer);
-        self.peers.closed.remove(&peer);
+        // Who doubts somebody that it did not doubt before; a newcomer hears nobody yet.
+        let former = known.filter(|known| known.presence().life == presence.life);
+        let doubts = |one: &PeerId| {
+            presence.unheard.contains(one) && former.is_some_and(|known| !known.presence().unheard.contains(one))
+        };
         // Whoever hears a holder that another doubts says so, and so does the doubted one.
-        let doubted =
-            presence.unheard.iter().filter(|one| known.is_none_or(|known| !known.presence.unheard.contains(one)));
-        let hears = |one: &PeerId| self.peers.hears(one) && self.custody.held_by(one) > 0;
-        let objects =
-            doubted.into_iter().any(|one| hears(one) || (*one == self.me.peer() && self.custody.occupied() > 0));
-        self.custody.heard(&presence, now);
+        let objects = doubts(&self.me.peer())
+            || (!presence.unheard.is_empty() && self.custody.holders().any(|one| doubts(one) && self.peers.hears(one)));
+        self.custody.heard(presence, at);
         let heard = known.is_some_and(|known| known.heard);
         let matters = known.is_none_or(|known| {
-            let (a, b) = (&known.presence, &presence);
-            !heard
-                || (&a.offer, a.free, a.draining, &a.running, &a.unheard)
-                    != (&b.offer, b.free, b.draining, &b.running, &b.unheard)
+            let (a, b) = (known.presence(), presence);
+            !heard || (&a.offer, a.free, a.draining, &a.running) != (&b.offer, b.free, b.draining, &b.running)
         });
         // Whom somebody wants to hear often says at once that it will be.
-        let rhythm = known.is_some_and(|known| known.presence.attentive != presence.attentive);
+        let rhythm = known.is_some_and(|known| known.presence().attentive != presence.attentive);
+        let returns = known.is_some() && !heard && self.custody.held_by(&peer) > 0;
         let since = known.filter(|_| heard).map_or(now, |known| known.since);
         let place = known.map_or_else(|| Place::of(peer), |known| known.place);
         let mut past = known.map(|known| known.past.clone()).unwrap_or_default();
         if let Some(known) = known
-            && known.presence.life != presence.life
+            && known.presence().life != presence.life
         {
             past.retain(|(life, _)| *life != presence.life);
-            past.push((known.presence.life, known.presence.beat));
+            past.push((known.presence().life, known.presence().beat));
             past.drain(..past.len().saturating_sub(MAX_PAST));
         }
-        self.peers.peers.insert(peer, Peer { place, presence, last: now, since, heard: true, past });
-        self.peers.next_watch = self.peers.next_watch.min(now + self.settings.timings.failure);
+        let reopened = self.peers.closed.remove(&peer).is_some();
+        self.peers.put(peer, Peer { place, said, last: at, since, heard: true, past });
+        self.peers.next_watch = self.peers.next_watch.min(now + timings.failure);
         if !heard {
             self.notice(Notice::PeerHeard { peer });
         }
-        if !heard || objects || rhythm {
-            self.peers.changed(now, &self.settings.timings);
+        if rhythm {
+            self.peers.changed(now, &timings);
+        } else if objects || returns {
+            self.peers.hears_otherwise(now, &timings);
         }
-        if matters {
+        if matters || reopened {
+            self.peers.stir(peer);
             self.claims.look_again();
-            self.custody.watch_by(now);
+        }
+    }
+
+    /// Takes what another node has heard so many milliseconds ago of a peer that is not heard here.
+    pub(super) fn take_relayed(&mut self, said: Arc<Signed>, ago: u64) {
+        let (now, timings, peer) = (self.now.mono, self.settings.timings, said.presence.peer);
+        let at = now.saturating_sub(ago);
+        let is_over = self.peers.closed_at(&peer).is_some_and(|closed| closed >= at);
+        if self.peers.hears(&peer) || is_over || at + patience(&said.presence, &timings) <= now {
+            return;
+        }
+        // Nothing new, but somebody has heard it since it was taken to be lost here.
+        let again =
+            |known: &&Peer| (known.presence().life, known.presence().beat) == (said.presence.life, said.presence.beat);
+        match self.peers.peers.get(&peer).filter(again) {
+            Some(known) => {
+                let known = Peer { last: known.last.max(at), since: now, heard: true, ..known.clone() };
+                self.custody.heard(&said.presence, at);
+                self.peers.put(peer, known);
+                self.peers.next_watch = now;
+                self.peers.stir(peer);
+                self.notice(Notice::PeerHeard { peer });
+            }
+            None => self.take_presence(said, at),
         }
     }
 
@@ -325,7 +524,7 @@ impl Node {
             return;
         }
         for peer in self.peers.peers.values_mut().filter(|peer| peer.heard) {
-            let beat = u64::from(peer.presence.every).clamp(timings.beat, timings.idle_beat);
+            let beat = u64::from(peer.presence().every).clamp(timings.beat, timings.idle_beat);
             let heard = (now + beat + LATE).saturating_sub(peer.patience(&timings));
             peer.last = peer.last.max(heard.min(now));
         }
@@ -342,7 +541,7 @@ impl Node {
         self.peers.take_doubts(now, &timings);
         let doubted = self.peers.doubts.values().map(|at| at + timings.beat).min();
         let (mut lost, mut next) = (Vec::new(), doubted.unwrap_or(u64::MAX));
-        for (id, peer) in &mut self.peers.peers {
+        for (id, peer) in &self.peers.peers {
             if !peer.heard {
                 continue;
             }
@@ -353,22 +552,27 @@ impl Node {
             };
             let due = silent.min(closed.unwrap_or(u64::MAX));
             if due <= now {
-                peer.heard = false;
                 lost.push(*id);
             } else {
                 next = next.min(due);
             }
         }
         self.peers.next_watch = next;
+        for peer in &lost {
+            self.peers.lose(*peer);
+        }
         if !lost.is_empty() {
             self.sync.look_at_turns(now);
             self.give_up_overdue_turns();
         }
         for peer in lost {
             self.notice(Notice::PeerLost { peer });
-            self.peers.changed(now, &timings);
+            // Others want to know only of whom it matters to them: who holds something.
+            if self.custody.held_by(&peer) > 0 {
+                self.peers.hears_otherwise(now, &timings);
+            }
+            self.custody.look_at_those_of(&peer);
             self.claims.look_again();
-            self.custody.watch_by(now);
         }
     }
 
@@ -379,21 +583,33 @@ impl Node {
             return;
         }
         let timings = self.settings.timings;
-        let every = self.peers.every(self.custody.occupied() == 0, &timings);
-        let changed = self.peers.announce_at.take().is_some();
-        self.peers.brisk = if changed { BRISK_BEATS } else { self.peers.brisk.saturating_sub(1) };
+        let every = self.every();
+        self.peers.announce_at = None;
+        let weighty = std::mem::take(&mut self.peers.weighty);
+        self.peers.brisk = if weighty { BRISK_BEATS } else { self.peers.brisk.saturating_sub(1) };
         self.peers.next_beat = now + if self.peers.brisk > 0 { timings.beat } else { every };
-        self.peers.beat += 1;
-        let members = self.clock.members();
-        if !members.contains(&self.me.peer()) {
-            return;
+        if let Some(presence) = self.next_presence() {
+            self.outbox.push(Output::Announce(Box::new(presence)));
         }
-        let others = members.all().map(|member| member.peer).filter(|peer| *peer != self.me.peer());
-        let presence = Presence {
-            peer: self.me.peer(),
+    }
+
+    fn every(&self) -> u64 {
+        self.peers.every(self.custody.occupied() == 0, &self.settings.timings)
+    }
+
+    /// What this node says of itself now, if it is a member.
+    pub(super) fn next_presence(&mut self) -> Option<Presence> {
+        let me = self.me.peer();
+        if !self.clock.members().contains(&me) {
+            return None;
+        }
+        self.peers.beat += 1;
+        let others = self.clock.members().all().map(|member| member.peer).filter(|peer| *peer != me);
+        Some(Presence {
+            peer: me,
             life: self.settings.seed,
             beat: self.peers.beat,
-            every: u32::try_from(every).unwrap_or(u32::MAX),
+            every: u32::try_from(self.every()).unwrap_or(u32::MAX),
             attentive: self.custody.has_careful_sources(),
             heads: self.clock.heads().clone(),
             offer: self.offer.clone(),
@@ -401,28 +617,31 @@ impl Node {
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).collect(),
-            discovered: self.duty.told(now, self.settings.timings.discovery),
+            discovered: self.duty.told(self.now.mono, self.settings.timings.discovery),
             version: self.settings.version.clone(),
-        };
-        self.outbox.push(Output::Announce(Box::new(presence)));
+        })
     }
 
     /// Whether a host with this offer may run the workload.
     pub(super) fn can_run(offer: &super::Offer, workload: &Workload) -> bool {
-        workload.labels.is_subset(&offer.labels) && offer.sources.iter().any(|source| workload.repository.is_of(source))
+        may_run(&workload.labels, &workload.repository, offer)
     }
 
-    /// The heard members that may run the workload and have a slot free, as far as one can tell from here.
-    pub(super) fn free_candidates(&self, workload: &Workload) -> Vec<Place> {
-        let may = |peer: &&Peer| {
-            let presence = &peer.presence;
-            !presence.draining
-                && presence.free > 0
-                && !self.peers.closed.contains_key(&presence.peer)
-                && self.custody.held_by(&presence.peer) < presence.offer.slots as usize
-                && Self::can_run(&presence.offer, workload)
-        };
-        self.peers.heard().filter(may).map(|peer| peer.place).collect()
+    /// The members that may run what asks for these labels and that repository, and have a slot free, as far as one can
+    /// tell from here.
+    pub(super) fn free_candidates(&self, class: &Class) -> Vec<Place> {
+        self.peers.heard().filter(|peer| self.is_free_candidate(peer, class)).map(|peer| peer.place).collect()
+    }
+
+    /// Whether a peer is one of them.
+    pub(super) fn is_free_candidate(&self, peer: &Peer, class: &Class) -> bool {
+        let presence = peer.presence();
+        peer.heard
+            && !presence.draining
+            && presence.free > 0
+            && !self.peers.closed.contains_key(&presence.peer)
+            && self.custody.held_by(&presence.peer) < presence.offer.slots as usize
+            && class.may_run_at(&presence.offer)
     }
 }
 

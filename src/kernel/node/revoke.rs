@@ -1,13 +1,17 @@
 //! What follows from a change of who is a member: revocations are carried on, whoever is none any more is not heard,
 //! what it ran is lost at once, and a node that was put out itself takes no part.
 
+use std::sync::Arc;
+
 use super::{Node, Stage};
 use crate::kernel::entry::{Entry, Event, Revoke};
 use crate::kernel::id::{Incarnation, PeerId};
-use crate::kernel::io::{Notice, Offer, Output, StopReason, Token};
+use crate::kernel::io::{Notice, Offer, Output, Presence, Signed, StopReason, Token};
 
 /// The most peers of which it is remembered that they answer nothing.
 const MAX_TOLD: usize = 256;
+/// After so many refusals in a row the operator is told. Own choice: a newcomer is known everywhere after one or two.
+const MANY_REFUSALS: u32 = 5;
 
 impl Node {
     /// The holder of the mesh key puts a peer out.
@@ -41,9 +45,14 @@ impl Node {
         }
     }
 
-    /// A member answers this one nothing: said once of each.
+    /// A member answers this one nothing. A few times that is only because it has not heard of this node yet.
     pub(super) fn note_refusal(&mut self, from: PeerId, why: &str) {
-        if self.stage != Stage::Joining && self.told_refused.len() < MAX_TOLD && self.told_refused.insert(from) {
+        if self.stage == Stage::Joining || self.refusals.len() >= MAX_TOLD {
+            return;
+        }
+        let times = self.refusals.entry(from).or_default();
+        *times = times.saturating_add(1);
+        if *times == MANY_REFUSALS {
             self.notice(Notice::Warning { text: format!("{from} answers this node nothing: {why}") });
         }
     }
@@ -86,7 +95,8 @@ impl Node {
             self.peers.changed(self.now.mono, &self.settings.timings);
         }
         self.forget_vouched();
-        self.custody.watch_by(self.now.mono);
+        let gone: Vec<PeerId> = self.custody.holders().filter(|holder| !self.is_member(holder)).copied().collect();
+        gone.iter().for_each(|holder| self.custody.look_at_those_of(holder));
         self.claims.look_again();
         if self.stage != Stage::Joining && !self.is_member(&self.me.peer()) {
             self.leave();
@@ -117,6 +127,15 @@ impl Node {
             offer.labels.retain(|label| labels.contains(label));
         }
         offer
+    }
+
+    /// What a peer says, without the labels that it may not offer. The signed bytes stay as they came.
+    pub(super) fn within_its_right(&self, said: Arc<Signed>) -> Arc<Signed> {
+        if self.clock.members().labels_of(&said.presence.peer).is_none() {
+            return said;
+        }
+        let offer = self.limited(&said.presence.peer, said.presence.offer.clone());
+        Arc::new(Signed { presence: Presence { offer, ..said.presence.clone() }, bytes: said.bytes.clone() })
     }
 
     pub(super) fn within_rights(&self, offer: Offer) -> Offer {

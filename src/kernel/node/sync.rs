@@ -18,6 +18,8 @@ const MAX_LISTED: usize = 4096;
 const MAX_WANTED: usize = 256;
 /// The most heads that are remembered as told of and not here.
 const MAX_TOLD: usize = 4096;
+/// How many peers that have just connected wait to be asked at most.
+const GREETED: usize = 3;
 /// A head that nobody could deliver after so many questions is not waited for any longer.
 const MAX_ASKED: u32 = 3;
 
@@ -27,6 +29,7 @@ pub(super) enum Asked {
     Snapshot,
     Join,
     Turn,
+    Presences,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +85,13 @@ impl Sync {
         self.told.len()
     }
 
+    /// A peer has given all it has: most of those that were to be asked only because they connected need not be.
+    fn ask_no_more_than_needed(&mut self) {
+        if self.complete && self.next.len() > GREETED && self.told.is_empty() {
+            self.next.truncate(GREETED);
+        }
+    }
+
     pub(super) const fn round_trip(&self) -> Option<u64> {
         self.round_trip
     }
@@ -112,6 +122,13 @@ impl Sync {
         self.complete = false;
     }
 
+    /// A number below `of`, another each time; 0 where there is none.
+    fn draw(&mut self, seed: u64, of: usize) -> usize {
+        self.rounds += 1;
+        let draw = Digest::of(&[&seed.to_be_bytes(), &self.rounds.to_be_bytes()]);
+        usize::from(u16::from_be_bytes([draw.0[0], draw.0[1]])) % of.max(1)
+    }
+
     fn heard_answer(&mut self, asked_at: u64, now: u64) {
         let sample = now - asked_at;
         // RFC 6298's smoothing, alpha = 1/8.
@@ -120,6 +137,14 @@ impl Sync {
 }
 
 impl Node {
+    /// A peer that has just connected is asked what it has; in a large mesh only a few are, unless this node is still
+    /// looking for somebody who admits it: what the others have, their presences tell.
+    pub(super) fn greet_newcomer(&mut self, peer: PeerId) {
+        if self.stage == Stage::Joining || self.sync.next.len() < GREETED {
+            self.sync.greet(peer);
+        }
+    }
+
     /// Entries that came by gossip or on a page.
     pub(super) fn on_entries(&mut self, from: PeerId, entries: Vec<Arc<Entry>>) {
         self.take_entries(from, entries);
@@ -144,7 +169,6 @@ impl Node {
                     self.sync.told.remove(&cid);
                     self.added.push(entry.clone());
                     self.digest(&entry, &effects);
-                    self.peers.heads_learnt(self.now.mono, &self.settings.timings);
                     self.claims.look_again();
                     if let Some(fork) = effects.fork {
                         self.notice(Notice::Equivocation {
@@ -217,20 +241,21 @@ impl Node {
             return;
         }
         // Nobody is left to ask, and something is still missing: ask again whoever is connected.
-        let missing = !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
-        let connected: BTreeSet<PeerId> = self.peers.connected().copied().collect();
-        if missing && !connected.is_empty() {
+        let missing = !self.sync.complete || !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
+        if missing && self.peers.connected().len() > 0 {
             let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
-            let others = connected.iter().filter(|peer| !tellers.contains(peer));
-            self.sync.next = tellers.intersection(&connected).chain(others).take(3).copied().collect();
+            let connected: Vec<PeerId> = self.peers.connected().copied().collect();
+            let from = self.sync.draw(self.settings.seed, connected.len());
+            let others = connected[from..].iter().chain(&connected[..from]).filter(|peer| !tellers.contains(peer));
+            let tellers = tellers.iter().filter(|peer| self.peers.is_connected(peer));
+            self.sync.next = tellers.chain(others).take(3).copied().collect();
             self.sync.retry_at = Some(now + self.settings.timings.retry);
         } else if now >= self.sync.next_round {
             // Gossip may have been lost without a trace: some peer is asked now and then.
-            self.sync.rounds += 1;
             self.sync.next_round = now + self.settings.timings.round;
-            let draw = Digest::of(&[&self.settings.seed.to_be_bytes(), &self.sync.rounds.to_be_bytes()]);
-            let at = usize::from(draw.0[0]) % connected.len().max(1);
-            if let Some(peer) = connected.iter().nth(at).copied() {
+            let at = self.sync.draw(self.settings.seed, self.peers.connected().len());
+            let drawn = self.peers.connected().nth(at).copied();
+            if let Some(peer) = drawn {
                 self.ask_for_more(peer);
             }
         }
@@ -265,7 +290,7 @@ impl Node {
 
     pub(super) fn ask(&mut self, to: PeerId, request: Request, asked: Asked) -> Token {
         let token = self.token();
-        if asked != Asked::Turn {
+        if !matches!(asked, Asked::Turn | Asked::Presences) {
             self.sync.syncing = Some(token);
         }
         self.sync.open.insert(token, (to, asked, self.now.mono));
@@ -292,6 +317,7 @@ impl Node {
         }
         match (asked, response) {
             (Asked::Sync, Response::Page { entries, more }) => {
+                self.refusals.remove(&from);
                 let progress = self.take_entries(from, entries);
                 if progress {
                     self.catchup.found_entries();
@@ -304,6 +330,7 @@ impl Node {
                     // Who has nothing to give cannot tell that nothing is missing when others say that it is.
                     self.sync.complete |= !self.catchup.is_under_way();
                     self.count_undelivered(progress);
+                    self.sync.ask_no_more_than_needed();
                 }
             }
             (Asked::Sync, Response::Beneath { hash, parts }) => self.on_beneath(from, hash, parts),
@@ -315,6 +342,9 @@ impl Node {
                 self.sync.next.push_front(from);
             }
             (Asked::Turn, Response::Turn { mine }) => self.on_turn(token, &mine),
+            (Asked::Presences, Response::Presences { heard }) => self.on_presences(heard),
+            // Somebody else is asked by and by.
+            (Asked::Presences, _) => {}
             (asked, Response::Refused { why }) => {
                 if asked == Asked::Turn {
                     self.on_turn(token, &BTreeSet::new());
@@ -338,10 +368,10 @@ impl Node {
         if self.sync.syncing == Some(token) {
             self.sync.syncing = None;
         }
-        if asked == Asked::Turn {
-            self.on_turn(token, &BTreeSet::new());
-        } else {
-            self.retry(from);
+        match asked {
+            Asked::Turn => self.on_turn(token, &BTreeSet::new()),
+            Asked::Presences => {}
+            _ => self.retry(from),
         }
     }
 
@@ -361,7 +391,7 @@ impl Node {
     /// A peer has given all it has. Heads that are still not here have been asked for in vain once more.
     fn count_undelivered(&mut self, progress: bool) {
         self.sync.fruitless = if progress || self.quarantine.is_empty() { 0 } else { self.sync.fruitless + 1 };
-        if self.sync.fruitless as usize > MAX_ASKED as usize * self.peers.connected().count().max(1) {
+        if self.sync.fruitless as usize > MAX_ASKED as usize * self.peers.connected().len().max(1) {
             // What these wait for is nowhere any more. Should they count after all, they are fetched with their parents.
             self.quarantine = super::Quarantine::default();
             self.sync.fruitless = 0;

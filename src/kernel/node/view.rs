@@ -82,6 +82,11 @@ impl Node {
         }
     }
 
+    /// The slots that this host said it has.
+    pub const fn slots(&self) -> u32 {
+        self.offer.slots
+    }
+
     pub fn standing(&self) -> Standing {
         match self.stage {
             Stage::Joining => Standing::Joining,
@@ -128,7 +133,7 @@ impl Node {
         let runs = if holder == self.me.peer() {
             self.custody.runs(task)
         } else {
-            self.peers.get(&holder).is_some_and(|peer| peer.presence.running.get(task) == Some(&fence))
+            self.peers.get(&holder).is_some_and(|peer| peer.presence().running.get(task) == Some(&fence))
         };
         if runs { "running" } else { folded.state.word() }
     }
@@ -149,11 +154,6 @@ impl Node {
             }
         }
         known
-    }
-
-    /// The waiting tasks that this host may run, the first first.
-    pub fn queue(&self) -> impl Iterator<Item = TaskId> {
-        self.queue.iter().map(crate::kernel::queue::Key::task)
     }
 
     pub const fn mesh(&self) -> crate::kernel::id::MeshId {
@@ -180,7 +180,7 @@ impl Node {
 
     /// The latest presence of each member heard of, when it came, and whether it is heard now.
     pub fn presences(&self) -> impl Iterator<Item = (&Presence, u64, bool)> {
-        self.peers.all().map(|peer| (&peer.presence, peer.last, self.peers.hears(&peer.presence.peer)))
+        self.peers.all().map(|peer| (peer.presence(), peer.last, self.peers.hears(&peer.presence().peer)))
     }
 
     /// What runs here.
@@ -200,7 +200,7 @@ impl Node {
         let others = self
             .peers
             .all()
-            .filter_map(|peer| Some(peer.presence.discovered.get(key)?.saturating_add(now - peer.last)));
+            .filter_map(|peer| Some(peer.presence().discovered.get(key)?.saturating_add(now - peer.last)));
         // What is told of a source that a node cannot read is no time.
         others.chain(mine).min().filter(|age| *age < super::duty::NEVER)
     }
@@ -209,7 +209,7 @@ impl Node {
     /// the same peers.
     pub fn ranking(&self, task: &TaskId) -> Vec<(PeerId, u32)> {
         let Some(folded) = self.ledger.get(task) else { return Vec::new() };
-        let others = self.peers.heard().filter(|peer| Self::can_run(&peer.presence.offer, &folded.workload));
+        let others = self.peers.heard().filter(|peer| Self::can_run(&peer.presence().offer, &folded.workload));
         let mut places: Vec<_> = others.map(|peer| peer.place).collect();
         if Self::can_run(&self.offer, &folded.workload) {
             places.push(self.me);

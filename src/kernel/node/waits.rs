@@ -1,10 +1,10 @@
 //! Why a task that nobody holds is not taken, in words for people.
 
-use std::collections::BTreeSet;
-
+use super::groups::Turn;
 use super::{Node, Offer};
 use crate::kernel::id::{PeerId, TaskId};
-use crate::kernel::task::{Policy, State, Workload};
+use crate::kernel::requests::serves;
+use crate::kernel::task::{GITHUB_RUNNER, Policy, State, Workload};
 
 impl Node {
     /// What keeps a task from being taken, as far as one can tell from here; nothing for one that is held, has ended, or
@@ -14,6 +14,12 @@ impl Node {
         let workload = &folded.workload;
         if workload.policy() == Policy::GithubOnly {
             return None;
+        }
+        if let Some(paused) = &self.paused {
+            return Some(format!("the mesh is paused by {}: {}", paused.by, paused.why));
+        }
+        if self.turn(task) == Turn::Later {
+            return Some("another task of its concurrency group comes first".to_owned());
         }
         let hosts: Vec<Host<'_>> = self.hosts().filter(|host| lists(host.offer, workload)).collect();
         if hosts.is_empty() {
@@ -54,9 +60,9 @@ impl Node {
         };
         let others = self.peers.heard().map(|peer| Host {
             peer: peer.place.peer(),
-            offer: &peer.presence.offer,
-            free: peer.presence.free,
-            draining: peer.presence.draining,
+            offer: &peer.presence().offer,
+            free: peer.presence().free,
+            draining: peer.presence().draining,
         });
         std::iter::once(me).chain(others)
     }
@@ -74,13 +80,32 @@ fn lists(offer: &Offer, workload: &Workload) -> bool {
     workload.repository.sources().iter().any(|source| offer.sources.contains(source))
 }
 
-/// The labels that nobody offers, else that nobody offers together.
+/// The labels that nobody offers, else that nobody offers together; and who comes nearest.
 fn lacking(hosts: &[Host<'_>], workload: &Workload) -> String {
-    let offered: BTreeSet<&String> = hosts.iter().flat_map(|host| &host.offer.labels).collect();
-    let quoted = |labels: Vec<&String>| labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
-    let missing: Vec<&String> = workload.labels.iter().filter(|label| !offered.contains(label)).collect();
-    if missing.is_empty() {
-        return format!("no live node offers all of {} together", quoted(workload.labels.iter().collect()));
+    let quoted = |labels: &[&String]| labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+    let lacks = |host: &Host<'_>| -> Vec<&String> {
+        workload.labels.iter().filter(|label| !serves(&host.offer.labels, label)).collect()
+    };
+    let starters: Vec<&Host<'_>> = hosts.iter().filter(|host| host.offer.labels.contains(GITHUB_RUNNER)).collect();
+    if workload.labels.contains(GITHUB_RUNNER) && starters.is_empty() {
+        return "no live node that lists its repository starts GitHub's runners: say `autoscaler = true` there"
+            .to_owned();
     }
-    format!("no live node that lists its repository offers {}", quoted(missing))
+    let nobody = |label: &&String| !hosts.iter().any(|host| serves(&host.offer.labels, label));
+    let missing: Vec<&String> = workload.labels.iter().filter(nobody).collect();
+    let what = if missing.is_empty() {
+        let all: Vec<&String> = workload.labels.iter().filter(|label| *label != GITHUB_RUNNER).collect();
+        format!("no live node offers all of {} together", quoted(&all))
+    } else {
+        format!("no live node that lists its repository offers {}", quoted(&missing))
+    };
+    let among = if starters.is_empty() { hosts.iter().collect() } else { starters };
+    let nearest =
+        among.into_iter().map(|host| (lacks(host), host.peer)).min_by_key(|(lacks, peer)| (lacks.len(), *peer));
+    match nearest {
+        Some((lacks, peer)) if lacks.len() < workload.labels.len() => {
+            format!("{what}; nearest comes {peer}, which lacks {}", quoted(&lacks))
+        }
+        _ => what,
+    }
 }

@@ -49,7 +49,7 @@ impl Task {
     /// Closes all connections with a peer and lets none come about for this time.
     pub(super) fn keep_away(&mut self, peer: &PeerId, time: Duration) {
         let until = Instant::now() + time;
-        self.swarm.behaviour_mut().inside.keep_away(swarm_peer(peer), until);
+        self.swarm.behaviour_mut().away.keep(swarm_peer(peer), until);
         self.turn_away(peer, "it is kept away for a while".to_owned());
     }
 

@@ -1,28 +1,26 @@
 //! No isolation: the job is a process of the node's user, with a home and an environment of its own.
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::path::PathBuf;
 
-use super::{Backend, Inside, Invocation, Places, Settings, environment};
+use super::{Backend, Confined, Invocation, Mount, Places, Settings, environment};
 
 pub(super) struct Bare;
 
 impl Backend for Bare {
-    fn inside(&self, places: &Places, act: &Path) -> Inside {
-        Inside {
-            act: act.to_owned(),
-            checkout: places.checkout.clone(),
-            event: places.event.clone(),
-            empty: places.empty.clone(),
-        }
+    fn seen(&self, mount: &Mount) -> PathBuf {
+        mount.outside.clone()
     }
 
-    fn confine(&self, settings: &Settings, places: &Places, act: &Path, arguments: Vec<OsString>) -> Invocation {
+    fn mounts(&self) -> bool {
+        false
+    }
+
+    fn confine(&self, settings: &Settings, places: &Places, what: &Confined) -> Invocation {
         Invocation {
-            program: act.to_owned(),
-            arguments,
-            environment: environment(settings, &places.home, &places.tmp),
-            directory: places.home.clone(),
+            program: what.program.clone(),
+            arguments: what.arguments.clone(),
+            environment: environment(settings, &places.home, &places.tmp, what),
+            directory: what.directory.clone().unwrap_or_else(|| places.home.clone()),
         }
     }
 }

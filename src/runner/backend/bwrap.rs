@@ -7,7 +7,6 @@
 //! It hides the node's data directory also when that lies below a directory that is seen, and it does not hide files
 //! of `/usr` and `/opt` that only root may read from a job of a node that runs as root: better not to run one so.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Backend, Inside, Invocation, Places, Settings, environment};
+use super::{Backend, Confined, Invocation, Mount, Places, Settings, environment};
 use crate::runner::Network;
 
 pub(super) struct Bwrap;
@@ -24,7 +23,7 @@ pub(super) struct Bwrap;
 const HOME: &str = "/home/runner";
 /// What the kernel enforces for every job: no namespace is shared, it dies with its parent, it cannot type into a
 /// terminal of the host (TIOCSTI), and has no capability. `--unshare-all` includes the network.
-const WALLS: &str = "--unshare-all --die-with-parent --new-session --clearenv --uid 1000 --gid 1000 --cap-drop ALL";
+const WALLS: &str = "--unshare-all --die-with-parent --new-session --uid 1000 --gid 1000 --cap-drop ALL";
 /// What of /etc programs need to find libraries, names, certificates and the time. Nothing with secrets in it: of
 /// /etc/ssl and /etc/pki not the private keys, which a job of a node that runs as root could read.
 const ETC: &str = "alternatives ca-certificates fonts gai.conf host.conf hosts java ld.so.cache ld.so.conf \
@@ -34,42 +33,43 @@ const ETC: &str = "alternatives ca-certificates fonts gai.conf host.conf hosts j
 const PROBE: Duration = Duration::from_secs(10);
 
 impl Backend for Bwrap {
-    fn inside(&self, _: &Places, _: &Path) -> Inside {
-        Inside {
-            act: "/runmesh/act".into(),
-            checkout: "/runmesh/checkout".into(),
-            event: "/runmesh/event.json".into(),
-            empty: "/runmesh/empty".into(),
-        }
+    fn seen(&self, mount: &Mount) -> PathBuf {
+        mount.inside.clone()
     }
 
-    fn confine(&self, settings: &Settings, places: &Places, act: &Path, arguments: Vec<OsString>) -> Invocation {
-        let inside = self.inside(places, act);
+    fn mounts(&self) -> bool {
+        true
+    }
+
+    fn confine(&self, settings: &Settings, places: &Places, what: &Confined) -> Invocation {
         let mut line = Line::walls();
         if settings.network == Network::Host {
             line.add(["--share-net"]);
         }
         line.system();
         line.add(["--proc", "/proc", "--dev", "/dev"]);
-        line.devices(&settings.devices);
+        if what.devices {
+            line.devices(&settings.devices);
+        }
         line.bind("--bind", &places.tmp, "/tmp");
         line.bind("--bind", &places.home, HOME);
         for (file, name) in [(&places.passwd, "/etc/passwd"), (&places.group, "/etc/group")] {
             line.bind("--ro-bind", file, name);
         }
-        line.bind("--ro-bind", act, &inside.act);
-        line.bind("--ro-bind", &places.checkout, &inside.checkout);
-        line.bind("--ro-bind", &places.event, &inside.event);
-        line.bind("--ro-bind", &places.empty, &inside.empty);
-        line.extra(&settings.binds, &settings.hidden);
-        for (name, value) in environment(settings, Path::new(HOME), Path::new("/tmp")) {
-            line.add([OsString::from("--setenv"), name, value]);
+        for Mount { outside, inside, writable } in &what.mounts {
+            line.bind(if *writable { "--bind" } else { "--ro-bind" }, outside, inside);
         }
-        line.add(["--chdir", HOME, "--"]);
-        line.add([&inside.act]);
-        line.0.extend(arguments);
-        let path = BTreeMap::from([("PATH".into(), settings.path.clone().into())]);
-        Invocation { program: "bwrap".into(), arguments: line.0, environment: path, directory: places.home.clone() }
+        line.extra(&settings.binds, &settings.hidden);
+        line.add([Path::new("--chdir"), what.directory.as_deref().unwrap_or(Path::new(HOME)), Path::new("--")]);
+        line.add([&what.program]);
+        line.0.extend(what.arguments.iter().cloned());
+        Invocation {
+            program: "bwrap".into(),
+            arguments: line.0,
+            // Handed on by bwrap as it is, since `--setenv` would show it among the arguments.
+            environment: environment(settings, Path::new(HOME), Path::new("/tmp"), what),
+            directory: places.home.clone(),
+        }
     }
 }
 

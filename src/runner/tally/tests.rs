@@ -20,6 +20,7 @@ fn tally(name: &str, plan: &Plan) -> Tally {
         inputs: [].into(),
         time_limit_s: 60,
         fallback_s: 60,
+        concurrency: None,
     };
     Tally::new(&workload, plan)
 }

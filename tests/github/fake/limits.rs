@@ -18,6 +18,8 @@ pub(crate) struct Token {
     pub(crate) graphql: Quota,
     /// Seconds since 1970.
     pub(crate) expires: Option<u64>,
+    /// May administer runners.
+    pub(crate) admin: bool,
     /// Answers 401 from now on.
     pub(crate) revoked: bool,
 }
@@ -62,6 +64,7 @@ impl Token {
             core: Quota::new(5_000),
             graphql: Quota::new(5_000),
             expires: None,
+            admin: true,
             revoked: false,
         }
     }

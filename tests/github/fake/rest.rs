@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::State;
 use super::limits::Token;
 use super::server::{Answer, Asked};
-use super::shapes;
 use super::world::{Kind, Repository, entries, now, object_id, timestamp};
+use super::{jobs, runners, shapes};
 
 pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
@@ -19,6 +19,18 @@ pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
         ("GET", ["users", login]) => account(state, login),
         ("GET", ["app", "installations"]) => installations(state, asked),
         ("POST", ["app", "installations", id, "access_tokens"]) => installation_token(state, asked, id),
+        (_, ["orgs", org, "actions", rest @ ..]) => match state.world.find_account(org).map(|account| account.kind) {
+            Some(Kind::Organization) => runners::answer(state, asked, &format!("orgs/{org}"), rest),
+            _ => not_found(),
+        },
+        (_, ["repos", owner, name, "actions", rest @ ("runners" | "runner-groups"), more @ ..]) => {
+            let seen = token(state, asked);
+            let found = state.world.find(&format!("{owner}/{name}"));
+            if found.is_none_or(|one| !seen.may_see(one, &state.world)) {
+                return not_found();
+            }
+            runners::answer(state, asked, &format!("repos/{owner}/{name}"), &[&[*rest], more].concat())
+        }
         ("GET", ["repositories", id, rest @ ..]) => {
             let name = id.parse().ok().and_then(|id| state.world.by_id(id)).map(Repository::full_name);
             match name.as_deref().and_then(|name| name.split_once('/')) {
@@ -43,7 +55,7 @@ fn rate_limit(state: &mut State, asked: &Asked) -> Answer {
 }
 
 /// One page of a list, with its `Link`.
-fn page(state: &State, asked: &Asked, all: &[Value], shape: impl Fn(Vec<Value>) -> Value) -> Answer {
+pub(crate) fn page(state: &State, asked: &Asked, all: &[Value], shape: impl Fn(Vec<Value>) -> Value) -> Answer {
     let number = |name: &str, default: usize| asked.parameter(name).and_then(|n| n.parse().ok()).unwrap_or(default);
     let size = number("per_page", 30).clamp(1, 100);
     let at = number("page", 1).max(1);
@@ -239,6 +251,7 @@ fn in_repository(state: &mut State, asked: &Asked, owner: &str, name: &str, rest
             })),
             None => not_found(),
         },
+        ["actions", rest @ ..] => jobs::answer(state, asked, one, rest),
         ["compare", range] => compare(base, one, range),
         _ => not_found(),
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::limits::Fault;
-use super::{Call, State, git, graphql, rest, world};
+use super::{Call, State, git, graphql, rest, runners, world};
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -116,6 +116,12 @@ async fn answer(
     if git::is_git(parts.uri.path()) {
         return Ok(git::answer(&state, &clones, &parts, bytes).await);
     }
+    if let Some(what) = parts.uri.path().strip_prefix("/_runner/") {
+        let (status, text) = runners::serve(state, what, parts.uri.query().unwrap_or_default()).await;
+        let mut response = Response::new(full(text.into_bytes()));
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        return Ok(response);
+    }
     let secret = secret_of(&parts.headers).unwrap_or_default();
     let asked = Asked {
         method: parts.method.to_string(),
@@ -139,7 +145,7 @@ async fn answer(
     if let Some(Fault::Slow(time)) = fault {
         tokio::time::sleep(time).await;
     }
-    let bytes = if answer.status == 304 { Vec::new() } else { answer.body.to_string().into_bytes() };
+    let bytes = if matches!(answer.status, 204 | 304) { Vec::new() } else { answer.body.to_string().into_bytes() };
     let length = bytes.len();
     let body = if matches!(fault, Some(Fault::Cut)) {
         let half = Bytes::from(bytes[..length / 2].to_vec());

@@ -45,7 +45,7 @@ fn founder(peers: u8) -> Node {
 }
 
 fn presence(number: u8, beat: u64, every: u32) -> Input {
-    Input::Presence(Box::new(Presence {
+    let presence = Presence {
         peer: peer(number),
         life: 1,
         beat,
@@ -59,7 +59,8 @@ fn presence(number: u8, beat: u64, every: u32) -> Input {
         unheard: BTreeSet::new(),
         discovered: BTreeMap::new(),
         version: String::new(),
-    }))
+    };
+    Input::Presence(Arc::new(Signed { presence, bytes: Box::default() }))
 }
 
 /// What a node does by itself, and when.

@@ -1,0 +1,532 @@
+//! The autoscaler: runners for the jobs that GitHub queues.
+//!
+//! Owns when GitHub is asked, and carrying out what [`pool`] decides. A job that waits becomes a task of the mesh, so one
+//! host starts a runner for it: where that task is claimed, the claim is on disk and told before GitHub is asked for a
+//! configuration, and where runners are registered is on disk before that. After a crash nothing runs here any more, and
+//! the first look removes every registration in this host's name. Leaves who takes a task to the kernel, and the
+//! runner's process to the runner room.
+
+mod pool;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::pool::{Deed, Pool};
+use super::demand::{self, Known, Round, Seen};
+use super::sources::{Found, Place};
+use super::{Daemon, Leaving};
+use crate::control::Writing;
+use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};
+use crate::kernel::id::TaskId;
+use crate::kernel::io::{Input, Report, SourceKey};
+use crate::kernel::node::{Split, Standing};
+use crate::kernel::task::{Fence, GITHUB_RUNNER, Products, ReleaseReason, Repository, State, Trigger, Workload};
+use crate::runner::{GithubRunner, Order, RunnerEnd, Secret, Work};
+
+/// Configurations that are asked for at once.
+const AT_ONCE: usize = 8;
+/// How long GitHub is asked for a configuration before the task is given back.
+const ASKING: Duration = Duration::from_secs(180);
+/// Before it is asked again, at first; it doubles.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How soon after news of a runner GitHub is asked about its job, and after how long again while it has not heard.
+const SOON: Duration = Duration::from_millis(100);
+const NOT_YET: Duration = Duration::from_secs(1);
+/// How long taking back registrations may hold up the end of the node.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Under which name the database keeps where runners were registered.
+const NOTE: &str = "autoscaler/scopes";
+
+/// What the operator says of the autoscaler.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Between two looks which jobs wait.
+    pub interval: Duration,
+    /// How long a runner may wait for a job before it is retired.
+    pub idle: Duration,
+    /// The name of an organisation's runner group; runners are then registered with the organisation, else with the
+    /// job's repository.
+    pub group: Option<String>,
+    pub split: Split,
+    /// Jobs for other processor architectures too.
+    pub any_arch: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(20),
+            idle: Duration::from_secs(300),
+            group: None,
+            split: Split::default(),
+            any_arch: false,
+        }
+    }
+}
+
+/// What a helper of the autoscaler comes back with.
+pub(super) enum Heard {
+    Seen(Box<Seen>),
+    Configured { name: String, answer: Result<Jit, RunnerError> },
+    Removed { name: String, answer: Result<Removal, GithubError> },
+}
+
+pub(super) struct Scale {
+    settings: Option<Settings>,
+    pool: Pool,
+    /// Away while a look is under way.
+    known: Option<Known>,
+    /// Where runners of this host may be registered, as the database has it.
+    scopes: BTreeSet<Scope>,
+    next_full: Instant,
+    next: Instant,
+    /// Jobs that some runner had at the last look, by repository id.
+    taken: BTreeMap<String, BTreeSet<u64>>,
+    asking: Arc<Semaphore>,
+    helpers: JoinSet<()>,
+    said: String,
+}
+
+impl Scale {
+    pub(super) fn new(settings: Option<Settings>, peer: &str) -> Self {
+        let idle = settings.as_ref().map_or(Duration::ZERO, |settings| settings.idle);
+        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            settings,
+            pool: Pool::new(peer, idle),
+            known: Some(Known::default()),
+            scopes: BTreeSet::new(),
+            next_full: Instant::now(),
+            next: Instant::now(),
+            taken: BTreeMap::new(),
+            asking: Arc::new(Semaphore::new(AT_ONCE)),
+            helpers: JoinSet::new(),
+            said: String::new(),
+        }
+    }
+
+    /// When to look; nothing while a look is under way.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        (self.settings.is_some() && self.known.is_some()).then(|| self.next.min(self.next_full))
+    }
+
+    /// How many slots there are for the kernel, of so many.
+    pub(super) fn slots(&self, most: u32) -> u32 {
+        self.pool.slots(most)
+    }
+
+    /// Whether a job runs here.
+    pub(super) fn is_busy(&self) -> bool {
+        self.pool.is_busy()
+    }
+
+    fn soon(&mut self, after: Duration) {
+        self.next = self.next.min(Instant::now() + after);
+    }
+}
+
+/// Whether a task is a job that GitHub has queued.
+pub(super) const fn is_job(workload: &Workload) -> bool {
+    matches!(workload.trigger, Trigger::GithubJob { .. })
+}
+
+impl Daemon {
+    /// Why this host starts no runners although it was told to.
+    pub(super) fn no_runners(&self) -> Option<String> {
+        self.scale.settings.as_ref()?;
+        let capabilities = self.runner.capabilities();
+        let missing = capabilities.runner.as_ref().err().cloned();
+        missing.or_else(|| capabilities.walls(self.settings.isolation).map(str::to_owned))
+    }
+
+    /// Whether this host starts GitHub's runners.
+    pub(super) fn starts_runners(&self) -> bool {
+        self.scale.settings.is_some() && self.settings.max_runners > 0 && self.no_runners().is_none()
+    }
+
+    /// What this host offers besides its own labels.
+    pub(super) fn scale_labels(&self) -> BTreeSet<String> {
+        let mut labels = BTreeSet::new();
+        if self.starts_runners() {
+            labels.insert(GITHUB_RUNNER.to_owned());
+            if self.scale.settings.as_ref().is_some_and(|settings| settings.any_arch) {
+                labels.extend(["x64", "x86", "arm64", "arm"].map(str::to_owned));
+            }
+        }
+        labels
+    }
+
+    /// Takes up where an earlier life of this node has left registrations.
+    pub(super) fn begin_to_scale(&mut self) {
+        let Some(settings) = &self.scale.settings else { return };
+        let split = Split { mesh: settings.split.mesh && self.impediments_of_act().is_empty(), ..settings.split };
+        match tokio::task::block_in_place(|| self.store.note(NOTE)) {
+            Ok(bytes) => {
+                let kept = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                self.scale.scopes = kept.unwrap_or_default();
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+        self.inputs.push_back(Input::Split(split));
+    }
+
+    fn remember_scopes(&mut self) -> Result<(), String> {
+        let bytes = serde_json::to_vec(&self.scale.scopes).map_err(|error| error.to_string())?;
+        tokio::task::block_in_place(|| self.store.keep_note(NOTE, &bytes)).map_err(|error| error.to_string())
+    }
+
+    /// The kernel has claimed a job's task.
+    pub(super) fn start_job(&mut self, task: TaskId, fence: Fence, workload: Arc<Workload>) {
+        let name = &workload.repository.name;
+        let group = self.scale.settings.as_ref().and_then(|settings| settings.group.as_ref());
+        let scope = match group {
+            Some(_) => Scope::Organization(name.split('/').next().unwrap_or_default().to_owned()),
+            None => Scope::Repository(name.clone()),
+        };
+        if !self.starts_runners() || !matches!(self.sources.place_of(&workload), Some(Place::Github(..))) {
+            let why = self.no_runners().unwrap_or_else(|| "this host does not list the job's repository".to_owned());
+            self.inputs.push_back(Input::Ran {
+                task,
+                fence,
+                report: Report::Declined { why },
+                products: Products::default(),
+            });
+            return;
+        }
+        if self.scale.scopes.insert(scope.clone())
+            && let Err(why) = self.remember_scopes()
+        {
+            self.scale.scopes.remove(&scope);
+            let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
+            self.inputs.push_back(Input::Ran { task, fence, report, products: Products::default() });
+            return;
+        }
+        let now = self.now().mono;
+        let Trigger::GithubJob { job, .. } = workload.trigger else { return };
+        let is_taken = self.scale.taken.get(&workload.repository.id).is_some_and(|taken| taken.contains(&job));
+        let deeds = self.scale.pool.take(now, (task, fence), workload, scope, is_taken);
+        self.carry_out_deeds(deeds);
+    }
+
+    /// The kernel takes a task away. `false` when it is no job's, or not here.
+    pub(super) fn stop_job(&mut self, task: TaskId, fence: Fence) -> bool {
+        if !self.scale.pool.holds(&task) {
+            return false;
+        }
+        let now = self.now().mono;
+        let deeds = self.scale.pool.lose(now, task, fence);
+        self.carry_out_deeds(deeds);
+        self.scale.soon(SOON);
+        true
+    }
+
+    fn carry_out_deeds(&mut self, deeds: Vec<Deed>) {
+        while self.scale.helpers.try_join_next().is_some() {}
+        let Some(github) = self.sources.github() else { return };
+        for deed in deeds {
+            let (github, find) = (github.clone(), self.find.clone());
+            match deed {
+                Deed::Configure { name, scope, labels } => {
+                    let group = self.scale.settings.as_ref().and_then(|settings| settings.group.clone());
+                    let asking = self.scale.asking.clone();
+                    self.scale.helpers.spawn(async move {
+                        let asked = configure(&github, &scope, &name, &labels, group.as_deref(), &asking);
+                        let gives_up = Err(RunnerError::Github(GithubError::Unreachable {
+                            what: format!("register a runner with {scope}"),
+                            why: format!("no configuration within {} s", ASKING.as_secs()),
+                        }));
+                        let answer = timeout(ASKING, asked).await.unwrap_or(gives_up);
+                        let _ = find.send(Found::Scale(Heard::Configured { name, answer })).await;
+                    });
+                }
+                Deed::Retire { name, scope, registration } | Deed::Remove { scope, registration, name } => {
+                    self.scale.helpers.spawn(async move {
+                        let answer = github.remove_runner(&scope, registration).await;
+                        let _ = find.send(Found::Scale(Heard::Removed { name, answer })).await;
+                    });
+                }
+                Deed::Stop { order: (task, fence) } => {
+                    let runner = self.runner.clone();
+                    self.scale.helpers.spawn(async move {
+                        let _ = runner.stop(task, fence).await;
+                    });
+                }
+                Deed::Report { task, fence, report } => {
+                    self.inputs.push_back(Input::Ran { task, fence, report, products: Products::default() });
+                }
+                Deed::Serves(workload) => {
+                    if let Some(workload) = self.fit_for_the_wire(*workload) {
+                        self.inputs.push_back(Input::Serves(Box::new(workload)));
+                    }
+                }
+            }
+        }
+        self.tell_slots();
+    }
+
+    /// Tells the kernel how many slots there are, if that has changed.
+    fn tell_slots(&mut self) {
+        let offer = self.offer();
+        if offer.slots != self.node.slots() {
+            self.inputs.push_back(Input::Offer(offer));
+        }
+    }
+
+    pub(super) async fn on_heard(&mut self, heard: Heard) {
+        let now = self.now().mono;
+        match heard {
+            Heard::Seen(seen) => self.on_seen(*seen),
+            Heard::Configured { name, answer: Ok(jit) } => {
+                match self.scale.pool.configured(now, &name, jit.registration) {
+                    Ok(order) => {
+                        if let Err(why) = self.start_runner(&name, order, jit).await {
+                            self.scale.pool.ended(now, order, &why);
+                            self.scale.soon(SOON);
+                        }
+                    }
+                    Err(deeds) => self.carry_out_deeds(deeds),
+                }
+            }
+            Heard::Configured { name, answer: Err(error) } => {
+                let why = error.to_string();
+                self.say_once(why.clone());
+                let deeds = self.scale.pool.refused(&name, why, error.is_final());
+                self.carry_out_deeds(deeds);
+            }
+            Heard::Removed { name, answer } => {
+                if let Err(error) = &answer {
+                    tracing::debug!("{error}");
+                }
+                let deeds = self.scale.pool.removed(now, &name, answer.ok());
+                self.carry_out_deeds(deeds);
+                self.scale.soon(SOON);
+            }
+        }
+    }
+
+    async fn start_runner(&mut self, name: &str, (task, fence): (TaskId, Fence), jit: Jit) -> Result<(), String> {
+        let Some(settings) = self.scale.settings.clone() else { return Err("the autoscaler is off".to_owned()) };
+        let folded = self.node.task(&task).map(|folded| folded.workload.clone());
+        let workload = folded.ok_or("its task is not known any more")?;
+        let log = self.log_path(&task, fence.attempt);
+        if let Some(folder) = log.parent() {
+            tokio::fs::create_dir_all(folder).await.map_err(|error| format!("making {}: {error}", folder.display()))?;
+        }
+        let wants = |label: &str| workload.labels.contains(label);
+        let order = Order {
+            task,
+            fence,
+            repository: workload.repository.name.clone(),
+            path: format!("{} {}", workload.path, workload.name).trim().to_owned(),
+            isolation: self.settings.isolation,
+            log,
+            time_limit: Duration::from_secs(workload.time_limit_s.into()),
+            work: Work::GithubRunner(GithubRunner {
+                name: name.to_owned(),
+                jit: Secret::new(jit.configuration.expose().to_owned()),
+                // The pool retires it in order before that.
+                idle: settings.idle + settings.interval * 2 + Duration::from_secs(60),
+                devices: ["gpu", "cuda", "rocm"].into_iter().any(wants),
+            }),
+        };
+        self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
+        self.runner.start(order).await.map_err(|error| error.to_string())
+    }
+
+    /// A runner's hook says that it begins a job: which one GitHub knows.
+    pub(super) fn on_runner_begins(&mut self) {
+        self.scale.soon(SOON);
+    }
+
+    pub(super) fn on_runner_end(&mut self, task: TaskId, fence: Fence, end: &RunnerEnd) {
+        if let Some(log) = self.logs.remove(&(task, fence.attempt)) {
+            log.send_replace(Writing::Ended);
+        }
+        let note = if end.note.is_empty() { String::new() } else { format!(": {}", end.note) };
+        let why = format!("its runner {} ended without it ({}){note}", end.name, pool::word(&end.how));
+        tracing::debug!("runner {} has ended: {:?}{note}", end.name, end.how);
+        let now = self.now().mono;
+        self.scale.pool.ended(now, (task, fence), &why);
+        self.tell_slots();
+        self.scale.soon(SOON);
+    }
+
+    /// Asks GitHub: of all that is this node's duty when that is due, else of what its runners do.
+    pub(super) fn look_for_jobs(&mut self) {
+        let (now, Some(settings)) = (Instant::now(), self.scale.settings.clone()) else { return };
+        let is_full = self.scale.next_full <= now;
+        self.scale.next = now + settings.interval;
+        if is_full {
+            self.scale.next_full = now + settings.interval;
+        }
+        let active = matches!(self.node.standing(), Standing::Active | Standing::Draining);
+        let Some(github) = self.sources.github().filter(|_| active) else {
+            self.scale.next_full = now + NOT_YET;
+            return;
+        };
+        let me = self.node.peer();
+        let mine = |key: &SourceKey| self.node.on_duty_for_jobs(key) == Some(me);
+        let sources: Vec<(SourceKey, Target)> =
+            if is_full { self.sources.github_sources().filter(|(key, _)| mine(key)).collect() } else { Vec::new() };
+        let mut jobs = self.scale.pool.jobs();
+        if is_full {
+            for (_, folded) in self.node.tasks() {
+                let workload = &folded.workload;
+                let Trigger::GithubJob { job, .. } = workload.trigger else { continue };
+                let on_duty = || sources.iter().any(|(key, _)| workload.repository.is_of(key));
+                if folded.state == State::Pending && workload.repository.host == github.host() && on_duty() {
+                    jobs.entry(workload.repository.clone()).or_default().insert(job);
+                }
+            }
+        }
+        let scopes = if is_full { &self.scale.scopes | &self.scale.pool.scopes() } else { BTreeSet::new() };
+        if sources.is_empty() && jobs.is_empty() && scopes.is_empty() {
+            return;
+        }
+        let Some(known) = self.scale.known.take() else { return };
+        let prefix = self.scale.pool.prefix().to_owned();
+        let round = Round { github, asked: self.now().mono, sources, jobs, scopes, prefix, known };
+        let find = self.find.clone();
+        self.scale.helpers.spawn(async move {
+            let seen = round.look().await;
+            let _ = find.send(Found::Scale(Heard::Seen(Box::new(seen)))).await;
+        });
+    }
+
+    fn on_seen(&mut self, seen: Seen) {
+        let Seen { asked, jobs, runners, problems, calls, known } = seen;
+        self.scale.known = Some(known);
+        for problem in problems {
+            self.say_once(problem);
+        }
+        tracing::debug!("looking for jobs took {calls} calls");
+        let (now, draining) =
+            (self.now().mono, self.leaving != Leaving::No || self.node.standing() == Standing::Draining);
+        let mut deeds = Vec::new();
+        for (repository, on_duty, jobs) in jobs {
+            let taken =
+                jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. }));
+            self.scale.taken.insert(repository.id.clone(), taken.map(|job| job.id).collect());
+            if on_duty {
+                self.tell_of_jobs(&repository, &jobs);
+            }
+            deeds.extend(self.scale.pool.see(now, asked, &repository, &jobs, draining));
+        }
+        for (scope, listed) in runners {
+            deeds.extend(self.scale.pool.listed(asked, &scope, &listed));
+            if listed.is_empty()
+                && !self.scale.pool.scopes().contains(&scope)
+                && self.scale.scopes.remove(&scope)
+                && let Err(why) = self.remember_scopes()
+            {
+                tracing::warn!("{why}");
+            }
+        }
+        deeds.extend(self.scale.pool.thin_out(now, draining));
+        self.carry_out_deeds(deeds);
+        if self.scale.pool.is_unsettled() || draining && !self.scale.pool.is_idle() {
+            self.scale.soon(NOT_YET);
+        }
+        self.say_allocation();
+    }
+
+    /// What waits at GitHub becomes tasks, and the tasks of jobs that are over end.
+    fn tell_of_jobs(&mut self, repository: &Repository, jobs: &BTreeMap<u64, Job>) {
+        let waits = |job: &&Job| job.state == JobState::Queued && job.runner.is_none() && job.is_for_own_runners();
+        let queued: Vec<Workload> = jobs.values().filter(waits).map(Job::workload).collect();
+        let queued: Vec<Workload> = queued.into_iter().filter_map(|one| self.fit_for_the_wire(one)).collect();
+        let mut over = Vec::new();
+        for (task, folded) in self.node.tasks().filter(|(_, folded)| folded.state == State::Pending) {
+            let workload = &folded.workload;
+            let Trigger::GithubJob { job, .. } = workload.trigger else { continue };
+            if (&workload.repository.host, &workload.repository.id) == (&repository.host, &repository.id)
+                && let Some(why) = demand::over(jobs.get(&job), Pool::is_of_a_mesh)
+            {
+                over.push((*task, why));
+            }
+        }
+        if !queued.is_empty() || !over.is_empty() {
+            self.inputs.push_back(Input::Jobs { queued, over });
+        }
+    }
+
+    /// The source system's words.
+    fn say_allocation(&mut self) {
+        let now = self.node.allocation();
+        let share = |running: u32, starts: u32| running + starts;
+        let text = format!(
+            "P2P workflows: {} pending, {} assigned\nAllocating {} runners for P2P tasks, {} for GitHub workflows\nP2P \
+             Summary: {} pending and {} running of the mesh, {} pending and {} running of GitHub, {} slots",
+            now.waiting.mesh,
+            now.running.mesh,
+            share(now.running.mesh, now.starts.mesh),
+            share(now.running.github, now.starts.github),
+            now.waiting.mesh,
+            now.running.mesh,
+            now.waiting.github,
+            now.running.github,
+            self.settings.max_runners,
+        );
+        if text != self.scale.said {
+            text.lines().for_each(|line| tracing::info!("{line}"));
+            self.scale.said = text;
+        }
+    }
+
+    /// Takes all registrations back. What is busy GitHub keeps until it misses its runner.
+    pub(super) async fn take_back_registrations(&mut self) {
+        let Some(github) = self.sources.github() else { return };
+        self.scale.helpers.shutdown().await;
+        let registrations = self.scale.pool.registrations();
+        let mut removals: JoinSet<()> = JoinSet::new();
+        let asking = Arc::new(Semaphore::new(AT_ONCE));
+        for (scope, registration) in registrations {
+            let (github, asking) = (github.clone(), asking.clone());
+            removals.spawn(async move {
+                let _turn = asking.acquire().await;
+                if let Err(error) = github.remove_runner(&scope, registration).await {
+                    tracing::warn!("{error}");
+                }
+            });
+        }
+        if timeout(FAREWELL, removals.join_all()).await.is_err() {
+            tracing::warn!("some runners' registrations could not be taken back; the next start does it");
+        }
+    }
+}
+
+/// Asks for a configuration, again while that may help.
+async fn configure(
+    github: &Github,
+    scope: &Scope,
+    name: &str,
+    labels: &BTreeSet<String>,
+    group: Option<&str>,
+    asking: &Semaphore,
+) -> Result<Jit, RunnerError> {
+    let mut pause = AGAIN;
+    loop {
+        let turn = asking.acquire().await;
+        let answer = github.configure_runner(scope, name, labels, group).await;
+        drop(turn);
+        let wait = match &answer {
+            Err(RunnerError::Github(GithubError::Limited { until, .. })) => {
+                Duration::from_secs(until.saturating_sub(super::chronicle::wall_ms() / 1_000)).max(AGAIN)
+            }
+            Err(RunnerError::Github(GithubError::Unreachable { .. } | GithubError::Server { .. })) => {
+                pause *= 2;
+                pause
+            }
+            _ => return answer,
+        };
+        if let Err(error) = &answer {
+            tracing::debug!("{error}");
+        }
+        sleep(wait).await;
+    }
+}

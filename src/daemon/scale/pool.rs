@@ -1,0 +1,469 @@
+//! Which runners this host has, which tasks it holds, and what follows from what GitHub says of both.
+//!
+//! Owns no process and asks nobody: what happens goes in, [`Deed`]s come out, times are milliseconds of the daemon's clock.
+//! Promises
+//! - GitHub binds a runner to a job, whichever it likes. A held task ends only by what GitHub reports of its job; the
+//!   job that a runner here has becomes this host's ([`Deed::Serves`]), and what that runner was meant for is given back.
+//! - A runner that GitHub calls busy is never ended from here, except at the end of the node.
+//! - A registration in this host's name that no runner stands behind is removed, and a runner without registration ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::forge::github::{Job, JobState, Registered, Removal, Scope};
+use crate::kernel::id::TaskId;
+use crate::kernel::io::Report;
+use crate::kernel::task::{Conclusion, Fence, GITHUB_RUNNER, ReleaseReason, Repository, Trigger, Workload};
+use crate::runner::RunnerEnding;
+
+/// What every runner of a mesh is called at its beginning.
+const MARK: &str = "runmesh-";
+/// How long a runner that nothing is meant for any more may find a job of its own accord.
+const LOOSE: u64 = 10_000;
+/// How long a runner may take to end after its job.
+const AFTER: u64 = 60_000;
+/// How long a runner may not be listed by GitHub after it was started.
+const UNLISTED: u64 = 20_000;
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(super) enum Deed {
+    /// Have GitHub register a runner, then start it.
+    Configure { name: String, scope: Scope, labels: BTreeSet<String> },
+    /// Take the registration back; the runner goes when it is gone.
+    Retire { name: String, scope: Scope, registration: u64 },
+    /// Stop the runner's process.
+    Stop { order: (TaskId, Fence) },
+    /// Take a registration back that nothing here stands behind.
+    Remove { scope: Scope, registration: u64, name: String },
+    /// Tell the kernel of a task's end here.
+    Report { task: TaskId, fence: Fence, report: Report },
+    /// Tell the kernel that a runner here has this job.
+    Serves(Box<Workload>),
+}
+
+/// A task that this host holds.
+#[derive(Debug)]
+struct Held {
+    fence: Fence,
+    workload: Arc<Workload>,
+    job: u64,
+    /// Since when no runner here is meant for it.
+    bare: Option<u64>,
+    /// Why its runner went.
+    why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// GitHub is asked for its configuration.
+    Configuring,
+    /// It was started.
+    Alive,
+    /// GitHub is asked to forget it.
+    Retiring,
+    /// Its process is being ended.
+    Ending,
+}
+
+/// A runner of this host.
+#[derive(Debug)]
+struct Hand {
+    scope: Scope,
+    labels: BTreeSet<String>,
+    /// What the runner room knows it by.
+    order: (TaskId, Fence),
+    registration: Option<u64>,
+    stage: Stage,
+    /// The task that it was started for, or that was left to it.
+    meant: Option<TaskId>,
+    /// The job that GitHub has given it.
+    serves: Option<u64>,
+    since: u64,
+    /// Since when it waits.
+    idle: u64,
+    /// Since when GitHub calls that job over.
+    done: Option<u64>,
+}
+
+pub(super) struct Pool {
+    /// What the names of this host's runners begin with.
+    prefix: String,
+    /// How long a runner may wait for a job.
+    patience: u64,
+    held: BTreeMap<TaskId, Held>,
+    hands: BTreeMap<String, Hand>,
+    named: u64,
+}
+
+impl Pool {
+    /// `peer` is this node's name; its end is in those of its runners.
+    pub(super) fn new(peer: &str, patience: u64) -> Self {
+        let prefix = format!("{MARK}{}-", &peer[peer.len().saturating_sub(10)..]);
+        Self { prefix, patience, held: BTreeMap::new(), hands: BTreeMap::new(), named: 0 }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether a runner is of some host of a mesh.
+    pub(super) fn is_of_a_mesh(runner: &str) -> bool {
+        runner.starts_with(MARK)
+    }
+
+    /// How many slots there are for the kernel, which counts held tasks, of so many that there really are.
+    pub(super) fn slots(&self, most: u32) -> u32 {
+        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        (most + count(self.held.len())).saturating_sub(count(self.hands.len()))
+    }
+
+    pub(super) fn holds(&self, task: &TaskId) -> bool {
+        self.held.contains_key(task)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.hands.is_empty()
+    }
+
+    /// The jobs of the held tasks, by repository.
+    pub(super) fn jobs(&self) -> BTreeMap<Repository, BTreeSet<u64>> {
+        let mut jobs: BTreeMap<Repository, BTreeSet<u64>> = BTreeMap::new();
+        for held in self.held.values() {
+            jobs.entry(held.workload.repository.clone()).or_default().insert(held.job);
+        }
+        jobs
+    }
+
+    /// Whether GitHub is to be asked again soon: it has not yet said what a runner did that has ended.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.held.values().any(|held| held.bare.is_some() && !held.why.is_empty())
+    }
+
+    /// Whether a runner here has a job.
+    pub(super) fn is_busy(&self) -> bool {
+        self.hands.values().any(|hand| hand.serves.is_some() && hand.done.is_none())
+    }
+
+    /// What its runners are registered with.
+    pub(super) fn scopes(&self) -> BTreeSet<Scope> {
+        self.hands.values().map(|hand| hand.scope.clone()).collect()
+    }
+
+    /// The kernel says that this host has a task now. `is_taken`: at the last look some runner had its job already.
+    pub(super) fn take(
+        &mut self,
+        now: u64,
+        (task, fence): (TaskId, Fence),
+        workload: Arc<Workload>,
+        scope: Scope,
+        is_taken: bool,
+    ) -> Vec<Deed> {
+        let Trigger::GithubJob { job, .. } = workload.trigger else { return Vec::new() };
+        let mut labels = workload.labels.clone();
+        labels.remove(GITHUB_RUNNER);
+        self.held.insert(task, Held { fence, workload, job, bare: Some(now), why: String::new() });
+        let serves = |hand: &Hand| hand.serves == Some(job);
+        let free = |hand: &Hand| {
+            hand.is_loose() && hand.stage == Stage::Alive && hand.scope == scope && labels.is_subset(&hand.labels)
+        };
+        let is_served = self.hands.values().any(serves);
+        if let Some(hand) = self.hands.values_mut().find(|hand| if is_served { serves(hand) } else { free(hand) }) {
+            (hand.meant, hand.idle) = (Some(task), now);
+            self.clothe(task);
+            return Vec::new();
+        }
+        if is_taken {
+            return Vec::new();
+        }
+        let name = self.name(&fence);
+        let hand = Hand {
+            scope: scope.clone(),
+            labels: labels.clone(),
+            order: (task, fence),
+            registration: None,
+            stage: Stage::Configuring,
+            meant: Some(task),
+            serves: None,
+            since: now,
+            idle: now,
+            done: None,
+        };
+        self.hands.insert(name.clone(), hand);
+        self.clothe(task);
+        vec![Deed::Configure { name, scope, labels }]
+    }
+
+    fn name(&mut self, fence: &Fence) -> String {
+        self.named += 1;
+        format!("{}{}-{}", self.prefix, fence.claim.short(), self.named)
+    }
+
+    /// A runner is meant for the task.
+    fn clothe(&mut self, task: TaskId) {
+        if let Some(held) = self.held.get_mut(&task) {
+            held.bare = None;
+        }
+    }
+
+    /// The kernel takes a task away: somebody else has it, or it ended. Its runner may still be given some job.
+    pub(super) fn lose(&mut self, now: u64, task: TaskId, fence: Fence) -> Vec<Deed> {
+        let report = match self.held.remove(&task) {
+            Some(held) if held.fence == fence => {
+                self.loosen(now, task);
+                let why = "its job is another host's runner's".to_owned();
+                Report::GivenBack { reason: ReleaseReason::Draining, why }
+            }
+            other => {
+                self.held.extend(other.map(|held| (task, held)));
+                Report::Stopped
+            }
+        };
+        vec![Deed::Report { task, fence, report }]
+    }
+
+    /// Nothing is meant for the task any more.
+    fn loosen(&mut self, now: u64, task: TaskId) {
+        for hand in self.hands.values_mut().filter(|hand| hand.meant == Some(task)) {
+            (hand.meant, hand.idle) = (None, now);
+        }
+        if let Some(held) = self.held.get_mut(&task) {
+            held.bare = Some(now);
+        }
+    }
+
+    /// GitHub has registered a runner: the order to start it under, unless nothing is meant for it any more.
+    ///
+    /// # Errors
+    /// What to do instead.
+    pub(super) fn configured(&mut self, now: u64, name: &str, registration: u64) -> Result<(TaskId, Fence), Vec<Deed>> {
+        let Some(hand) = self.hands.get_mut(name) else { return Err(Vec::new()) };
+        if hand.meant.is_none() {
+            let deed = Deed::Remove { scope: hand.scope.clone(), registration, name: name.to_owned() };
+            self.hands.remove(name);
+            return Err(vec![deed]);
+        }
+        hand.registration = Some(registration);
+        (hand.stage, hand.since, hand.idle) = (Stage::Alive, now, now);
+        Ok(hand.order)
+    }
+
+    /// GitHub has not registered it, and will not do so.
+    pub(super) fn refused(&mut self, name: &str, why: String, is_final: bool) -> Vec<Deed> {
+        let Some(hand) = self.hands.remove(name) else { return Vec::new() };
+        let Some(task) = hand.meant else { return Vec::new() };
+        let Some(held) = self.held.remove(&task) else { return Vec::new() };
+        let report = match is_final {
+            true => Report::Declined { why },
+            false => Report::GivenBack { reason: ReleaseReason::Draining, why },
+        };
+        vec![Deed::Report { task, fence: held.fence, report }]
+    }
+
+    /// A runner's process has ended. GitHub says what of its job.
+    pub(super) fn ended(&mut self, now: u64, order: (TaskId, Fence), why: &str) {
+        let Some(name) = self.hands.iter().find(|(_, hand)| hand.order == order).map(|(name, _)| name.clone()) else {
+            return;
+        };
+        if let Some(task) = self.hands.remove(&name).and_then(|hand| hand.meant)
+            && let Some(held) = self.held.get_mut(&task)
+        {
+            (held.bare, held.why) = (Some(now), why.to_owned());
+        }
+    }
+
+    /// The jobs of a repository, as GitHub told them to a question that was asked at `asked`.
+    pub(super) fn see(
+        &mut self,
+        now: u64,
+        asked: u64,
+        repository: &Repository,
+        jobs: &BTreeMap<u64, Job>,
+        draining: bool,
+    ) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for job in jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. })) {
+            if let Some(hand) = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner)) {
+                hand.serves = Some(job.id);
+                if job.state != JobState::InProgress {
+                    hand.done.get_or_insert(now);
+                }
+            }
+        }
+        let of_it = |held: &&Held| same(&held.workload.repository, repository);
+        let held: Vec<(TaskId, u64)> =
+            self.held.iter().filter(|(_, held)| of_it(held)).map(|(task, held)| (*task, held.job)).collect();
+        for (task, job) in held {
+            deeds.extend(self.judge(now, asked, task, jobs.get(&job), draining));
+        }
+        let mine: BTreeSet<u64> = self.held.values().map(|held| held.job).collect();
+        let serving: BTreeSet<u64> = self.hands.values().filter_map(|hand| hand.serves).collect();
+        for job in serving.iter().filter_map(|id| jobs.get(id)) {
+            if job.state == JobState::InProgress && !mine.contains(&job.id) {
+                deeds.push(Deed::Serves(Box::new(job.workload())));
+            }
+        }
+        deeds
+    }
+
+    /// What becomes of a held task, its job being so.
+    fn judge(&mut self, now: u64, asked: u64, task: TaskId, job: Option<&Job>, draining: bool) -> Option<Deed> {
+        let Some(job) = job else {
+            let report = Report::Finished {
+                conclusion: Conclusion::Cancelled,
+                duration_ms: 0,
+                note: "GitHub shows its job no more".to_owned(),
+            };
+            return self.give_up(now, task, report);
+        };
+        match job.state {
+            JobState::Completed { conclusion, duration_ms } => {
+                let by = job.runner.as_ref().map_or_else(String::new, |runner| format!(" on {runner}"));
+                let note = format!("GitHub says so of its job {}{by}", job.id);
+                self.give_up(now, task, Report::Finished { conclusion, duration_ms, note })
+            }
+            JobState::InProgress => {
+                let serving = self.hands.iter().find(|(_, hand)| hand.serves == Some(job.id));
+                let serving = serving.map(|(name, _)| name.clone());
+                let meant = self.hands.iter().find(|(_, hand)| hand.meant == Some(task)).map(|(name, _)| name.clone());
+                if serving == meant {
+                    return None;
+                }
+                self.loosen(now, task);
+                if let Some(hand) = serving.and_then(|name| self.hands.get_mut(&name)) {
+                    // What that one was meant for is left to the one that was meant for this.
+                    let other = hand.meant.replace(task);
+                    self.clothe(task);
+                    if let Some(other) = other {
+                        let spare = meant.and_then(|name| self.hands.get_mut(&name));
+                        match spare.filter(|hand| hand.is_loose() && hand.stage == Stage::Alive) {
+                            Some(spare) => spare.meant = Some(other),
+                            None => self.loosen(now, other),
+                        }
+                    }
+                }
+                // Else another host's runner has it: that host takes the task, or GitHub's word ends it here.
+                None
+            }
+            JobState::Queued | JobState::Held => self.judge_queued(now, asked, task, job.id, draining),
+        }
+    }
+
+    fn judge_queued(&mut self, now: u64, asked: u64, task: TaskId, job: u64, draining: bool) -> Option<Deed> {
+        let patience = self.patience;
+        let given_back = |reason: ReleaseReason, why: &str| Report::GivenBack { reason, why: why.to_owned() };
+        let Some((name, hand)) = self.hands.iter_mut().find(|(_, hand)| hand.meant == Some(task)) else {
+            let held = self.held.get(&task)?;
+            // What was asked before the runner went may be old news.
+            if held.bare.is_none_or(|at| at > asked) {
+                return None;
+            }
+            let why = if held.why.is_empty() { "its runner took another job".to_owned() } else { held.why.clone() };
+            let reason = if held.why.is_empty() { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
+            return self.give_up(now, task, given_back(reason, &why));
+        };
+        if hand.serves.is_some_and(|serves| serves != job) {
+            let report = given_back(ReleaseReason::Draining, "its runner took another job");
+            return self.give_up(now, task, report);
+        }
+        if hand.stage == Stage::Alive && hand.serves.is_none() && (draining || now - hand.idle >= patience) {
+            let why = if draining { "its host goes away" } else { "GitHub gave its runner no job in time" };
+            let reason = if draining { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
+            tracing::debug!("runner {name}: {why}");
+            return self.give_up(now, task, given_back(reason, why));
+        }
+        None
+    }
+
+    fn give_up(&mut self, now: u64, task: TaskId, report: Report) -> Option<Deed> {
+        self.loosen(now, task);
+        let held = self.held.remove(&task)?;
+        Some(Deed::Report { task, fence: held.fence, report })
+    }
+
+    /// Retires the runners that nothing is meant for and that have no job.
+    pub(super) fn thin_out(&mut self, now: u64, draining: bool) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for (name, hand) in &mut self.hands {
+            let over = draining || now.saturating_sub(hand.idle) >= LOOSE;
+            if hand.stage == Stage::Alive
+                && hand.is_loose()
+                && over
+                && let Some(registration) = hand.registration
+            {
+                hand.stage = Stage::Retiring;
+                deeds.push(Deed::Retire { name: name.clone(), scope: hand.scope.clone(), registration });
+            }
+            if hand.stage == Stage::Alive && hand.done.is_some_and(|done| done + AFTER < now) {
+                tracing::warn!("runner {name} does not end though its job has: it is ended");
+                hand.stage = Stage::Ending;
+                deeds.push(Deed::Stop { order: hand.order });
+            }
+        }
+        deeds
+    }
+
+    /// What came of asking GitHub to forget a runner.
+    pub(super) fn removed(&mut self, now: u64, name: &str, removal: Option<Removal>) -> Vec<Deed> {
+        let Some(hand) = self.hands.get_mut(name).filter(|hand| hand.stage == Stage::Retiring) else {
+            return Vec::new();
+        };
+        if removal == Some(Removal::Gone) {
+            hand.stage = Stage::Ending;
+            return vec![Deed::Stop { order: hand.order }];
+        }
+        // Busy: which job it has, the next look tells.
+        (hand.stage, hand.idle) = (Stage::Alive, now);
+        Vec::new()
+    }
+
+    /// The runners in this host's name that GitHub lists, asked for at `asked`.
+    pub(super) fn listed(&mut self, asked: u64, scope: &Scope, listed: &[Registered]) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for one in listed {
+            match self.hands.get_mut(&one.name) {
+                Some(hand) => hand.registration = Some(one.id),
+                None => deeds.push(Deed::Remove { scope: scope.clone(), registration: one.id, name: one.name.clone() }),
+            }
+        }
+        for (name, hand) in &mut self.hands {
+            let is_listed = listed.iter().any(|one| one.name == *name);
+            if hand.stage == Stage::Alive && hand.scope == *scope && !is_listed && hand.since + UNLISTED < asked {
+                tracing::warn!("runner {name} lives, and GitHub knows it no more: it is ended");
+                hand.stage = Stage::Ending;
+                deeds.push(Deed::Stop { order: hand.order });
+            }
+        }
+        deeds
+    }
+
+    /// All registrations that there may be, for the end of the node.
+    pub(super) fn registrations(&self) -> Vec<(Scope, u64)> {
+        self.hands.values().filter_map(|hand| Some((hand.scope.clone(), hand.registration?))).collect()
+    }
+}
+
+/// How a runner ended, in a word.
+pub(super) fn word(how: &RunnerEnding) -> String {
+    match how {
+        RunnerEnding::NotStarted => "it could not be started".to_owned(),
+        RunnerEnding::Exited(exit) => exit.to_string(),
+        RunnerEnding::Stopped => "stopped".to_owned(),
+        RunnerEnding::Retired => "retired".to_owned(),
+        RunnerEnding::TimedOut => "it met its time limit".to_owned(),
+    }
+}
+
+impl Hand {
+    const fn is_loose(&self) -> bool {
+        self.meant.is_none() && self.serves.is_none()
+    }
+}
+
+/// Names change, ids do not.
+fn same(a: &Repository, b: &Repository) -> bool {
+    (&a.host, &a.id) == (&b.host, &b.id)
+}
+
+#[cfg(test)]
+mod tests;

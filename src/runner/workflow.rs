@@ -1,0 +1,194 @@
+//! A workflow of the mesh, run by act: checkout, act, conclusion.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::act::{self, Inside, JobLine, Leg, Said};
+use super::backend::{self, Confined, Mount};
+use super::follow::{self, Cut, Ear, Source, Stage, told};
+use super::lines::Line;
+use super::places::Places;
+use super::plan::Plan;
+use super::run::Phase;
+use super::tally::{Change, Tally, clip};
+use super::{Devices, Isolation, Workflow, payload, reaper, refuse};
+use crate::kernel::entry::MAX_NOTE;
+use crate::kernel::id::TaskId;
+use crate::kernel::io::Report;
+use crate::kernel::task::{Conclusion, Fence};
+
+pub(crate) fn not_started(why: impl AsRef<str>) -> Report {
+    Report::NotStarted { why: clip(why.as_ref(), MAX_NOTE) }
+}
+
+/// Runs it to its end, after which none of its processes is left.
+pub(crate) async fn run(
+    stage: &mut Stage,
+    (task, fence): (TaskId, Fence),
+    isolation: Isolation,
+    work: Workflow,
+    places: &Places,
+    time_limit: Duration,
+) -> Report {
+    let Workflow { workload, checkout } = work;
+    let host = stage.host.clone();
+    if let Some(missing) = host.capabilities.missing(isolation).first() {
+        return not_started(missing);
+    }
+    let checkout = checkout(places.checkout.clone());
+    let plan = tokio::select! {
+        biased;
+        () = told(&mut stage.stop) => return Report::Stopped,
+        () = sleep_until(stage.deadline) => {
+            return not_started(format!("the checkout took longer than the time limit of {time_limit:?}"));
+        }
+        made = checkout => match made {
+            Ok(plan) => plan,
+            Err(why) => return not_started(format!("checking out: {why}")),
+        },
+    };
+    if let Some(why) = refuse(&plan, &host.capabilities) {
+        return Report::Declined { why: clip(&why, MAX_NOTE) };
+    }
+    let Ok(program) = &host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
+    let event = payload::event(&workload).to_string();
+    if let Err(error) = tokio::fs::write(&places.event, event).await {
+        return not_started(format!("writing the event: {error}"));
+    }
+    let backend = backend::of(isolation);
+    let mounts = [
+        Mount::read_only(&program.path, "/runmesh/act"),
+        Mount::read_only(&places.checkout, "/runmesh/checkout"),
+        Mount::read_only(&places.event, "/runmesh/event.json"),
+        Mount::read_only(&places.empty, "/runmesh/empty"),
+    ];
+    let [act, checkout, event, empty] = mounts.each_ref().map(|mount| backend.seen(mount));
+    let inside = Inside { checkout, event, empty };
+    let confined = Confined {
+        program: act,
+        arguments: act::arguments(&inside, &workload, &task, &fence, &host.capabilities.labels),
+        environment: BTreeMap::new(),
+        mounts: mounts.into(),
+        directory: None,
+        devices: Devices::are_asked_for(&workload.labels),
+    };
+    let invocation = backend.confine(&host.settings, places, &confined);
+    let mut run =
+        Run { plan: &plan, tally: Tally::new(&workload, &plan), timers: BTreeMap::new(), last_words: String::new() };
+    stage.phase(Phase::Running);
+    let (cut, status) = match follow::start(stage, &mut run, &invocation).await {
+        Ok((cut, Ok(status))) => (cut, status),
+        Ok((_, Err(error))) => return not_started(format!("waiting for the reaper: {error}")),
+        Err(error) => return not_started(format!("starting the reaper: {error}")),
+    };
+    let duration_ms = stage.elapsed_ms();
+    match cut {
+        Some(Cut::Stopped | Cut::Retired(_)) => Report::Stopped,
+        Some(Cut::TimedOut(note)) => Report::Finished { conclusion: Conclusion::TimedOut, duration_ms, note },
+        None => run.conclude(status, duration_ms),
+    }
+}
+
+/// What is known of a running act.
+struct Run<'a> {
+    plan: &'a Plan,
+    tally: Tally,
+    /// When each running job with a `timeout-minutes` has had its time, and what to say then.
+    timers: BTreeMap<Leg, (Instant, String)>,
+    /// The last plain line on standard error: the reaper's or bwrap's, if act never spoke.
+    last_words: String,
+}
+
+impl Ear for Run<'_> {
+    type Other = ();
+
+    async fn hear(&mut self, stage: &mut Stage, line: Line, source: Source) {
+        if line.cut {
+            let limit = act::LINE;
+            stage.log.line(&format!("act: a line longer than {limit} bytes is not shown")).await;
+            return;
+        }
+        match act::hear(&line.bytes) {
+            Said::Debug => self.tally.own("", false),
+            Said::Job(job) => {
+                self.note(&job);
+                if !job.debug || job.job_result.is_some() {
+                    let step = job.step.as_deref().map(|step| format!("/{step}")).unwrap_or_default();
+                    let at = format!("{}{step}", job.leg.short());
+                    stage.log.line(&format!("[{at}] {}", job.text)).await;
+                    stage.progress.send_if_modified(|progress| {
+                        let changed = progress.step.as_ref() != Some(&at);
+                        progress.step = Some(at);
+                        changed
+                    });
+                }
+            }
+            Said::Own { text, severe } => {
+                self.tally.own(&text, severe);
+                // True of every run here, and no news: there is no engine, and what needs one was refused.
+                if !text.starts_with("Couldn't get a valid docker connection") {
+                    stage.log.line(&format!("act: {text}")).await;
+                }
+            }
+            Said::Plain(text) => {
+                if source == Source::Errors {
+                    self.tally.plain(&text);
+                    self.last_words = clip(&text, MAX_NOTE);
+                }
+                stage.log.line(&format!("act: {text}")).await;
+            }
+        }
+    }
+
+    /// When the first job's time is over.
+    fn limit(&self) -> Option<(Instant, Cut)> {
+        let first = self.timers.values().min_by_key(|(when, _)| *when);
+        first.map(|(when, why)| (*when, Cut::TimedOut(why.clone())))
+    }
+
+    async fn other(&mut self) {
+        pending().await
+    }
+
+    async fn on_other(&mut self, _: &mut Stage, (): ()) -> Option<Cut> {
+        None
+    }
+}
+
+impl Run<'_> {
+    /// act does not enforce a job's `timeout-minutes`, so the node does, from the moment the job begins.
+    fn note(&mut self, line: &JobLine) {
+        match self.tally.job(line) {
+            Some(Change::Began(leg)) if self.tally.is_own(&leg) => {
+                let timeout = self.plan.jobs.iter().find(|job| job.id == leg.id).and_then(|job| job.timeout);
+                if let Some(timeout) = timeout {
+                    let (name, seconds) = (leg.short(), timeout.as_secs_f32());
+                    let why = format!("job `{name}` ran longer than its timeout-minutes ({seconds} s)");
+                    self.timers.insert(leg, (Instant::now() + timeout, why));
+                }
+            }
+            Some(Change::Ended(leg)) => drop(self.timers.remove(&leg)),
+            Some(Change::Began(_)) | None => (),
+        }
+    }
+
+    fn conclude(&self, status: ExitStatus, duration_ms: u64) -> Report {
+        // Without a code the reaper itself was killed, and with it all that it held.
+        let Some(code) = status.code().and_then(|code| u8::try_from(code).ok()) else {
+            return not_started("somebody killed the task's reaper");
+        };
+        if code == reaper::STOPPED {
+            return not_started("somebody told the task's reaper to stop");
+        }
+        if !self.tally.spoke() {
+            let words = if self.last_words.is_empty() { "it did not say why" } else { &self.last_words };
+            return not_started(format!("starting act: {words} (status {code})"));
+        }
+        let (conclusion, note) = self.tally.conclude(self.plan, code);
+        Report::Finished { conclusion, duration_ms, note }
+    }
+}

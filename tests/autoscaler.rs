@@ -1,0 +1,245 @@
+//! GitHub's queued jobs in meshes of real processes, against the fake GitHub, with a stub in the place of its runner.
+//!
+//! Needs bubblewrap; `scripts/test` installs it.
+
+mod github {
+    pub(crate) mod fake;
+}
+#[allow(dead_code, reason = "tests/mesh.rs uses the rest")]
+#[path = "mesh/rig.rs"]
+mod rig;
+
+use std::time::{Duration, Instant};
+
+use github::fake::jobs::Status;
+use github::fake::limits::Token;
+use github::fake::world::Kind;
+use github::fake::{Fake, World};
+use rig::Mesh;
+use serde_json::Value;
+
+/// In the place of GitHub's runner.
+const RUNNER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/github/runner");
+const LABELS: [&str; 2] = ["self-hosted", "Linux"];
+
+fn fake() -> Fake {
+    let mut world = World::new();
+    world.account("octo", Kind::Organization);
+    world.repository("octo/one", &[("README.md", "one")]);
+    world.repository("octo/two", &[("README.md", "two")]);
+    Fake::start(world)
+}
+
+/// A mesh whose nodes start runners for octo's jobs.
+fn mesh(fake: &Fake, count: usize, more: &[&str]) -> Mesh {
+    mesh_of(fake, count, 4, more)
+}
+
+/// The same with so many slots on each.
+fn mesh_of(fake: &Fake, count: usize, slots: u32, more: &[&str]) -> Mesh {
+    let environment = |node: usize| {
+        let token = format!("token-{node}");
+        fake.state().limits.tokens.entry(token.clone()).or_insert_with(|| Token::of("octo"));
+        let pairs = [
+            ("RUNMESH_GITHUB_API", fake.api()),
+            ("GITHUB_TOKEN", token),
+            ("RUNMESH_AUTOSCALER_INTERVAL", "1".to_owned()),
+            ("RUNMESH_ACTIONS_RUNNER", RUNNER.to_owned()),
+            ("RUNMESH_LOG", "info,runmesh=debug".to_owned()),
+        ];
+        pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    };
+    let usual = ["--source", "github:octo", "--autoscaler", "--interval", "3600"];
+    let slots = ["--max-runners".to_owned(), slots.to_string()];
+    let slots: Vec<&str> = slots.iter().map(String::as_str).collect();
+    Mesh::at_github(count, &[&usual, slots.as_slice(), more].concat(), environment)
+}
+
+fn until(fake: &Fake, what: &str, condition: impl Fn(&Fake) -> bool) {
+    let began = Instant::now();
+    while !condition(fake) {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what} did not come about: {:#?}", fake.state().actions);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn is_completed(task: &Value) -> bool {
+    task["state"] == "completed"
+}
+
+/// The end of a node's name, as it stands in those of its runners.
+fn tail(task: &Value) -> String {
+    let holder = task["holder"].as_str().expect("a holder");
+    holder[holder.len() - 10..].to_owned()
+}
+
+#[test]
+fn queued_jobs_get_a_runner_each_and_their_tasks_end_as_github_says() {
+    let fake = fake();
+    let mesh = mesh(&fake, 1, &[]);
+    let jobs = fake.queue("octo/one", &LABELS, 3);
+    fake.state().actions.jobs.get_mut(&jobs[1]).expect("a job").ends = "failure".to_owned();
+    let tasks = mesh.wait_for_tasks(3, is_completed);
+    let of = |job: u64| {
+        let task = tasks.iter().find(|task| task["trigger"].to_string().contains(&job.to_string()));
+        task.expect("a task of the job")["conclusion"].as_str().expect("an end").to_owned()
+    };
+    assert_eq!([of(jobs[0]), of(jobs[1]), of(jobs[2])], ["success", "failure", "success"]);
+    assert_eq!(fake.state().actions.runners.configured, 3, "one runner a job");
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    // What asks for GitHub's own machines is none of the mesh's.
+    fake.queue("octo/two", &["ubuntu-latest"], 1);
+    fake.queue("octo/two", &LABELS, 1);
+    mesh.wait_for_tasks(4, is_completed);
+    mesh.stop();
+}
+
+#[test]
+fn several_hosts_start_one_runner_a_job_whichever_runner_github_gives_it_to() {
+    let fake = fake();
+    let mesh = mesh(&fake, 3, &[]);
+    // All runners are there before GitHub gives out a job, and it gives each to the wrong one.
+    fake.state().actions.runners.held_back = true;
+    let jobs = fake.queue("octo/one", &LABELS, 6);
+    until(&fake, "six runners", |fake| fake.state().actions.runners.online() == 6);
+    {
+        let actions = &mut fake.state().actions;
+        for job in &jobs {
+            actions.jobs.get_mut(job).expect("a job").takes = Duration::from_secs(5);
+        }
+        actions.runners.held_back = false;
+        actions.bind();
+    }
+    let tasks = mesh.wait_for_tasks(6, is_completed);
+    for task in &tasks {
+        let note = task["note"].as_str().unwrap_or_default();
+        assert!(note.contains(&tail(task)), "held by the host whose runner had its job: {task:#}");
+        assert_eq!(task["conclusion"], "success");
+    }
+    assert_eq!(fake.state().actions.runners.configured, 6, "one runner a job, on three hosts");
+    mesh.wait_for_agreement();
+    mesh.stop();
+}
+
+#[test]
+fn what_is_cancelled_at_github_is_cancelled_here_and_its_runner_retires() {
+    let fake = fake();
+    let mesh = mesh_of(&fake, 1, 1, &[]);
+    fake.state().actions.runners.held_back = true;
+    let jobs = fake.queue("octo/one", &LABELS, 2);
+    until(&fake, "a runner", |fake| fake.state().actions.runners.online() == 1);
+    for job in &jobs {
+        fake.state().actions.cancel(*job);
+    }
+    let tasks = mesh.wait_for_tasks(2, |task| is_completed(task) || task["state"] == "cancelled");
+    assert!(tasks.iter().any(|task| task["state"] == "cancelled"), "the one that nobody held: {tasks:#?}");
+    assert!(tasks.iter().any(|task| task["conclusion"] == "cancelled"), "{tasks:#?}");
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    assert_eq!(fake.state().actions.runners.configured, 1);
+    mesh.stop();
+}
+
+#[test]
+fn after_a_kill_no_registration_is_left_and_githubs_word_ends_the_task() {
+    let fake = fake();
+    let mut mesh = mesh(&fake, 1, &[]);
+    let busy = fake.queue("octo/one", &LABELS, 1);
+    fake.state().actions.jobs.get_mut(&busy[0]).expect("a job").takes = Duration::from_secs(600);
+    until(&fake, "a busy runner", |fake| fake.job(busy[0]).status == Status::InProgress);
+    fake.state().actions.runners.held_back = true;
+    fake.queue("octo/two", &LABELS, 2);
+    until(&fake, "idle runners", |fake| fake.state().actions.runners.online() == 3);
+    let before: Vec<u64> = fake.state().actions.runners.all.keys().copied().collect();
+    let peer = mesh.node(0).peer.clone();
+    let node = mesh.kill(&peer);
+    until(&fake, "their end", |fake| fake.state().actions.runners.online() == 0);
+    mesh.start_again(node);
+    until(&fake, "the end of what was registered before", |fake| {
+        before.iter().all(|id| !fake.state().actions.runners.all.contains_key(id))
+    });
+    assert_eq!(fake.job(busy[0]).conclusion.as_deref(), Some("failure"), "as GitHub says of a lost runner");
+    fake.state().actions.runners.held_back = false;
+    fake.state().actions.bind();
+    let tasks = mesh.wait_for_tasks(3, |task| is_completed(task) || task["state"] == "cancelled");
+    let failed = tasks.iter().filter(|task| task["conclusion"] == "failure" || task["state"] == "cancelled").count();
+    assert_eq!(failed, 1, "{tasks:#?}");
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    mesh.stop();
+}
+
+#[test]
+fn a_runner_that_gets_no_job_in_its_time_is_retired_and_a_ghost_removed() {
+    let fake = fake();
+    fake.state().actions.runners.held_back = true;
+    let mesh = {
+        // Its runners may wait two seconds.
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, "[autoscaler]\nidle = \"2s\"\n").expect("a file");
+        mesh(&fake, 1, &["--config", file.to_str().expect("UTF-8")])
+    };
+    fake.queue("octo/one", &LABELS, 1);
+    until(&fake, "a runner", |fake| fake.state().actions.runners.online() == 1);
+    until(&fake, "its retirement", |fake| fake.state().actions.runners.all.is_empty());
+    // GitHub forgets a runner that lives here: another is started for the job, which it then gets.
+    until(&fake, "another runner", |fake| fake.state().actions.runners.online() == 1);
+    fake.state().actions.runners.held_back = false;
+    fake.state().actions.bind();
+    let tasks = mesh.wait_for_tasks(1, |task| is_completed(task) || task["state"] == "lost");
+    assert_eq!(tasks[0]["conclusion"], "success", "{tasks:#?}");
+    mesh.stop();
+}
+
+#[test]
+fn a_runner_of_somebody_elses_may_have_the_job() {
+    let fake = fake();
+    fake.state().actions.runners.held_back = true;
+    let mesh = mesh(&fake, 1, &[]);
+    let jobs = fake.queue("octo/one", &LABELS, 1);
+    until(&fake, "a runner", |fake| fake.state().actions.runners.online() == 1);
+    fake.state().actions.start(jobs[0], (1, "somebody-elses".to_owned()));
+    until(&fake, "the end of the surplus runner", |fake| fake.state().actions.runners.all.is_empty());
+    fake.state().actions.complete(jobs[0], "success");
+    let tasks = mesh.wait_for_tasks(1, is_completed);
+    assert!(tasks[0]["note"].as_str().unwrap_or_default().contains("somebody-elses"), "{tasks:#?}");
+    assert_eq!(fake.state().actions.runners.configured, 1);
+    mesh.stop();
+}
+
+#[test]
+fn what_keeps_a_job_waiting_is_said() {
+    let fake = fake();
+    fake.state().limits.token("token-0").admin = false;
+    let mesh = mesh(&fake, 1, &[]);
+    fake.queue("octo/one", &["self-hosted", "quantum"], 1);
+    fake.queue("octo/two", &LABELS, 1);
+    let node = mesh.node(0);
+    let says = |text: &'static str| move |node: &rig::Node| node.run(&["inspect", "queue"]).stdout.contains(text);
+    node.wait_for("the label that nobody offers", says("offers `quantum`; nearest comes"));
+    node.wait_for("the refusal", says("needs to administer octo/two"));
+    let queue = node.json(&["inspect", "queue"]);
+    assert_eq!(queue.as_array().map(Vec::len), Some(2), "{queue:#}");
+    assert_eq!(fake.state().actions.runners.configured, 0);
+    mesh.stop();
+}
+
+#[test]
+fn a_runner_group_that_is_missing_is_said_and_one_that_is_there_is_used() {
+    let fake = fake();
+    let group = github::fake::runners::Group { id: 7, org: "octo".to_owned(), name: "Lab".to_owned() };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, "[autoscaler]\nrunner_group = \"lab\"\n").expect("a file");
+    let config = ["--config", file.to_str().expect("UTF-8")];
+    let one = mesh(&fake, 1, &config);
+    fake.queue("octo/one", &LABELS, 1);
+    let says =
+        |node: &rig::Node| node.run(&["inspect", "queue"]).stdout.contains("no runner group `lab`, only Default");
+    one.node(0).wait_for("the missing group", says);
+    one.stop();
+    fake.state().actions.runners.groups.push(group);
+    let two = mesh(&fake, 1, &config);
+    two.wait_for_tasks(1, is_completed);
+    assert!(fake.state().actions.runners.configured == 1);
+    two.stop();
+}
