@@ -53,7 +53,7 @@ use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
 use crate::kernel::task::CONTAINER_ENGINE;
-use crate::net::{self, Multiaddr, NetError};
+use crate::net::{self, Multiaddr, NetError, SwarmKey};
 use crate::runner::{self, Isolation};
 use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
 use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
@@ -87,6 +87,7 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
+    pub reach: Reach,
     pub sources: Vec<Spec>,
     /// How those are treated of which it is not as usual.
     pub manners: BTreeMap<Spec, Manner>,
@@ -113,6 +114,19 @@ pub struct Settings {
     pub retention: Duration,
     /// How much of what runs leave behind is kept, and for how long.
     pub keeping: Keeping,
+}
+
+/// How this node and others reach each other.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// Where others reach this node, besides where it listens.
+    pub announce: Vec<Multiaddr>,
+    /// Whoever does not have it connects with nobody here.
+    pub swarm_key: Option<SwarmKey>,
+    /// Make this node known on the LAN, and look for members there.
+    pub mdns: bool,
+    /// Carry connections of members that cannot reach each other.
+    pub relay: bool,
 }
 
 /// How this host reaches GitHub.
@@ -354,6 +368,10 @@ impl Daemon {
         let mut net_settings = net::Settings::new(secret, mesh);
         net_settings.listen.clone_from(&settings.listen);
         net_settings.bootstrap = bootstrap;
+        net_settings.announce.clone_from(&settings.reach.announce);
+        net_settings.swarm_key = settings.reach.swarm_key;
+        net_settings.mdns = settings.reach.mdns;
+        net_settings.relay = settings.reach.relay;
         net_settings.known = remembered(&store);
         let gate = Gate::of(&membership, &settings.bootstrap);
         net_settings.welcome = gate.welcome(&node);

@@ -151,6 +151,7 @@ impl Bootstrap {
         for place in &mut self.places {
             if matches!(place.stage, Stage::Waiting { .. }) {
                 place.stage = Stage::Waiting { next: now };
+                place.failures = 0;
             }
         }
     }

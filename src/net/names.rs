@@ -210,6 +210,10 @@ mod tests {
         assert_eq!(door_of(&relayed), with_peer(&place, &relay));
         assert_eq!((relay_of(&place), door_of(&place)), (None, place));
         assert!(is_relayed(&relayed) && is_reachable(&relayed) && !is_of_this_host(&relayed));
+        // As it is told to others, with the longest name that there is.
+        let name = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+        let place: Multiaddr = format!("/dns4/{name}/udp/65535/quic-v1").parse().expect("an address");
+        assert!(relayed_by(&place, &relay).to_vec().len() <= crate::wire::limits::MAX_ADDRESS);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Revoke, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
-use runmesh::kernel::io::{Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Signed, Token};
+use runmesh::kernel::io::{
+    Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Signed, Token,
+};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
 use runmesh::kernel::task::{Conclusion, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};

@@ -180,7 +180,7 @@ impl Task {
 fn can_dial(address: &Multiaddr, roster: &Roster, hidden: bool) -> bool {
     match relay_of(address) {
         Some((_, relay)) => roster.is_proven(&relay),
-        None => !is_relayed(address) && !(hidden && is_quic(address)),
+        None => !(is_relayed(address) || hidden && is_quic(address)),
     }
 }
 
