@@ -183,7 +183,7 @@ impl Node {
             self.wake_for_claim(until);
             return;
         }
-        if self.free_slots() == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
+        if self.free_slots() + self.jobs.split.spare == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
             return;
         }
         self.take_standings();

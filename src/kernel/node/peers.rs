@@ -345,6 +345,15 @@ impl Peers {
         self.next_watch = self.next_watch.min(doubted + timings.beat);
     }
 
+    /// Nothing of the peer is remembered any more. Returns whether it was heard.
+    pub(super) fn expel(&mut self, peer: &PeerId) -> bool {
+        let heard = self.hears(peer);
+        self.lose(*peer);
+        self.doubts.remove(peer);
+        self.peers.remove(peer);
+        heard
+    }
+
     fn take_doubts(&mut self, me: &Place, now: u64, timings: &Timings) {
         let (due, later) = std::mem::take(&mut self.doubts).into_iter().partition(|(_, at)| at + timings.beat <= now);
         self.doubts = later;
@@ -450,6 +459,7 @@ impl Node {
 
     /// Takes what a peer said that was heard at that time, here or by somebody else.
     fn take_presence(&mut self, said: Arc<Signed>, at: u64) {
+        let said = self.within_its_right(said);
         let presence = &said.presence;
         let peer = presence.peer;
         let known = self.peers.peers.get(&peer);
@@ -647,7 +657,7 @@ impl Node {
             attentive: self.custody.has_careful_sources(),
             heads: self.clock.heads().clone(),
             offer: self.offer.clone(),
-            free: self.free_slots(),
+            free: self.free_slots() + self.jobs.split.spare,
             draining: self.custody.draining(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).copied().collect(),

@@ -164,6 +164,7 @@ impl Node {
         let mut waiting: VecDeque<(Arc<Entry>, PeerId)> = entries.into_iter().map(|entry| (entry, from)).collect();
         while let Some((entry, from)) = waiting.pop_front() {
             let cid = entry.cid();
+            self.heed_revocation(&entry);
             // An entry that a peer named as a head may be a void one that counting entries stand on.
             let wanted = self.quarantine.wants(&cid);
             let (placing, effects) = self.clock.place(&entry, wanted);
@@ -195,6 +196,7 @@ impl Node {
                 Placing::Refused(refusal) => {
                     self.sync.told.remove(&cid);
                     self.quarantine.refused(&cid);
+                    self.keep_revocations_of(&entry);
                     if !matches!(refusal, Refusal::Void | Refusal::Past) {
                         self.notice(Notice::Refused { from, why: format!("{cid}: {refusal}") });
                     }
@@ -349,6 +351,7 @@ impl Node {
         }
         match (asked, response) {
             (Asked::Sync, Response::Page { entries, more }) => {
+                self.refusals.remove(&from);
                 let progress = self.take_entries(from, entries);
                 if progress {
                     self.catchup.found_entries();
@@ -384,6 +387,7 @@ impl Node {
                 } else {
                     // Whoever admitted this node may have gone before telling anybody.
                     self.sync.admitted = false;
+                    self.note_refusal(from, &why);
                     self.notice(Notice::Refused { from, why });
                     self.retry(from);
                 }
