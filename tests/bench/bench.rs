@@ -42,6 +42,7 @@ mod simulation {
     pub(crate) mod chance;
     pub(crate) mod checks;
     pub(crate) mod effects;
+    pub(crate) mod groups;
     pub(crate) mod host;
     pub(crate) mod network;
     pub(crate) mod scenario;
