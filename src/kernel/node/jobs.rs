@@ -123,13 +123,12 @@ impl Node {
                 oldest_ms: oldest.map_or(0, |folded: &Folded| self.now.wall.saturating_sub(folded.introduced.ms)),
             }
         };
-        let Split { share, idle, mesh: takes_mesh, spare } = self.jobs.split;
+        let Split { share, idle, mesh: takes_mesh, .. } = self.jobs.split;
         let mesh = demand(&self.queue, running.mesh);
         let mesh = if takes_mesh { mesh } else { Demand { waiting: 0, ..mesh } };
         let capacity = Capacity { max: self.offer.slots, share, idle };
         let github = demand(&self.jobs.queue, running.github);
-        let starts = allocate(capacity, mesh, github);
-        Starts { github: (starts.github + spare).min(github.waiting), ..starts }
+        allocate(capacity, mesh, github)
     }
 
     pub(super) const fn queue_of(&mut self, kind: Kind) -> &mut Queue {
