@@ -41,14 +41,15 @@ use self::sources::{Found, Sources};
 use self::suspects::Suspects;
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query, Refusal};
-use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
+use crate::forge::{Manner, Spec};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
+use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
@@ -84,6 +85,8 @@ pub struct Settings {
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
     pub sources: Vec<Spec>,
+    /// How those are treated of which it is not as usual.
+    pub manners: BTreeMap<Spec, Manner>,
     pub github: GithubSettings,
     /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
     pub stop_when_cut_off: Vec<Spec>,
@@ -432,6 +435,9 @@ impl Daemon {
         let slots = slots + self.workers.slots();
         let mut labels = &self.settings.labels | &self.has.labels();
         labels.extend(self.scale_labels());
+        if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
+            labels.insert(CONTAINER_ENGINE.to_owned());
+        }
         Offer { slots, labels, sources: self.sources.keys() }
     }
 

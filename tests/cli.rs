@@ -4,6 +4,8 @@
 //! at the end `[N]` when it ends with exit status N. `[..]` stands for anything within a line, a line `...` for any
 //! lines, and `[DIR]` for the folder that the test works in.
 
+#[path = "cli/service.rs"]
+mod service;
 #[path = "cli/terminal.rs"]
 mod terminal;
 

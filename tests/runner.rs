@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's way to fail")]
 
+#[path = "runner/engine.rs"]
+mod engine;
 #[path = "runner/family.rs"]
 mod family;
 #[path = "runner/github.rs"]
 mod github;
+#[path = "runner/podman.rs"]
+mod podman;
 #[path = "runner/rig.rs"]
 mod rig;
 

@@ -14,7 +14,7 @@ use super::args::{Form, Global, LookArguments, Output, RunArguments};
 use super::failure::Failure;
 use crate::daemon::GithubSettings;
 use crate::forge::github::{Endpoint, Lookup, Selection};
-use crate::forge::{Spec, SpecError};
+use crate::forge::{Duplicate, FirstScan, Manner, Spec, SpecError};
 use crate::kernel::task::Conclusion;
 use crate::net::Multiaddr;
 use crate::store::Keeping;
@@ -65,6 +65,8 @@ pub(super) struct NodeSettings {
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
     pub(super) sources: Vec<Spec>,
+    /// How those are treated of which the file says so.
+    pub(super) manners: BTreeMap<Spec, Manner>,
     pub(super) github: GithubSettings,
     /// Those of them whose tasks are stopped here when most members are not heard.
     pub(super) stop_when_cut_off: Vec<Spec>,
@@ -102,6 +104,8 @@ pub(super) enum Executor {
 /// What keeps a task away from the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
+    /// Containers of Docker or Podman.
+    Container,
     /// bubblewrap.
     #[default]
     Bwrap,
@@ -131,6 +135,8 @@ struct Layer {
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
     sources: Option<Vec<Spec>>,
+    /// Only a file says it; it holds wherever the source is listed.
+    manners: Option<BTreeMap<Spec, Manner>>,
     github_api: Option<Endpoint>,
     github_app: Option<u64>,
     github_app_key: Option<PathBuf>,
@@ -162,6 +168,7 @@ impl Layer {
             listen: self.listen.or(lower.listen),
             bootstrap: self.bootstrap.or(lower.bootstrap),
             sources: self.sources.or(lower.sources),
+            manners: self.manners.or(lower.manners),
             github_api: self.github_api.or(lower.github_api),
             github_app: self.github_app.or(lower.github_app),
             github_app_key: self.github_app_key.or(lower.github_app_key),
@@ -191,11 +198,16 @@ impl Layer {
         self.act = self.act.map(|path| folder.join(path));
         self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
-        for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
-            if let Spec::Git(source) = source {
+        let below = |mut spec: Spec| {
+            if let Spec::Git(source) = &mut spec {
                 source.path = folder.join(&source.path);
             }
-        }
+            spec
+        };
+        let list = |list: Vec<Spec>| list.into_iter().map(below).collect();
+        self.sources = self.sources.map(list);
+        self.stop_when_cut_off = self.stop_when_cut_off.map(list);
+        self.manners = self.manners.map(|all| all.into_iter().map(|(spec, manner)| (below(spec), manner)).collect());
         self
     }
 }
@@ -253,6 +265,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         bootstrap: taken.bootstrap.unwrap_or_default(),
         github,
         sources: taken.sources.unwrap_or_default(),
+        manners: taken.manners.unwrap_or_default(),
         stop_when_cut_off: taken.stop_when_cut_off.unwrap_or_default(),
         max_runners: taken.max_runners.unwrap_or(half),
         executor: taken.executor.unwrap_or_default(),
@@ -283,6 +296,7 @@ pub(super) struct GithubPlace {
     pub(super) github: GithubSettings,
     /// None where nothing names any.
     pub(super) sources: Vec<Spec>,
+    pub(super) manners: BTreeMap<Spec, Manner>,
     pub(super) interval: Duration,
 }
 
@@ -292,7 +306,8 @@ pub(super) fn of_github(global: &Global, look: &LookArguments, world: &World) ->
     let github = github(&layer, world)?;
     let interval = layer.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs);
     let sources = layer.sources.clone().unwrap_or_default();
-    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, interval })
+    let manners = layer.manners.clone().unwrap_or_default();
+    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, manners, interval })
 }
 
 fn look_flags(look: &LookArguments) -> Layer {
@@ -384,6 +399,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
         bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
+        manners: None,
         github_api: value(one, "RUNMESH_GITHUB_API", endpoint)?,
         github_app: value(one, "RUNMESH_GITHUB_APP", app)?,
         github_app_key: world.variable("RUNMESH_GITHUB_APP_KEY").map(PathBuf::from),
@@ -455,6 +471,24 @@ pub(super) fn source(text: &str) -> Result<Spec, String> {
         SpecError::NoPath(_) => "gives no path: write git:PATH".to_owned(),
         SpecError::Form(_) => "is not github:OWNER, github:OWNER/REPO, git:PATH or git:NAME=PATH".to_owned(),
     })
+}
+
+/// Reads what becomes of what a source holds at first.
+pub(super) fn first_scan(text: &str) -> Result<FirstScan, String> {
+    match text {
+        "submit" => Ok(FirstScan::Submit),
+        "record" => Ok(FirstScan::Record),
+        _ => Err("is not submit or record".to_owned()),
+    }
+}
+
+/// Reads whether the mesh runs what GitHub runs too.
+pub(super) fn duplicate(text: &str) -> Result<Duplicate, String> {
+    match text {
+        "avoid" => Ok(Duplicate::Avoid),
+        "allow" => Ok(Duplicate::Allow),
+        _ => Err("is not avoid or allow".to_owned()),
+    }
 }
 
 /// Reads a GitHub owner.

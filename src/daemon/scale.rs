@@ -190,12 +190,7 @@ impl Daemon {
         };
         if !self.starts_runners() || !matches!(self.sources.place_of(&workload), Some(Place::Github(..))) {
             let why = self.no_runners().unwrap_or_else(|| "this host does not list the job's repository".to_owned());
-            self.inputs.push_back(Input::Ran {
-                task,
-                fence,
-                report: Report::Declined { why },
-                products: Products::default(),
-            });
+            self.on_kept(task, fence, Report::Declined { why }, Products::default());
             return;
         }
         if self.scale.scopes.insert(scope.clone())
@@ -203,7 +198,7 @@ impl Daemon {
         {
             self.scale.scopes.remove(&scope);
             let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
-            self.inputs.push_back(Input::Ran { task, fence, report, products: Products::default() });
+            self.on_kept(task, fence, report, Products::default());
             return;
         }
         let now = self.now().mono;
@@ -257,7 +252,13 @@ impl Daemon {
                     });
                 }
                 Deed::Report { task, fence, report } => {
-                    self.inputs.push_back(Input::Ran { task, fence, report, products: Products::default() });
+                    // Its log is kept with the result if a runner here has written it and has ended.
+                    let writes = self.logs.contains_key(&(task, fence.attempt));
+                    if !writes && self.log_path(&task, fence.attempt).exists() {
+                        self.on_report(task, fence, report);
+                    } else {
+                        self.on_kept(task, fence, report, Products::default());
+                    }
                 }
                 Deed::Serves(workload) => {
                     if let Some(workload) = self.fit_for_the_wire(*workload) {
@@ -344,8 +345,8 @@ impl Daemon {
     }
 
     pub(super) fn on_runner_end(&mut self, task: TaskId, fence: Fence, end: &RunnerEnd) {
-        if let Some(log) = self.logs.remove(&(task, fence.attempt)) {
-            log.send_replace(Writing::Ended);
+        if let Some(writing) = self.logs.remove(&(task, fence.attempt)) {
+            writing.send_replace(Writing::Ended);
         }
         let note = if end.note.is_empty() { String::new() } else { format!(": {}", end.note) };
         let why = format!("its runner {} ended without it ({}){note}", end.name, pool::word(&end.how));

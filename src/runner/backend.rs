@@ -59,10 +59,10 @@ pub(crate) trait Backend: Send + Sync {
     fn confine(&self, settings: &Settings, places: &Places, what: &Confined) -> Invocation;
 }
 
-/// The backend of an isolation.
+/// The backend of an isolation, for what runs beside an engine's containers too.
 pub(crate) fn of(isolation: Isolation) -> &'static dyn Backend {
     match isolation {
-        Isolation::Bwrap => &bwrap::Bwrap,
+        Isolation::Bwrap | Isolation::Container => &bwrap::Bwrap,
         Isolation::None => &bare::Bare,
     }
 }

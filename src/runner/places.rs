@@ -19,6 +19,8 @@ pub(crate) struct Places {
     pub(crate) runner: PathBuf,
     pub(crate) hooks: PathBuf,
     pub(crate) news: PathBuf,
+    /// The container engine as this task sees it.
+    pub(crate) door: PathBuf,
     /// The event that the run sees.
     pub(crate) event: PathBuf,
     /// A file with nothing in it.
@@ -44,6 +46,7 @@ impl Places {
             runner: at("runner"),
             hooks: at("hooks"),
             news: at("news"),
+            door: at("engine"),
             event: at("event.json"),
             empty: at("empty"),
             passwd: at("passwd"),

@@ -53,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) settings: Settings,
     pub(crate) capabilities: Capabilities,
     pub(crate) cgroups: Option<Cgroups>,
+    /// What everything of this node at a container engine is known by.
+    pub(crate) mark: String,
 }
 
 /// How the supervisor speaks with an order that runs.

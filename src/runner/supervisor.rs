@@ -12,6 +12,7 @@ use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::cgroup::{self, Cgroups};
+use super::engine;
 use super::run::{self, Host, Phase, Progress, Strings};
 use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, Work, places, procfs};
 use crate::kernel::id::TaskId;
@@ -144,12 +145,18 @@ impl Supervisor {
             cleared.map_err(|error| OpenError::Clear(settings.work_root.clone(), io::Error::other(error)))??;
         let capabilities = Capabilities::probe(&settings).await;
         let cgroups = capabilities.cgroup.as_ref().ok().map(|base| Cgroups::new(base.clone(), &settings.work_root));
+        let mark = engine::node_mark(&settings.work_root);
+        if let Ok(engine) = &capabilities.engine {
+            for stuck in engine.sweep(&format!("{mark}-")).await {
+                tracing::warn!("taking away what an earlier node left at the container engine: {stuck}");
+            }
+        }
         let shared = Arc::new(capabilities.clone());
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (reports, outbox) = mpsc::channel(REPORTS);
         let (herald, news) = mpsc::channel(REPORTS);
         let actor = Actor {
-            host: Arc::new(Host { settings, capabilities, cgroups }),
+            host: Arc::new(Host { settings, capabilities, cgroups, mark }),
             inbox,
             herald,
             news,

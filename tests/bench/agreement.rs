@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
-use runmesh::kernel::io::{Input, Now, Offer, Output, Reply, Report, Response, Signed, Token};
+use runmesh::kernel::io::{Discovery, Input, Now, Offer, Output, Reply, Report, Response, Signed, Token};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::task::{Conclusion, Products, State};
 
@@ -242,12 +242,8 @@ impl World {
                         Input::Ran { task, fence, report: Report::Stopped, products: Products::default() },
                     );
                 }
-                Output::Discover { source } => {
-                    self.plan(
-                        self.now + 1,
-                        host,
-                        Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
-                    );
+                Output::Discover { source, .. } => {
+                    self.plan(self.now + 1, host, Input::Discovered { source, found: Discovery::default() });
                 }
                 Output::Answer { .. } | Output::Revoked { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }

@@ -8,6 +8,7 @@
 
 mod agreement;
 mod alarms;
+mod burst;
 mod calls;
 mod dispatch;
 mod election;
@@ -23,6 +24,7 @@ mod mesh;
 mod processes;
 mod report;
 mod room;
+mod runners;
 mod serf;
 mod sync;
 mod tags;
@@ -59,6 +61,10 @@ const THEMES: &[Theme] = &[
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
     Theme { names: &["history_"], measure: room::steady },
     Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
+    Theme { names: &["runner_start_poll_"], measure: runners::starts },
+    Theme { names: &["burst_400_"], measure: burst::of_400 },
+    Theme { names: &["surplus_runners_", "job_calls_"], measure: runners::surplus },
+    Theme { names: &["runner_recovery_s"], measure: runners::recovery },
     Theme { names: &["idle_rss_", "idle_cpu_", "idle_sent_"], measure: idle::cost },
     Theme { names: &["idle_3_"], measure: idle::cost_of_3 },
     Theme { names: &["idle_100_"], measure: idle::cost_of_100 },

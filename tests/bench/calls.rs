@@ -1,8 +1,9 @@
 //! What discovery costs at GitHub: calls of the first, an unchanged and a changed look, against the fake GitHub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use runmesh::forge::github::{Credentials, Github, Looked, Memory, Secret, Selection, Target};
+use runmesh::forge::Manner;
+use runmesh::forge::github::{Credentials, Github, Looked, Memory, Secret, Selection, Target, Terms};
 
 use super::Outcome;
 use super::github::fake::{Fake, World};
@@ -46,7 +47,10 @@ fn calls(repositories: usize) -> Outcome<[f64; 3]> {
             if look == 2 {
                 fake.commit("octo/r0007", &[(".github/workflows/0.yml", Some(&workflow(7, 99)))]);
             }
-            let looked = github.discover(&target, memory, &BTreeMap::new(), 0, &|_, _| ()).await;
+            let (known, except) = (BTreeMap::new(), BTreeSet::new());
+            let manner = Manner::default();
+            let terms = Terms { known: &known, minute: 0, except: &except, manner, progress: &|_, _| () };
+            let looked = github.discover(&target, memory, terms).await;
             let Looked { memory: kept, cycle, outcome } = looked;
             outcome?;
             // What the fake has counted is what counts.

@@ -1,13 +1,16 @@
 //! The settings file: TOML, whose keys are the long flags with `_` for `-`, and lists in the plural.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::Value;
 
 use super::super::failure::Failure;
 use super::{
-    Layer, app, autoscaler, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word,
+    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
+    runners, size, source, word,
 };
+use crate::forge::Manner;
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
@@ -89,7 +92,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "output" => layer.output = Some(string(value, word).map_err(wrong)?),
             "listen" => layer.listen = Some(list(value, multiaddr).map_err(wrong)?),
             "bootstrap" => layer.bootstrap = Some(list(value, multiaddr).map_err(wrong)?),
-            "sources" => layer.sources = Some(list(value, source).map_err(wrong)?),
+            "sources" => sources(value, &mut layer).map_err(wrong)?,
             "github_api" => layer.github_api = Some(string(value, endpoint).map_err(wrong)?),
             "github_app" => layer.github_app = Some(number(value, app).map_err(wrong)?),
             "github_app_key" => layer.github_app_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
@@ -97,7 +100,9 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "exclude" => layer.exclude = Some(list(value, pattern).map_err(wrong)?),
             "forks" => layer.forks = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
             "since_days" => layer.since_days = Some(number(value, days).map_err(wrong)?),
-            "stop_when_cut_off" => layer.stop_when_cut_off = Some(list(value, source).map_err(wrong)?),
+            "stop_when_cut_off" => {
+                layer.stop_when_cut_off.get_or_insert_default().extend(list(value, source).map_err(wrong)?);
+            }
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
             "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
@@ -114,6 +119,45 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
         }
     }
     Ok(layer)
+}
+
+/// A list of sources: each its name alone, or a table with what is said of it besides.
+fn sources(value: &Value, layer: &mut Layer) -> Result<(), String> {
+    let items = value.as_array().ok_or("is not a [\"list\", \"of strings\"], nor [[sources]] tables")?;
+    let (mut specs, mut manners) = (Vec::new(), BTreeMap::new());
+    for item in items {
+        let Value::Table(table) = item else {
+            specs.push(string(item, source)?);
+            continue;
+        };
+        let spec = table.get("spec").ok_or("has a table without `spec`, such as spec = \"github:my-org\"")?;
+        let spec = string(spec, source).map_err(|why| format!("`spec` {why}"))?;
+        let mut manner = Manner::default();
+        for (key, value) in table {
+            let wrong = |why: String| format!("of {spec}: `{key}` {why}");
+            match key.as_str() {
+                "spec" => {}
+                "first_scan" => manner.first_scan = string(value, first_scan).map_err(wrong)?,
+                "duplicate" => manner.duplicate = string(value, duplicate).map_err(wrong)?,
+                "stop_when_cut_off" => {
+                    if value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)? {
+                        layer.stop_when_cut_off.get_or_insert_default().push(spec.clone());
+                    }
+                }
+                _ => {
+                    return Err(wrong(
+                        "is no setting of a source; there are: spec, first_scan, duplicate, stop_when_cut_off"
+                            .to_owned(),
+                    ));
+                }
+            }
+        }
+        specs.push(spec.clone());
+        manners.insert(spec, manner);
+    }
+    layer.sources = Some(specs);
+    layer.manners = Some(manners);
+    Ok(())
 }
 
 pub(super) fn string<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
@@ -159,6 +203,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forge::{Duplicate, FirstScan};
 
     fn complaint(text: &str) -> String {
         match parse(text) {
@@ -222,13 +267,37 @@ mod tests {
     }
 
     #[test]
+    fn sources_may_be_tables() {
+        let tables = "stop_when_cut_off = [\"git:/c\"]\n[[sources]]\nspec = \"github:a\"\nfirst_scan = \"record\"\n\
+                      [[sources]]\nspec = \"git:/b\"\nduplicate = \"allow\"\nstop_when_cut_off = true\n";
+        let mixed = "sources = [{spec = \"github:a\", first_scan = \"record\"}, \"git:/b\"]";
+        let [tables, mixed] = [tables, mixed].map(|text| parse(text).unwrap());
+        assert_eq!(tables.sources, mixed.sources);
+        let manner = |layer: &Layer, spec: &str| {
+            layer.manners.as_ref().and_then(|manners| manners.get(&spec.parse().unwrap()).copied())
+        };
+        let record = Manner { first_scan: FirstScan::Record, ..Manner::default() };
+        let allow = Manner { duplicate: Duplicate::Allow, ..Manner::default() };
+        assert_eq!([manner(&tables, "github:a"), manner(&tables, "git:/b")], [Some(record), Some(allow)]);
+        assert_eq!([manner(&mixed, "github:a"), manner(&mixed, "git:/b")], [Some(record), None]);
+        let stops: Vec<String> = tables.stop_when_cut_off.unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(stops, ["git:/b", "git:/c"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         assert_eq!(complaint("max_runer = 1"), "`max_runer` is no setting; did you mean `max_runners`?");
         assert!(complaint("colour = 1").starts_with("`colour` is no setting; there are: data_dir, output"));
         assert_eq!(complaint("max_runners = 5000"), "`max_runners` is not a number from 0 to 1024");
         assert_eq!(complaint("max_runners = \"2\""), "`max_runners` is not a number");
         assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
-        assert_eq!(complaint("sources = \"git:/r\""), "`sources` is not a [\"list\", \"of strings\"]");
+        assert_eq!(
+            complaint("sources = \"git:/r\""),
+            "`sources` is not a [\"list\", \"of strings\"], nor [[sources]] tables"
+        );
+        assert!(complaint("[[sources]]\nfirst_scan = \"record\"").contains("without `spec`"));
+        assert!(complaint("[[sources]]\nspec = \"git:/r\"\nfirst = 1").contains("of git:/r: `first` is no setting"));
+        assert!(complaint("[[sources]]\nspec = \"git:/r\"\nduplicate = \"no\"").contains("not avoid or allow"));
         assert_eq!(complaint("[autoscaler]\nshare = 101"), "`autoscaler.share` is not a number from 0 to 100");
         assert!(
             complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, ")

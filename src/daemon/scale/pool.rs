@@ -48,6 +48,7 @@ struct Held {
     fence: Fence,
     workload: Arc<Workload>,
     job: u64,
+    since: u64,
     /// Since when no runner here is meant for it.
     bare: Option<u64>,
     /// Why its runner went.
@@ -84,6 +85,8 @@ struct Hand {
     idle: u64,
     /// Since when GitHub calls that job over.
     done: Option<u64>,
+    /// It has waited for long enough.
+    tired: bool,
 }
 
 pub(super) struct Pool {
@@ -162,10 +165,11 @@ impl Pool {
         let Trigger::GithubJob { job, .. } = workload.trigger else { return Vec::new() };
         let mut labels = workload.labels.clone();
         labels.remove(GITHUB_RUNNER);
-        self.held.insert(task, Held { fence, workload, job, bare: Some(now), why: String::new() });
+        self.held.insert(task, Held { fence, workload, job, since: now, bare: Some(now), why: String::new() });
         let serves = |hand: &Hand| hand.serves == Some(job);
         let free = |hand: &Hand| {
-            hand.is_loose() && hand.stage == Stage::Alive && hand.scope == scope && labels.is_subset(&hand.labels)
+            let is_spare = hand.is_loose() && hand.stage == Stage::Alive && !hand.tired;
+            is_spare && hand.scope == scope && labels.is_subset(&hand.labels)
         };
         let is_served = self.hands.values().any(serves);
         if let Some(hand) = self.hands.values_mut().find(|hand| if is_served { serves(hand) } else { free(hand) }) {
@@ -188,6 +192,7 @@ impl Pool {
             since: now,
             idle: now,
             done: None,
+            tired: false,
         };
         self.hands.insert(name.clone(), hand);
         self.clothe(task);
@@ -309,6 +314,8 @@ impl Pool {
     /// What becomes of a held task, its job being so.
     fn judge(&mut self, now: u64, asked: u64, task: TaskId, job: Option<&Job>, draining: bool) -> Option<Deed> {
         let Some(job) = job else {
+            // What was asked before it came here was not asked about it.
+            self.held.get(&task).filter(|held| held.since <= asked)?;
             let report = Report::Finished {
                 conclusion: Conclusion::Cancelled,
                 duration_ms: 0,
@@ -370,6 +377,7 @@ impl Pool {
             let why = if draining { "its host goes away" } else { "GitHub gave its runner no job in time" };
             let reason = if draining { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
             tracing::debug!("runner {name}: {why}");
+            hand.tired = true;
             return self.give_up(now, task, given_back(reason, why));
         }
         None
@@ -385,7 +393,7 @@ impl Pool {
     pub(super) fn thin_out(&mut self, now: u64, draining: bool) -> Vec<Deed> {
         let mut deeds = Vec::new();
         for (name, hand) in &mut self.hands {
-            let over = draining || now.saturating_sub(hand.idle) >= LOOSE;
+            let over = draining || hand.tired || now.saturating_sub(hand.idle) >= LOOSE;
             if hand.stage == Stage::Alive
                 && hand.is_loose()
                 && over

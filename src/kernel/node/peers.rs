@@ -27,8 +27,9 @@ const GREETING_BEATS: u64 = 2;
 /// Beats that may be lost before their peer is taken to be lost: those that fit into the failure time.
 const LOST_BEATS: u64 = 3;
 
-/// Beats by the shortest rhythm that follow a change, so that one lost message does not keep it from anybody for long.
-const BRISK_BEATS: u32 = 2;
+/// Beats by the shortest rhythm that follow a change, so that one lost message does not keep it from anybody for long. A
+/// second one showed no gain with 5 % of all messages lost.
+const BRISK_BEATS: u32 = 1;
 
 /// A member that has just connected is waited for only where such are more than this part of those heard. Own choice: one
 /// of many candidates makes hardly any task another's, and in a large mesh somebody connects all the time.
@@ -79,6 +80,16 @@ impl Peer {
     /// How long it may be silent before it is taken to be lost.
     fn patience(&self, timings: &Timings) -> u64 {
         patience(self.presence(), timings)
+    }
+
+    /// Whether this is one more beat of the same life, and of what others act on only the heads are others.
+    fn says_nothing_new(&self, next: &Presence) -> bool {
+        let Presence { life, every, attentive, offer, free, draining, running, unheard, .. } = self.presence();
+        (*life, *every, *attentive, *free, *draining)
+            == (next.life, next.every, next.attentive, next.free, next.draining)
+            && *running == next.running
+            && *unheard == next.unheard
+            && *offer == next.offer
     }
 
     fn misses(&self, of: &PeerId) -> bool {
@@ -350,8 +361,8 @@ impl Peers {
         self.announce_by(now + share.min(timings.close_grace / 2).max(timings.announce));
     }
 
+    /// What this node has written is told of with the entries themselves, too.
     pub(super) fn heads_changed(&mut self, now: u64, timings: &Timings) {
-        self.weighty = true;
         self.announce_by(now + timings.heads);
     }
 
@@ -443,19 +454,30 @@ impl Node {
             return;
         }
         self.note_heads(peer, presence);
+        let (now, timings) = (self.now.mono, self.settings.timings);
+        let is_usual = |known: &&mut Peer| known.heard && known.says_nothing_new(presence);
+        if let Some(known) = self.peers.peers.get_mut(&peer).filter(is_usual) {
+            self.custody.heard(presence, at);
+            (known.last, known.said) = (at, said);
+            if self.peers.closed.remove(&peer).is_some() {
+                self.peers.stir(peer);
+                self.claims.look_again();
+            }
+            return;
+        }
         if !self.clock.members().contains(&peer) {
             return;
         }
-        let (now, timings) = (self.now.mono, self.settings.timings);
         let known = self.peers.peers.get(&peer);
         // Who doubts somebody that it did not doubt before; a newcomer hears nobody yet.
-        let former = known.filter(|known| known.presence().life == presence.life);
+        let same_life = |known: &&Peer| known.presence().life == presence.life;
+        let former = known.filter(same_life).filter(|known| known.presence().unheard != presence.unheard);
         let doubts = |one: &PeerId| {
             presence.unheard.contains(one) && former.is_some_and(|known| !known.presence().unheard.contains(one))
         };
         // Whoever hears a holder that another doubts says so, and so does the doubted one.
         let objects = doubts(&self.me.peer())
-            || (!presence.unheard.is_empty() && self.custody.holders().any(|one| doubts(one) && self.peers.hears(one)));
+            || (former.is_some() && self.custody.holders().any(|one| doubts(one) && self.peers.hears(one)));
         self.custody.heard(presence, at);
         let heard = known.is_some_and(|known| known.heard);
         let matters = known.is_none_or(|known| {
@@ -604,7 +626,7 @@ impl Node {
             return None;
         }
         self.peers.beat += 1;
-        let others = self.clock.members().all().map(|member| member.peer).filter(|peer| *peer != me);
+        let others = self.clock.members().peers().filter(|peer| **peer != me);
         Some(Presence {
             peer: me,
             life: self.settings.seed,
@@ -616,8 +638,9 @@ impl Node {
             free: self.free_slots(),
             draining: self.custody.draining(),
             running: self.custody.fences(),
-            unheard: others.filter(|peer| !self.peers.hears(peer)).collect(),
-            discovered: self.duty.told(self.now.mono, self.settings.timings.discovery),
+            unheard: others.filter(|peer| !self.peers.hears(peer)).copied().collect(),
+            discovered: self.duty.told(self.now.mono),
+            covers: self.covers(),
             version: self.settings.version.clone(),
         })
     }

@@ -50,6 +50,8 @@ pub(super) struct Sync {
     /// Heads that peers named and that are not here.
     told: BTreeMap<Cid, Told>,
     retry_at: Option<u64>,
+    /// When those are asked who named heads that have not come meanwhile.
+    ask_tellers_at: Option<u64>,
     /// When the first question of turn that is open has waited too long.
     overdue_at: Option<u64>,
     /// When some peer is asked although nothing seems to be missing.
@@ -68,7 +70,9 @@ pub(super) struct Sync {
 impl Sync {
     pub(super) fn next_wake(&self) -> u64 {
         // An open question is answered or given up by the transport; nothing is asked before that.
-        let asks = if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round) };
+        let tellers = self.ask_tellers_at.unwrap_or(u64::MAX).max(self.retry_at.unwrap_or(0));
+        let asks =
+            if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round).min(tellers) };
         asks.min(self.overdue_at.unwrap_or(u64::MAX))
     }
 
@@ -202,7 +206,9 @@ impl Node {
     pub(super) fn note_heads(&mut self, peer: PeerId, presence: &Presence) {
         // What the peer has left out since was not delivered and is not there any more.
         let before = self.sync.told.len();
-        self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        if before > 0 {
+            self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        }
         if self.sync.told.len() != before {
             self.claims.look_again();
         }
@@ -215,6 +221,21 @@ impl Node {
             unknown |= told.asked < MAX_ASKED;
         }
         if unknown {
+            // Most are on their way: a presence may overtake the entries that it names.
+            let at = self.now.mono + self.settings.timings.heads;
+            self.sync.ask_tellers_at.get_or_insert(at);
+        }
+    }
+
+    /// Heads that peers named have not come by themselves: a few of those peers are asked for them.
+    fn ask_tellers(&mut self) {
+        if self.sync.ask_tellers_at.is_none_or(|at| self.now.mono < at) {
+            return;
+        }
+        self.sync.ask_tellers_at = None;
+        let late = self.sync.told.values().filter(|told| told.asked < MAX_ASKED);
+        let tellers: BTreeSet<PeerId> = late.map(|told| told.by).filter(|by| self.peers.is_connected(by)).collect();
+        for peer in tellers.into_iter().take(GREETED) {
             self.sync.greet(peer);
         }
     }
@@ -226,6 +247,7 @@ impl Node {
             return;
         }
         self.sync.retry_at = None;
+        self.ask_tellers();
         while let Some(peer) = self.sync.next.pop_front() {
             if !self.peers.is_connected(&peer) {
                 continue;
@@ -241,7 +263,8 @@ impl Node {
             return;
         }
         // Nobody is left to ask, and something is still missing: ask again whoever is connected.
-        let missing = !self.sync.complete || !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
+        let overdue = self.sync.ask_tellers_at.is_none() && !self.sync.has_all_it_was_told_of();
+        let missing = !self.sync.complete || !self.quarantine.is_empty() || overdue;
         if missing && self.peers.connected().len() > 0 {
             let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
             let connected: Vec<PeerId> = self.peers.connected().copied().collect();
