@@ -24,7 +24,9 @@ mod event;
 mod gate;
 mod names;
 mod outbox;
+mod relays;
 mod roster;
+mod swarm_key;
 mod task;
 mod transport;
 
@@ -32,8 +34,10 @@ pub use libp2p::Multiaddr;
 
 pub use client::{Client, Direction, Events, Papers, PeerInfo};
 pub use event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
-pub use names::{peer_of, with_peer};
+pub use names::{door_of, peer_of, with_peer};
 pub use outbox::Counters;
+pub use swarm_key::{SwarmKey, SwarmKeyError};
+pub use transport::has_ipv6;
 
 use crate::kernel::id::{MeshId, PeerId};
 
@@ -69,6 +73,12 @@ pub struct Settings {
     pub papers: Papers,
     /// As long as fewer peers are connected, peers that others know are dialed. A smaller mesh is fully connected.
     pub connections: usize,
+    /// Whoever does not have it, connects with nobody here. It covers TCP and what is carried by it; QUIC is not spoken then.
+    pub swarm_key: Option<SwarmKey>,
+    /// Makes this node known on the LAN, and looks for members there.
+    pub mdns: bool,
+    /// Carries connections between members that cannot reach each other.
+    pub relay: bool,
     pub timings: Timings,
 }
 
@@ -86,6 +96,9 @@ impl Settings {
             welcome: BTreeSet::new(),
             papers: Papers::default(),
             connections: 32,
+            swarm_key: None,
+            mdns: false,
+            relay: true,
             timings: Timings::default(),
         }
     }

@@ -12,7 +12,7 @@ use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
 use crate::kernel::rules::RULES;
 use crate::kernel::task::State;
-use crate::net::PeerInfo;
+use crate::net::{PeerInfo, door_of};
 
 impl Daemon {
     pub(super) async fn on_query(&mut self, query: Query) {
@@ -69,7 +69,8 @@ impl Daemon {
             },
             Query::Log { task, attempt, follow, answer } => self.on_log(&task, attempt, follow, answer),
             Query::Invite { answer } => {
-                answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
+                let addresses = self.doors().await;
+                answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses }))
             }
             Query::Cut { peer, answer } => answer.send(Ok(self.cut_of(peer))),
             Query::Revoke { text, answer } => self.revoke(&text, answer),
@@ -84,6 +85,18 @@ impl Daemon {
                 answer.send(Ok(()));
             }
         }
+    }
+
+    /// Where somebody who is to join gets into the mesh.
+    async fn doors(&self) -> Vec<String> {
+        let mut doors: Vec<String> = Vec::new();
+        for address in self.net.addresses().await.unwrap_or_default() {
+            let door = door_of(&address).to_string();
+            if !doors.contains(&door) {
+                doors.push(door);
+            }
+        }
+        doors
     }
 
     async fn addresses(&self) -> Vec<String> {

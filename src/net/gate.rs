@@ -159,10 +159,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gate<B> {
         loop {
             match std::task::ready!(self.inner.poll(context)) {
                 ToSwarm::NotifyHandler { peer_id, handler, event } => {
-                    let open = self.open.get(&peer_id).map(Vec::as_slice).unwrap_or_default();
                     let id = match handler {
-                        NotifyHandler::One(id) => open.iter().find(|open| **open == id),
-                        NotifyHandler::Any => open.first(),
+                        // The relay names the other end of what it carries as the peer; the connection tells.
+                        NotifyHandler::One(id) => self.open.values().flatten().find(|open| **open == id),
+                        NotifyHandler::Any => self.open.get(&peer_id).and_then(|open| open.first()),
                     };
                     if let Some(id) = id {
                         let (handler, event) = (NotifyHandler::One(*id), Either::Left(event));

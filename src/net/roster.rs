@@ -1,6 +1,7 @@
 //! The peers that are connected now.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::client::{Direction, PeerInfo};
 use super::event::{Share, Topic};
-use super::names::is_of_this_host;
+use super::names::{is_of_this_host, is_relayed};
 use crate::kernel::id::PeerId;
 
 /// The most gossiped messages of one peer that wait for a verdict, so that one cannot fill the owner's queue.
@@ -92,6 +93,9 @@ struct Connection {
     direction: Direction,
     /// It carries all protocols, as far as this end goes.
     open: bool,
+    since: Instant,
+    /// This host's own address that it uses, where that is known.
+    here: Option<IpAddr>,
     missed: u32,
 }
 
@@ -121,11 +125,41 @@ impl Roster {
         now: Instant,
     ) {
         let peer = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
-        peer.connections.push(Connection { id, address, direction, open, missed: 0 });
+        peer.connections.push(Connection { id, address, direction, open, since: now, here: None, missed: 0 });
     }
 
     pub(super) fn all(&self) -> Vec<PeerId> {
         self.peers.keys().copied().collect()
+    }
+
+    /// A connection uses that address of this host.
+    pub(super) fn stands_at(&mut self, peer: &PeerId, id: ConnectionId, here: IpAddr) {
+        let connections = self.peers.get_mut(peer).into_iter().flat_map(|peer| &mut peer.connections);
+        connections.filter(|one| one.id == id).for_each(|one| one.here = Some(here));
+    }
+
+    /// The connections that use that address of this host.
+    pub(super) fn standing_at(&self, here: &IpAddr) -> Vec<ConnectionId> {
+        let connections = self.peers.values().flat_map(|peer| &peer.connections);
+        connections.filter(|one| one.here.as_ref() == Some(here)).map(|one| one.id).collect()
+    }
+
+    /// Whether this node has made that connection, by itself.
+    pub(super) fn is_dialed(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        connections
+            .filter(|one| one.id == id)
+            .any(|one| one.direction == Direction::Outbound && !is_relayed(&one.address))
+    }
+
+    /// The relayed connections of members beside which a direct one has stood for so long.
+    pub(super) fn needless(&self, now: Instant, settled: Duration) -> Vec<ConnectionId> {
+        let stands = |one: &Connection| {
+            one.open && !is_relayed(&one.address) && one.missed == 0 && now.duration_since(one.since) >= settled
+        };
+        let direct = self.peers.values().filter(|peer| peer.proven && peer.connections.iter().any(stands));
+        let relayed = direct.flat_map(|peer| &peer.connections).filter(|one| is_relayed(&one.address));
+        relayed.map(|one| one.id).collect()
     }
 
     /// Whether it was let in when one of its connections came about.

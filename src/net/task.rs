@@ -3,7 +3,7 @@
 //! It never waits for anybody but the swarm: what its owner is too slow to take is dropped, refused or kept, as
 //! [`super::outbox`] says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use libp2p::futures::StreamExt as _;
@@ -22,6 +22,7 @@ use super::client::{COMMANDS, Client, Command, Events, Papers};
 use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
 use super::names::{Names, kernel_peer, strip_peer, swarm_peer, with_peer};
 use super::outbox::{Outbox, Tallies};
+use super::relays::Relays;
 use super::roster::{Rate, Roster};
 use super::{NetError, Settings, Timings, transport};
 use crate::kernel::id::{MeshId, PeerId};
@@ -33,6 +34,7 @@ mod asked;
 mod dials;
 mod door;
 mod heard;
+mod reach;
 
 /// It is looked at what is due (dials, deadlines) when the first of it is, but within these bounds. Nothing that is said
 /// waits for it.
@@ -62,6 +64,15 @@ pub(super) struct Task {
     roster: Roster,
     book: Book,
     bootstrap: Bootstrap,
+    relays: Relays,
+    /// Addresses of this node at which members have come in.
+    served: BTreeSet<Multiaddr>,
+    /// Who says on the LAN that it is there, and where.
+    neighbours: BTreeMap<PeerId, BTreeSet<Multiaddr>>,
+    /// A swarm key hides this node, so it speaks no QUIC.
+    hidden: bool,
+    /// When everybody was tried again because this host got another address.
+    hurried: Instant,
     dials: HashMap<ConnectionId, Dial>,
     asked: Asked,
     papers: Papers,
@@ -81,15 +92,19 @@ impl Task {
     pub(super) fn start(settings: Settings) -> Result<(Client, Events), NetError> {
         let key = Keypair::ed25519_from_bytes(settings.key).map_err(|error| NetError::Setup(error.to_string()))?;
         let names = Names::of(&settings.mesh)?;
-        let carrier = transport::build(settings.transport, &key, settings.timings.dial)?;
-        let behaviour = Behaviour::new(&settings, &names, &key)?;
+        let (carrier, relayed) = transport::build(settings.transport, &key, settings.swarm_key, settings.timings.dial)?;
+        let behaviour = Behaviour::new(&settings, &names, &key, relayed)?;
         let id = key.public().to_peer_id();
         let me = kernel_peer(&id).ok_or_else(|| NetError::Setup(format!("{id} is not the name of an Ed25519 key")))?;
         let mut swarm = Swarm::new(carrier, behaviour, id, swarm_config());
+        let hidden = settings.swarm_key.is_some();
         let Settings { mesh, listen, announce, bootstrap: places, known, papers, connections, timings, .. } = settings;
         for address in listen {
             let failed = |why| NetError::Listen { address: address.clone(), why };
-            transport::probe(&address).map_err(|error| failed(error.to_string()))?;
+            if hidden {
+                transport::hides(&address).map_err(failed)?;
+            }
+            transport::probe(&address).map_err(|error| failed(transport::why_deaf(&address, &error)))?;
             swarm.listen_on(address.clone()).map_err(|error| failed(dials::root_cause(&error)))?;
         }
         let announce: Vec<_> = announce.iter().map(|address| strip_peer(address).0).collect();
@@ -97,6 +112,7 @@ impl Task {
             swarm.add_external_address(address.clone());
         }
 
+        let found = !announce.is_empty();
         let now = Instant::now();
         let mut bootstrap = Bootstrap::new();
         for address in places {
@@ -127,6 +143,11 @@ impl Task {
             roster: Roster::new(),
             book,
             bootstrap,
+            relays: Relays::new(found),
+            served: BTreeSet::new(),
+            neighbours: BTreeMap::new(),
+            hidden,
+            hurried: now,
             dials: HashMap::new(),
             asked: Asked::new(),
             papers,
@@ -224,6 +245,8 @@ impl Task {
         for peer in self.roster.silent(now, self.timings.prove) {
             self.turn_away(&peer, "it has not shown in time that it belongs to this mesh".to_owned());
         }
+        self.leave_relays(now);
+        self.ask_relays(now);
         for (peer, dropped) in self.roster.floods(now) {
             // Said again with the next that is dropped.
             let _ = self.outbox.may(Event::Flood { peer, dropped });
@@ -309,11 +332,6 @@ impl Task {
         if asking.send_response(token.channel, bytes).is_err() {
             self.tallies.responses_late.add(1);
         }
-    }
-
-    /// Where others can reach this node.
-    fn own_addresses(&self) -> Vec<Multiaddr> {
-        self.announce.iter().chain(self.swarm.listeners()).cloned().collect()
     }
 
     fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {

@@ -7,3 +7,4 @@ mod gossip;
 mod hostile;
 mod leaving;
 mod node;
+mod reaching;

@@ -57,6 +57,7 @@ impl Task {
     pub(super) fn welcome(&mut self, peers: BTreeSet<PeerId>) {
         let gate = &mut self.swarm.behaviour_mut().inside;
         gate.let_in(peers.iter().map(swarm_peer).collect());
+        self.meet_neighbours();
         for peer in self.roster.all() {
             if !peers.contains(&peer) {
                 if self.roster.is_inside(&peer) {

@@ -15,7 +15,7 @@ use crate::kernel::id::PeerId;
 use crate::net::behaviour::{BehaviourEvent, InsideEvent};
 use crate::net::client::Direction;
 use crate::net::event::{Event, GossipToken, ReplyToken, Why};
-use crate::net::names::{is_of_this_host, kernel_peer, swarm_peer, with_peer};
+use crate::net::names::{ip_of, is_of_this_host, is_relayed, kernel_peer, strip_peer, swarm_peer, with_peer};
 use crate::wire::limits::{MAX_GOSSIP, MAX_KNOWN};
 use crate::wire::peers;
 
@@ -25,12 +25,16 @@ impl Task {
     pub(super) fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Door(event)) => self.on_door(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Neighbours(event)) => self.on_neighbours(event),
             SwarmEvent::Behaviour(BehaviourEvent::Inside(event)) => match event {
                 InsideEvent::Gossip(event) => self.on_gossip(event),
                 InsideEvent::Ask(event) => self.on_ask(event),
                 InsideEvent::Exchange(event) => self.on_exchange(event),
                 InsideEvent::Identify(event) => self.on_identify(event),
                 InsideEvent::Ping(event) => self.on_ping(event),
+                InsideEvent::Relay(event) => self.on_relaying(&event),
+                InsideEvent::Relayed(event) => self.on_relayed(&event),
+                InsideEvent::Punch(event) => self.on_punched(&event),
             },
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_opened(peer_id, connection_id, endpoint);
@@ -45,10 +49,18 @@ impl Task {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(from = %send_back_addr, error = %root_cause(&error), "an incoming connection failed");
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            // A relayed one is told of once its relay has agreed.
+            SwarmEvent::NewListenAddr { address, .. } if !is_relayed(&address) => {
                 self.outbox.must(Event::Listening(with_peer(&address, &self.me)));
+                self.on_address(&address);
             }
-            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => self.on_deaf(addresses, &error),
+            SwarmEvent::ExpiredListenAddr { address, .. } if !is_relayed(&address) => self.on_address_gone(&address),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.on_place_closed(listener_id);
+                if let Err(error) = reason {
+                    self.on_deaf(addresses, &error);
+                }
+            }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "accepting a connection failed"),
             _ => {}
         }
@@ -62,13 +74,32 @@ impl Task {
             return self.on_dial_failed(id, &DialError::Aborted);
         };
         let now = Instant::now();
-        let (address, direction) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound),
-            ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, Direction::Inbound),
-        };
-        self.book.connected(peer, (direction == Direction::Outbound).then(|| address.clone()), now);
         let open = self.swarm.behaviour().inside.is_open(&swarm_peer(&peer), id);
+        let relayed = endpoint.is_relayed();
+        let (address, direction, here) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound, None),
+            // What a relay brings comes from nowhere; where it came in tells by whom.
+            ConnectedPoint::Listener { local_addr, .. } if relayed => {
+                (with_peer(&local_addr, &peer), Direction::Inbound, None)
+            }
+            ConnectedPoint::Listener { local_addr, send_back_addr } => {
+                let here = ip_of(&local_addr);
+                if open {
+                    self.came(&send_back_addr, local_addr);
+                }
+                (send_back_addr, Direction::Inbound, here)
+            }
+        };
+        let dialed = direction == Direction::Outbound;
+        self.book.connected(peer, dialed.then(|| address.clone()), now);
+        // Not one that was made by both ends at once: others cannot reach it there.
+        if dialed && !relayed && self.dials.contains_key(&id) {
+            self.relays.reached(peer, strip_peer(&address).0, now);
+        }
         self.roster.opened(peer, id, address, direction, open, now);
+        if let Some(here) = here {
+            self.roster.stands_at(&peer, id, here);
+        }
         self.dial_succeeded(id, peer);
         self.knock(&peer, direction, open);
         self.tick_soon();
@@ -77,6 +108,7 @@ impl Task {
     fn on_closed(&mut self, peer: libp2p::PeerId, id: ConnectionId, why: &str) {
         let Some(peer) = kernel_peer(&peer) else { return };
         let Some(left) = self.roster.closed(&peer, id) else { return };
+        self.relays.lost(&peer);
         let now = Instant::now();
         let why = left.turned_away.as_deref().unwrap_or(why);
         if left.proven {
@@ -100,7 +132,7 @@ impl Task {
     }
 
     fn on_deaf(&mut self, addresses: Vec<Multiaddr>, error: &io::Error) {
-        for address in addresses {
+        for address in addresses.into_iter().filter(|address| !is_relayed(address)) {
             tracing::error!(%address, %error, "no longer listening");
             self.outbox.must(Event::Deaf { address, error: error.to_string() });
         }
@@ -217,11 +249,14 @@ impl Task {
     }
 
     fn on_identify(&mut self, event: identify::Event) {
-        let identify::Event::Received { peer_id, info, .. } = event else { return };
+        let identify::Event::Received { peer_id, connection_id, info } = event else { return };
         let Some(peer) = kernel_peer(&peer_id) else { return };
         if info.protocols.contains(&self.names.ask) {
             let addresses = self.seen_from_here(&peer, info.listen_addrs);
             self.book.told_by_itself(peer, addresses, Instant::now());
+            if self.roster.is_dialed(&peer, connection_id) {
+                self.on_seen(&peer, connection_id, info.observed_addr);
+            }
         } else {
             self.turn_away(&peer, "it is a node of another mesh, or of another version".to_owned());
         }
@@ -247,7 +282,7 @@ impl Task {
     }
 
     /// Tells a peer where this node is, and asks it whom it knows.
-    fn exchange_with(&mut self, peer: &PeerId) {
+    pub(super) fn exchange_with(&mut self, peer: &PeerId) {
         let own = self.own_addresses().iter().map(Multiaddr::to_vec).collect::<Vec<_>>();
         self.swarm.behaviour_mut().inside.inner.exchange.send_request(&swarm_peer(peer), peers::seal_question(own));
     }
