@@ -14,8 +14,10 @@ mod effects;
 mod home;
 mod intake;
 mod logs;
+mod membership;
 mod scale;
 mod sources;
+mod suspects;
 mod work;
 mod workers;
 
@@ -37,19 +39,21 @@ pub use work::WorkSettings;
 use self::chronicle::{Chronicle, wall_ms};
 use self::disk::Disk;
 use self::intake::Intake;
+use self::membership::Gate;
 use self::sources::{Found, Sources};
+use self::suspects::Suspects;
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query, Refusal};
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
 use crate::forge::{Manner, Spec};
 use crate::kernel::entry::Entry;
-use crate::kernel::id::{MeshId, TaskId};
+use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
 use crate::kernel::task::CONTAINER_ENGINE;
-use crate::net::{self, Multiaddr, NetError};
+use crate::net::{self, Multiaddr, NetError, SwarmKey};
 use crate::runner::{self, Isolation};
 use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
 use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
@@ -83,6 +87,7 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// Besides those that a ticket brought.
     pub bootstrap: Vec<Multiaddr>,
+    pub reach: Reach,
     pub sources: Vec<Spec>,
     /// How those are treated of which it is not as usual.
     pub manners: BTreeMap<Spec, Manner>,
@@ -109,6 +114,19 @@ pub struct Settings {
     pub retention: Duration,
     /// How much of what runs leave behind is kept, and for how long.
     pub keeping: Keeping,
+}
+
+/// How this node and others reach each other.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// Where others reach this node, besides where it listens.
+    pub announce: Vec<Multiaddr>,
+    /// Whoever does not have it connects with nobody here.
+    pub swarm_key: Option<SwarmKey>,
+    /// Make this node known on the LAN, and look for members there.
+    pub mdns: bool,
+    /// Carry connections of members that cannot reach each other.
+    pub relay: bool,
 }
 
 /// How this host reaches GitHub.
@@ -270,6 +288,9 @@ struct Daemon {
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Asker>,
+    revoking: BTreeMap<Token, Answer<PeerId>>,
+    gate: Gate,
+    suspects: Suspects,
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
@@ -327,16 +348,6 @@ impl Daemon {
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
-        let mut net_settings = net::Settings::new(secret, mesh);
-        net_settings.listen.clone_from(&settings.listen);
-        net_settings.bootstrap = bootstrap;
-        net_settings.known = remembered(&store);
-        let (net, events) = net::start(net_settings)?;
-        let events = Intake::start(events, mesh);
-        let fetcher = logs::Fetcher::new(net.clone());
-        let (ask, queries) = mpsc::channel(QUERIES);
-        let server = control::serve(&settings.data_dir, ask).await?;
-        let (find, found) = mpsc::channel(FOUND);
         let start = Instant::now();
         let timings = Timings {
             discovery: u64::try_from(settings.discovery_interval.as_millis()).unwrap_or(u64::MAX),
@@ -354,6 +365,23 @@ impl Daemon {
         };
         let now = Now { mono: 1, wall: wall_ms() };
         let (node, outputs) = Node::restore(now, kernel_settings, snapshot, kept);
+        let mut net_settings = net::Settings::new(secret, mesh);
+        net_settings.listen.clone_from(&settings.listen);
+        net_settings.bootstrap = bootstrap;
+        net_settings.announce.clone_from(&settings.reach.announce);
+        net_settings.swarm_key = settings.reach.swarm_key;
+        net_settings.mdns = settings.reach.mdns;
+        net_settings.relay = settings.reach.relay;
+        net_settings.known = remembered(&store);
+        let gate = Gate::of(&membership, &settings.bootstrap);
+        net_settings.welcome = gate.welcome(&node);
+        net_settings.papers = gate.papers(&node, &store);
+        let (net, events) = net::start(net_settings)?;
+        let events = Intake::start(events, mesh);
+        let fetcher = logs::Fetcher::new(net.clone());
+        let (ask, queries) = mpsc::channel(QUERIES);
+        let server = control::serve(&settings.data_dir, ask).await?;
+        let (find, found) = mpsc::channel(FOUND);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
         let disk = Disk::look(&settings.data_dir, settings.work.min_free);
@@ -384,6 +412,9 @@ impl Daemon {
             next_token: 0,
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
+            revoking: BTreeMap::new(),
+            gate,
+            suspects: Suspects::default(),
             keep_peers: None,
             kept_peers: Vec::new(),
             logs: BTreeMap::new(),

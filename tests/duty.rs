@@ -274,3 +274,39 @@ fn the_duty_comes_back_when_github_said_that_it_may() {
     mesh.wait_for_agreement();
     mesh.stop();
 }
+
+/// What a repository holds at the first look may be only taken note of; what comes later is a task, and of a group of
+/// tasks that nobody runs the newest stays.
+#[test]
+fn what_is_there_at_the_first_look_may_be_left_alone_and_of_a_group_the_newest_stays() {
+    let mut world = World::new();
+    let text = |name: &str| workflow(name, "push") + "concurrency: one\n";
+    let other = ".github/workflows/other.yml";
+    world.repository("octo/r", &[(FILE, &text("old")), (other, &text("other"))]).private = true;
+    let fake = Fake::start(world);
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = folder.path().join("settings.toml");
+    std::fs::write(&settings, "[[sources]]\nspec = \"github:octo\"\nfirst_scan = \"record\"\n").expect("written");
+    let settings = settings.to_str().expect("UTF-8").to_owned();
+    let arguments = ["--config", &settings, "--executor", "none", "--interval", "1"];
+    let mesh = Mesh::at_github(2, &arguments, |node| environment(&fake, node));
+    let is = |task: &serde_json::Value, name: &str, state: &str| task["name"] == name && task["state"] == state;
+    mesh.wait_for_tasks(2, |task| task["state"] == "cancelled");
+    // Both files are tasks of the new head, and of one group.
+    fake.commit("octo/r", &[(FILE, Some(&text("new")))]);
+    let tasks = mesh.wait_for_tasks(4, |task| task["state"] == "cancelled" || task["state"] == "pending");
+    let pending = |tasks: &[serde_json::Value]| tasks.iter().filter(|task| task["state"] == "pending").count();
+    let first = mesh.nodes().next().expect("one");
+    first.wait_for("one that stays", |node| pending(node.json(&["inspect", "tasks"]).as_array().expect("a list")) == 1);
+    assert!(tasks.iter().any(|task| is(task, "old", "cancelled")), "{tasks:#?}");
+    mesh.wait_for_agreement();
+    let tasks = first.json(&["inspect", "tasks"]);
+    let superseded: Vec<&serde_json::Value> = tasks.as_array().expect("a list").iter().collect();
+    let notes: Vec<String> = superseded
+        .iter()
+        .map(|task| first.json(&["inspect", "tasks", task["id"].as_str().expect("an id")])["note"].to_string())
+        .collect();
+    assert!(notes.iter().any(|note| note.contains("superseded in its concurrency group `one`")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("before the first look")), "{notes:?}");
+    mesh.stop();
+}

@@ -7,6 +7,7 @@ mod github {
     pub(crate) mod description;
     mod failing;
     pub(crate) mod fake;
+    mod proxy;
     mod tasks;
 }
 #[path = "github/jobs.rs"]
@@ -23,7 +24,7 @@ use github::fake::world::Kind;
 use github::fake::{Call, Fake, Fault, World};
 use github::{description, fake};
 use runmesh::forge::github::{
-    Credentials, Github, GithubError, Looked, Memory, Secret, Selection, Tally, Target, Terms,
+    Credentials, Github, GithubError, Looked, Memory, Proxy, Secret, Selection, Tally, Target, Terms,
 };
 use runmesh::forge::{Asked, Duplicate, Findings, FirstScan, Manner};
 use runmesh::kernel::known::{Known, KnownWorkflow};

@@ -49,6 +49,12 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
     Ok(daemon::Settings {
         listen: addresses(&settings.listen)?,
         bootstrap: addresses(&settings.bootstrap)?,
+        reach: daemon::Reach {
+            announce: addresses(&settings.reach.announce)?,
+            swarm_key: settings.reach.swarm_key,
+            mdns: settings.reach.mdns,
+            relay: settings.reach.relay,
+        },
         labels: settings.offered(runner::default_labels()),
         max_runners: match settings.executor {
             Executor::Act | Executor::Command => settings.max_runners,

@@ -16,19 +16,18 @@ use crate::daemon::GithubSettings;
 use crate::forge::github::{Endpoint, Lookup, Selection};
 use crate::forge::{Duplicate, FirstScan, Manner, Spec, SpecError};
 use crate::kernel::task::Conclusion;
-use crate::net::Multiaddr;
+use crate::net::{Multiaddr, SwarmKey, has_ipv6};
 use crate::store::Keeping;
 
 mod autoscaler;
 mod file;
+mod reach;
 mod work;
 
 pub(super) use autoscaler::Autoscaler;
 
 /// The most tasks that one host may be told to run at once.
 const MOST_RUNNERS: u32 = 1024;
-/// Where a node listens unless told otherwise: TCP and QUIC on one port, on all IPv4 addresses.
-const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4477", "/ip4/0.0.0.0/udp/4477/quic-v1"];
 /// Between two looks at a source, unless told otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
@@ -65,6 +64,7 @@ pub(super) struct NodeSettings {
     pub(super) listen: Vec<String>,
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
+    pub(super) reach: Reach,
     pub(super) sources: Vec<Spec>,
     /// How those are treated of which the file says so.
     pub(super) manners: BTreeMap<Spec, Manner>,
@@ -91,6 +91,19 @@ pub(super) struct NodeSettings {
     pub(super) keeping: Keeping,
     /// On a signal, finish what runs instead of handing it over.
     pub(super) drain: bool,
+}
+
+/// How this node and others reach each other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Reach {
+    /// Multiaddrs at which others reach this node besides those that it listens on.
+    pub(super) announce: Vec<String>,
+    /// Whoever does not have it connects with nobody here.
+    pub(super) swarm_key: Option<SwarmKey>,
+    /// Look for members on the LAN.
+    pub(super) mdns: bool,
+    /// Carry connections of members that cannot reach each other.
+    pub(super) relay: bool,
 }
 
 /// What executes workflows.
@@ -138,6 +151,10 @@ struct Layer {
     output: Option<Output>,
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
+    announce: Option<Vec<String>>,
+    swarm_key: Option<PathBuf>,
+    mdns: Option<bool>,
+    relay: Option<bool>,
     sources: Option<Vec<Spec>>,
     /// Only a file says it; it holds wherever the source is listed.
     manners: Option<BTreeMap<Spec, Manner>>,
@@ -172,6 +189,10 @@ impl Layer {
             output: self.output.or(lower.output),
             listen: self.listen.or(lower.listen),
             bootstrap: self.bootstrap.or(lower.bootstrap),
+            announce: self.announce.or(lower.announce),
+            swarm_key: self.swarm_key.or(lower.swarm_key),
+            mdns: self.mdns.or(lower.mdns),
+            relay: self.relay.or(lower.relay),
             sources: self.sources.or(lower.sources),
             manners: self.manners.or(lower.manners),
             github_api: self.github_api.or(lower.github_api),
@@ -205,6 +226,7 @@ impl Layer {
         self.work.below(folder);
         self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
+        self.swarm_key = self.swarm_key.map(|path| folder.join(path));
         let below = |mut spec: Spec| {
             if let Spec::Git(source) = &mut spec {
                 source.path = folder.join(&source.path);
@@ -266,9 +288,11 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
     let taken = std::mem::take(&mut layer);
     let half = u32::try_from(world.processors / 2).unwrap_or(MOST_RUNNERS).clamp(1, MOST_RUNNERS);
     let github = github(&taken, world)?;
+    let reach = reach::of(&taken)?;
     let settings = NodeSettings {
         data_dir: PathBuf::new(),
-        listen: taken.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(str::to_owned).to_vec()),
+        listen: taken.listen.unwrap_or_else(|| reach::usual(reach.swarm_key.is_some(), has_ipv6())),
+        reach,
         bootstrap: taken.bootstrap.unwrap_or_default(),
         github,
         sources: taken.sources.unwrap_or_default(),
@@ -410,6 +434,10 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         output: value(one, "RUNMESH_OUTPUT", word)?,
         listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
         bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
+        announce: values(one, "RUNMESH_ANNOUNCE", multiaddr)?,
+        swarm_key: world.variable("RUNMESH_SWARM_KEY").map(PathBuf::from),
+        mdns: value(one, "RUNMESH_MDNS", yes_or_no)?,
+        relay: value(one, "RUNMESH_RELAY", yes_or_no)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
         manners: None,
         github_api: value(one, "RUNMESH_GITHUB_API", endpoint)?,

@@ -14,6 +14,7 @@ mod graphql;
 mod jobs;
 mod limits;
 mod memory;
+mod proxy;
 mod rest;
 mod runners;
 mod runs;
@@ -32,6 +33,7 @@ pub use credentials::{Credentials, CredentialsError, Lookup, Secret};
 pub use jobs::{Job, JobMemory, JobState};
 pub use limits::Limits;
 pub use memory::Memory;
+pub use proxy::Proxy;
 pub use runners::{Jit, Registered, Removal, RunnerError, RunnerMemory, Scope};
 
 use super::git::{self, GitError};
@@ -167,7 +169,20 @@ impl Github {
     /// # Errors
     /// When the key of an app cannot be read, or the system has no certificates. Must be called within a runtime.
     pub fn new(endpoint: Endpoint, credentials: Credentials, selection: Selection) -> Result<Self, GithubError> {
-        Ok(Self { api: Arc::new(Api::new(endpoint, credentials)?), selection: Arc::new(selection) })
+        Self::through(Proxy::from_environment(), endpoint, credentials, selection)
+    }
+
+    /// The same with a proxy that is none of the environment's.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn through(
+        proxy: Proxy,
+        endpoint: Endpoint,
+        credentials: Credentials,
+        selection: Selection,
+    ) -> Result<Self, GithubError> {
+        Ok(Self { api: Arc::new(Api::new(endpoint, proxy, credentials)?), selection: Arc::new(selection) })
     }
 
     /// What stands in [`Repository::host`] for all its repositories.

@@ -15,11 +15,15 @@ use crate::forge::Manner;
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 29] = [
+const KEYS: &[&str] = &[
     "data_dir",
     "output",
     "listen",
     "bootstrap",
+    "announce",
+    "swarm_key",
+    "mdns",
+    "relay",
     "sources",
     "github_api",
     "github_app",
@@ -96,13 +100,17 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "output" => layer.output = Some(string(value, word).map_err(wrong)?),
             "listen" => layer.listen = Some(list(value, multiaddr).map_err(wrong)?),
             "bootstrap" => layer.bootstrap = Some(list(value, multiaddr).map_err(wrong)?),
+            "announce" => layer.announce = Some(list(value, multiaddr).map_err(wrong)?),
+            "swarm_key" => layer.swarm_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "mdns" => layer.mdns = Some(flag(value).map_err(wrong)?),
+            "relay" => layer.relay = Some(flag(value).map_err(wrong)?),
             "sources" => sources(value, &mut layer).map_err(wrong)?,
             "github_api" => layer.github_api = Some(string(value, endpoint).map_err(wrong)?),
             "github_app" => layer.github_app = Some(number(value, app).map_err(wrong)?),
             "github_app_key" => layer.github_app_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "include" => layer.include = Some(list(value, pattern).map_err(wrong)?),
             "exclude" => layer.exclude = Some(list(value, pattern).map_err(wrong)?),
-            "forks" => layer.forks = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
+            "forks" => layer.forks = Some(flag(value).map_err(wrong)?),
             "since_days" => layer.since_days = Some(number(value, days).map_err(wrong)?),
             "stop_when_cut_off" => {
                 layer.stop_when_cut_off.get_or_insert_default().extend(list(value, source).map_err(wrong)?);
@@ -119,7 +127,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
             "command" | "containers" | "min_free" | "secrets" => work::take(&mut layer.work, key, value)?,
-            "drain" => layer.drain = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
+            "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
     }
@@ -163,6 +171,10 @@ fn sources(value: &Value, layer: &mut Layer) -> Result<(), String> {
     layer.sources = Some(specs);
     layer.manners = Some(manners);
     Ok(())
+}
+
+fn flag(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "is not true or false".to_owned())
 }
 
 pub(super) fn string<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
@@ -224,6 +236,10 @@ mod tests {
             output = "json"
             listen = ["/ip4/127.0.0.1/tcp/0"]
             bootstrap = []
+            announce = ["/dns/a.example/tcp/1"]
+            swarm_key = "swarm.key"
+            mdns = true
+            relay = false
             sources = ["git:/r", "git:s"]
             github_api = "https://ghe.example/api/v3"
             github_app = 7
@@ -274,6 +290,8 @@ mod tests {
         assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
+        assert_eq!((layer.mdns, layer.relay), (Some(true), Some(false)));
+        assert_eq!(layer.swarm_key, Some("swarm.key".into()));
         assert_eq!(layer.logs_retention, Some(std::time::Duration::from_secs(12 * 3600)));
         assert_eq!(layer.logs_quota, Some(500 << 20));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
