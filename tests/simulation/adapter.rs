@@ -1,6 +1,6 @@
 //! The one place where the simulation meets the node's own names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
