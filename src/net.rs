@@ -4,13 +4,16 @@
 //! them, gossip on two topics, requests and responses. Promises that one slow or hostile peer cannot hold up the
 //! others, that a slow owner of [`Events`] costs gossip (counted in [`Counters`]) but never a connection, a response or
 //! a deadlock, and that every request ends in [`Event::Response`] or [`Event::Unanswered`]. Leaves to its owner what the
-//! bytes mean: which gossip is worth passing on (a [`Verdict`]), who is a member, what is answered.
+//! bytes mean: which gossip is worth passing on (a [`Verdict`]), who is a member, what is answered. Whoever is no
+//! member gets no further than the door (`task::door`): it shows its papers there within a time, and hears nothing else.
 //!
 //! Gossip is a hint, not a delivery: libp2p drops messages for peers that do not keep up. And `from` is only the
 //! neighbour that passed a message on; who wrote it, the message itself must prove.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+mod away;
 mod backoff;
 mod behaviour;
 mod book;
@@ -18,20 +21,25 @@ mod bootstrap;
 mod client;
 mod codec;
 mod event;
+mod gate;
 mod names;
 mod outbox;
+mod relays;
 mod roster;
+mod swarm_key;
 mod task;
 mod transport;
 
 pub use libp2p::Multiaddr;
 
-pub use client::{Client, Direction, Events, PeerInfo};
+pub use client::{Client, Direction, Events, Papers, PeerInfo};
 pub use event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
-pub use names::with_peer;
+pub use names::{door_of, peer_of, with_peer};
 pub use outbox::Counters;
+pub use swarm_key::{SwarmKey, SwarmKeyError};
+pub use transport::has_ipv6;
 
-use crate::kernel::id::MeshId;
+use crate::kernel::id::{MeshId, PeerId};
 
 /// What carries the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,8 +67,18 @@ pub struct Settings {
     pub bootstrap: Vec<Multiaddr>,
     /// Addresses with `/p2p/…` at which an earlier life of this node has reached others. Tried quietly for a day.
     pub known: Vec<Multiaddr>,
+    /// Who is let in: everybody else has to prove first that it belongs to this mesh.
+    pub welcome: BTreeSet<PeerId>,
+    /// What this node shows to whoever does not know it.
+    pub papers: Papers,
     /// As long as fewer peers are connected, peers that others know are dialed. A smaller mesh is fully connected.
     pub connections: usize,
+    /// Whoever does not have it, connects with nobody here. It covers TCP and what is carried by it; QUIC is not spoken then.
+    pub swarm_key: Option<SwarmKey>,
+    /// Makes this node known on the LAN, and looks for members there.
+    pub mdns: bool,
+    /// Carries connections between members that cannot reach each other.
+    pub relay: bool,
     pub timings: Timings,
 }
 
@@ -75,7 +93,12 @@ impl Settings {
             announce: Vec::new(),
             bootstrap: Vec::new(),
             known: Vec::new(),
+            welcome: BTreeSet::new(),
+            papers: Papers::default(),
             connections: 32,
+            swarm_key: None,
+            mdns: false,
+            relay: true,
             timings: Timings::default(),
         }
     }

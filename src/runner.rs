@@ -34,6 +34,7 @@ mod act;
 mod backend;
 mod capabilities;
 mod cgroup;
+mod command;
 mod devices;
 mod engine;
 mod follow;
@@ -48,6 +49,7 @@ mod places;
 mod plan;
 mod process;
 mod procfs;
+mod reconcile;
 mod run;
 mod secret;
 mod supervisor;
@@ -58,15 +60,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
 pub use self::engine::{Engine, Limits};
-pub use self::order::{Checkout, GithubRunner, Order, Work, Workflow};
+pub use self::order::{Checkout, Command, GithubRunner, Order, Work, Workflow};
 pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
-pub use self::secret::Secret;
+pub use self::secret::{Secret, SecretSource};
 pub use self::supervisor::{Closed, Handle, OpenError, Running, Supervisor};
 
 /// The image that act's authors made to resemble GitHub's hosted runners, in its middle size.
@@ -108,6 +111,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether each task gets a control group of its own, where one can be made.
     pub cgroups: bool,
+    /// Between two looks for what no order owns.
+    pub round: Duration,
     /// The most bytes of one task's log.
     pub log_cap: u64,
 }
@@ -132,6 +137,7 @@ impl Settings {
             pull: false,
             limits: Limits::default(),
             cgroups: true,
+            round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,
         }
     }

@@ -12,6 +12,7 @@ pub mod peers;
 pub mod presence;
 pub mod request;
 pub mod response;
+pub mod revocation;
 pub mod ticket;
 
 mod base32;

@@ -97,7 +97,7 @@ $ runmesh node run --config typo.toml
 !   hint: did you mean `max_runners`?
 [2]
 $ runmesh inspect status --config value.toml
-! error: the settings file [DIR]/value.toml: `isolation` has `jail`, which is not one of: bwrap, none
+! error: the settings file [DIR]/value.toml: `isolation` has `jail`, which is not one of: container, bwrap, none
 [2]
 $ runmesh doctor --config broken.toml
 ! error: the settings file [DIR]/broken.toml: line 3 is not TOML: [..]
@@ -181,8 +181,8 @@ nothing runs here now
 $ runmesh inspect sources --data-dir [DIR]/a
 no sources; name one with `runmesh node run --source github:OWNER` or `--source git:PATH`
 $ runmesh mesh members --data-dir [DIR]/a
-member [..] state  admitted  by
-12D3KooW[..]  self  [..]  itself
+member [..] state  admitted  by      last heard  version
+12D3KooW[..]  self  [..]  itself  -           [..]
 $ runmesh inspect tasks 12ab --data-dir [DIR]/a
 ! error: no task's id begins with `12ab`
 !   hint: `runmesh inspect tasks` lists the tasks that this node knows
@@ -270,8 +270,8 @@ $ runmesh mesh join {} --data-dir [DIR]/c
     terminal.shows(
         "
 $ runmesh mesh invite --data-dir [DIR]/b
-! error: this host does not have the key of mesh [..], so it cannot invite
-!   hint: run `runmesh mesh invite` on the host that made the mesh
+! error: the key of mesh [..] is not here
+!   hint: run this on the host that made the mesh, or name its key with --mesh-key FILE
 [1]
 ",
     );

@@ -156,6 +156,10 @@ async fn daemon(
                 answer
                     .send(Ok(proto::Invite { mesh_id: "m".to_owned(), addresses: vec!["/ip4/127.0.0.1".to_owned()] }));
             }
+            Query::Cut { peer, answer } => answer.send(Ok(format!("cut of {peer}"))),
+            Query::Revoke { text, answer } => {
+                answer.send(text.parse().map_err(|_| Refusal::Invalid("no peer".to_owned())))
+            }
             Query::Pause { why, answer } => answer.send(match why.as_deref() {
                 Some("a fire") => Ok(()),
                 Some(other) => Err(Refusal::Failed(other.to_owned())),

@@ -3,6 +3,7 @@
 mod history {
     pub(crate) mod fold;
     pub(crate) mod kept;
+    pub(crate) mod members;
     pub(crate) mod mesh;
 }
 

@@ -181,14 +181,36 @@ pub(super) enum MeshCommand {
         /// How long the ticket admits somebody, such as 30m, 1h or 2d
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = settings::duration)]
         ttl: std::time::Duration,
+        /// A label that the host which joins may offer, and no others than those named so; may be repeated
+        #[arg(long = "label", value_name = "LABEL")]
+        labels: Vec<String>,
+        /// The mesh's key, where it is kept away from this host; no node need run then
+        #[arg(long, value_name = "FILE")]
+        mesh_key: Option<PathBuf>,
+        /// An address that the host which joins begins with, ending in /p2p/PEER_ID, where no node runs here to ask; may be
+        /// repeated
+        #[arg(long = "address", value_name = "MULTIADDR", value_parser = settings::multiaddr)]
+        addresses: Vec<String>,
     },
     /// Make this host a member of the mesh that the ticket is from
     Join {
         /// What `runmesh mesh invite` printed
         ticket: String,
     },
-    /// Who may take part
+    /// Who may take part: since when, by whose invitation, last heard, version
     Members,
+    /// Put a host out: every node drops it, and what it writes from now on counts for nothing
+    Revoke {
+        /// Its peer id, as `runmesh mesh members` shows it; or a revocation as text, to be signed or handed in
+        #[arg(value_name = "PEER")]
+        what: String,
+        /// The mesh's key, where it is kept away from this host
+        #[arg(long, value_name = "FILE")]
+        mesh_key: Option<PathBuf>,
+        /// Print what is to be signed where the mesh's key is, and do nothing else
+        #[arg(long, conflicts_with = "mesh_key")]
+        unsigned: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,9 @@
-//! `runmesh mesh`: make a mesh, invite to it, join one, see who takes part.
+//! `runmesh mesh`: make a mesh, invite to it, join one, see who takes part, put one out.
 
+mod revoke;
+
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,7 +16,8 @@ use super::settings::Place;
 use crate::control::proto::Member;
 use crate::daemon::{Home, HomeError};
 use crate::kernel::entry::Ticket;
-use crate::store::DataDir;
+use crate::store::{DataDir, Secret};
+use crate::wire::entry::check_labels;
 use crate::wire::ticket::Invitation;
 
 /// Whose a data directory is, as `mesh init` and `mesh join` answer.
@@ -39,9 +44,15 @@ impl Membership {
 pub(super) async fn run(place: &Place, command: &MeshCommand) -> Result<(), Failure> {
     match command {
         MeshCommand::Init => init(place),
-        MeshCommand::Invite { ttl } => invite(place, *ttl).await,
+        MeshCommand::Invite { ttl, labels, mesh_key, addresses } => {
+            let invite = Invite { ttl: *ttl, labels, mesh_key: mesh_key.as_deref(), addresses };
+            invite.print(place).await
+        }
         MeshCommand::Join { ticket } => join(place, ticket),
         MeshCommand::Members => members(place).await,
+        MeshCommand::Revoke { what, mesh_key, unsigned } => {
+            revoke::run(place, what, mesh_key.as_deref(), *unsigned).await
+        }
     }
 }
 
@@ -83,34 +94,68 @@ fn init(place: &Place) -> Result<(), Failure> {
     }
 }
 
-async fn invite(place: &Place, ttl: Duration) -> Result<(), Failure> {
-    let invite = connect(place).await?.invite().await?;
-    let key = DataDir::open(&place.data_dir).and_then(|dir| dir.mesh_key()).map_err(|error| Failure::of(&error))?;
-    let key = key.filter(|key| key.mesh_id().to_string() == invite.mesh_id).ok_or_else(|| {
-        Failure::failed(format!("this host does not have the key of mesh {}, so it cannot invite", invite.mesh_id))
-            .hint("run `runmesh mesh invite` on the host that made the mesh")
-    })?;
-    if invite.addresses.is_empty() {
-        return Err(Failure::failed("the node listens nowhere, so nobody could follow an invitation")
-            .hint("start it with --listen"));
+/// What `mesh invite` is told.
+struct Invite<'a> {
+    ttl: Duration,
+    labels: &'a [String],
+    mesh_key: Option<&'a Path>,
+    addresses: &'a [String],
+}
+
+impl Invite<'_> {
+    async fn print(&self, place: &Place) -> Result<(), Failure> {
+        let (key, addresses) = self.made_of(place).await?;
+        let id = getrandom::u64().map_err(|error| Failure::failed("cannot get random bytes").because(&error))?;
+        let ttl_ms = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
+        let expires_ms = now_ms().saturating_add(ttl_ms);
+        let labels: BTreeSet<String> = self.labels.iter().map(|label| label.to_lowercase()).collect();
+        let labels = Some(labels).filter(|labels| !labels.is_empty());
+        let ticket = Ticket::sign_for(&key.signing_key(), id, expires_ms, labels);
+        check_labels(&ticket).map_err(|error| Failure::usage("cannot make this ticket").because(&error))?;
+        let invitation = Invitation { mesh: key.mesh_id(), ticket, addresses };
+        match place.output {
+            Output::Table => say(&format!("{invitation}\n")),
+            Output::Json => say_json(
+                &serde_json::json!({
+                    "ticket": invitation.to_string(),
+                    "mesh_id": invitation.mesh.to_string(),
+                    "addresses": invitation.addresses,
+                    "labels": invitation.ticket.labels,
+                    "expires_ms": expires_ms,
+                }),
+                false,
+            ),
+        }
     }
-    let id = getrandom::u64().map_err(|error| Failure::failed("cannot get random bytes").because(&error))?;
-    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-    let expires_ms = now_ms().saturating_add(ttl_ms);
-    let ticket = Ticket::sign(&key.signing_key(), id, expires_ms);
-    let invitation = Invitation { mesh: key.mesh_id(), ticket, addresses: invite.addresses };
-    match place.output {
-        Output::Table => say(&format!("{invitation}\n")),
-        Output::Json => say_json(
-            &serde_json::json!({
-                "ticket": invitation.to_string(),
-                "mesh_id": invitation.mesh.to_string(),
-                "addresses": invitation.addresses,
-                "expires_ms": expires_ms,
-            }),
-            false,
-        ),
+
+    /// The key to sign with, and where the mesh can be reached.
+    async fn made_of(&self, place: &Place) -> Result<(Secret, Vec<String>), Failure> {
+        if let (Some(file), false) = (self.mesh_key, self.addresses.is_empty()) {
+            return Ok((key_of(place, Some(file), None)?, self.addresses.to_vec()));
+        }
+        let invite = connect(place).await?.invite().await?;
+        let key = key_of(place, self.mesh_key, Some(&invite.mesh_id))?;
+        let addresses = if self.addresses.is_empty() { invite.addresses } else { self.addresses.to_vec() };
+        if addresses.is_empty() {
+            return Err(Failure::failed("the node listens nowhere, so nobody could follow an invitation")
+                .hint("start it with --listen"));
+        }
+        Ok((key, addresses))
     }
+}
+
+/// The mesh's key: from that file, else this host's own. It must be this mesh's where one is named.
+fn key_of(place: &Place, file: Option<&Path>, mesh: Option<&str>) -> Result<Secret, Failure> {
+    let key = match file {
+        Some(file) => Some(Secret::read(file).map_err(|error| Failure::of(&error))?),
+        None => DataDir::open(&place.data_dir).and_then(|dir| dir.mesh_key()).map_err(|error| Failure::of(&error))?,
+    };
+    let fits = |key: &Secret| mesh.is_none_or(|mesh| key.mesh_id().to_string() == mesh);
+    key.filter(fits).ok_or_else(|| {
+        let mesh = mesh.map(|mesh| format!(" {mesh}")).unwrap_or_default();
+        Failure::failed(format!("the key of mesh{mesh} is not here"))
+            .hint("run this on the host that made the mesh, or name its key with --mesh-key FILE")
+    })
 }
 
 fn join(place: &Place, ticket: &str) -> Result<(), Failure> {
@@ -154,10 +199,22 @@ fn member_table(screen: Screen, members: &[Member], now: u64) -> String {
             (false, false) => Cell::painted(Paint::Faint, "silent"),
         };
         let by = if member.admitted_by == member.peer_id { "itself" } else { short_peer(&member.admitted_by) };
-        [Cell::from(&member.peer_id), state, ago(now.saturating_sub(member.admitted_ms)).into(), by.into()]
+        let seen = match (member.self_, member.heard_ago_ms) {
+            (true, _) => "-".to_owned(),
+            (false, Some(heard)) => ago(heard),
+            (false, None) => format!("wrote {}", ago(now.saturating_sub(member.written_ms))),
+        };
+        [
+            Cell::from(&member.peer_id),
+            state,
+            ago(now.saturating_sub(member.admitted_ms)).into(),
+            by.into(),
+            seen.into(),
+            member.version.clone().into(),
+        ]
     };
     screen.table(
-        ["member", "state", "admitted", "by"],
+        ["member", "state", "admitted", "by", "last heard", "version"],
         members.iter().map(row).collect(),
         &["member", "state", "admitted"],
     )

@@ -49,9 +49,15 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
     Ok(daemon::Settings {
         listen: addresses(&settings.listen)?,
         bootstrap: addresses(&settings.bootstrap)?,
+        reach: daemon::Reach {
+            announce: addresses(&settings.reach.announce)?,
+            swarm_key: settings.reach.swarm_key,
+            mdns: settings.reach.mdns,
+            relay: settings.reach.relay,
+        },
         labels: settings.offered(runner::default_labels()),
         max_runners: match settings.executor {
-            Executor::Act => settings.max_runners,
+            Executor::Act | Executor::Command => settings.max_runners,
             Executor::None => 0,
         },
         isolation: match settings.isolation {
@@ -66,6 +72,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         actions_runner: settings.actions_runner,
+        work: settings.work.settings(settings.executor == Executor::Command),
         autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
         discovery_interval: settings.interval,

@@ -16,18 +16,18 @@ use crate::daemon::GithubSettings;
 use crate::forge::github::{Endpoint, Lookup, Selection};
 use crate::forge::{Duplicate, FirstScan, Manner, Spec, SpecError};
 use crate::kernel::task::Conclusion;
-use crate::net::Multiaddr;
+use crate::net::{Multiaddr, SwarmKey, has_ipv6};
 use crate::store::Keeping;
 
 mod autoscaler;
 mod file;
+mod reach;
+mod work;
 
 pub(super) use autoscaler::Autoscaler;
 
 /// The most tasks that one host may be told to run at once.
 const MOST_RUNNERS: u32 = 1024;
-/// Where a node listens unless told otherwise: TCP and QUIC on one port, on all IPv4 addresses.
-const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4477", "/ip4/0.0.0.0/udp/4477/quic-v1"];
 /// Between two looks at a source, unless told otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
@@ -64,6 +64,7 @@ pub(super) struct NodeSettings {
     pub(super) listen: Vec<String>,
     /// Multiaddrs.
     pub(super) bootstrap: Vec<String>,
+    pub(super) reach: Reach,
     pub(super) sources: Vec<Spec>,
     /// How those are treated of which the file says so.
     pub(super) manners: BTreeMap<Spec, Manner>,
@@ -81,6 +82,7 @@ pub(super) struct NodeSettings {
     /// GitHub's own runner, its directory or archive. Absolute.
     pub(super) actions_runner: Option<PathBuf>,
     pub(super) autoscaler: Autoscaler,
+    pub(super) work: work::Work,
     /// Between two looks at a source.
     pub(super) interval: Duration,
     /// How long history is kept at least.
@@ -91,12 +93,27 @@ pub(super) struct NodeSettings {
     pub(super) drain: bool,
 }
 
+/// How this node and others reach each other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Reach {
+    /// Multiaddrs at which others reach this node besides those that it listens on.
+    pub(super) announce: Vec<String>,
+    /// Whoever does not have it connects with nobody here.
+    pub(super) swarm_key: Option<SwarmKey>,
+    /// Look for members on the LAN.
+    pub(super) mdns: bool,
+    /// Carry connections of members that cannot reach each other.
+    pub(super) relay: bool,
+}
+
 /// What executes workflows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Executor {
     /// The program `act`.
     #[default]
     Act,
+    /// The operator's own program, `command` in the settings file.
+    Command,
     /// Nothing: the node takes part and runs no task.
     None,
 }
@@ -134,6 +151,10 @@ struct Layer {
     output: Option<Output>,
     listen: Option<Vec<String>>,
     bootstrap: Option<Vec<String>>,
+    announce: Option<Vec<String>>,
+    swarm_key: Option<PathBuf>,
+    mdns: Option<bool>,
+    relay: Option<bool>,
     sources: Option<Vec<Spec>>,
     /// Only a file says it; it holds wherever the source is listed.
     manners: Option<BTreeMap<Spec, Manner>>,
@@ -152,6 +173,7 @@ struct Layer {
     act: Option<PathBuf>,
     actions_runner: Option<PathBuf>,
     autoscaler: Autoscaler,
+    work: work::Work,
     interval: Option<u64>,
     retention: Option<Duration>,
     logs_retention: Option<Duration>,
@@ -167,6 +189,10 @@ impl Layer {
             output: self.output.or(lower.output),
             listen: self.listen.or(lower.listen),
             bootstrap: self.bootstrap.or(lower.bootstrap),
+            announce: self.announce.or(lower.announce),
+            swarm_key: self.swarm_key.or(lower.swarm_key),
+            mdns: self.mdns.or(lower.mdns),
+            relay: self.relay.or(lower.relay),
             sources: self.sources.or(lower.sources),
             manners: self.manners.or(lower.manners),
             github_api: self.github_api.or(lower.github_api),
@@ -184,6 +210,7 @@ impl Layer {
             act: self.act.or(lower.act),
             actions_runner: self.actions_runner.or(lower.actions_runner),
             autoscaler: self.autoscaler.over(lower.autoscaler),
+            work: self.work.over(lower.work),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
             logs_retention: self.logs_retention.or(lower.logs_retention),
@@ -196,8 +223,10 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.work.below(folder);
         self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
+        self.swarm_key = self.swarm_key.map(|path| folder.join(path));
         let below = |mut spec: Spec| {
             if let Spec::Git(source) = &mut spec {
                 source.path = folder.join(&source.path);
@@ -259,9 +288,11 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
     let taken = std::mem::take(&mut layer);
     let half = u32::try_from(world.processors / 2).unwrap_or(MOST_RUNNERS).clamp(1, MOST_RUNNERS);
     let github = github(&taken, world)?;
+    let reach = reach::of(&taken)?;
     let settings = NodeSettings {
         data_dir: PathBuf::new(),
-        listen: taken.listen.unwrap_or_else(|| DEFAULT_LISTEN.map(str::to_owned).to_vec()),
+        listen: taken.listen.unwrap_or_else(|| reach::usual(reach.swarm_key.is_some(), has_ipv6())),
+        reach,
         bootstrap: taken.bootstrap.unwrap_or_default(),
         github,
         sources: taken.sources.unwrap_or_default(),
@@ -274,6 +305,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         act: taken.act,
         actions_runner: taken.actions_runner,
         autoscaler: taken.autoscaler,
+        work: taken.work,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         keeping: Keeping {
@@ -282,6 +314,10 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         },
         drain: taken.drain.unwrap_or_default(),
     };
+    if settings.executor == Executor::Command && settings.work.command.is_none() {
+        return Err(Failure::usage("the executor is `command`, and no program is named")
+            .hint("say in the settings file: command = [\"PROGRAM\", \"ARGUMENT\"]"));
+    }
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
         return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
             .hint(format!("list it as a source too, written alike: --source {spec}")));
@@ -398,6 +434,10 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         output: value(one, "RUNMESH_OUTPUT", word)?,
         listen: values(one, "RUNMESH_LISTEN", multiaddr)?,
         bootstrap: values(one, "RUNMESH_BOOTSTRAP", multiaddr)?,
+        announce: values(one, "RUNMESH_ANNOUNCE", multiaddr)?,
+        swarm_key: world.variable("RUNMESH_SWARM_KEY").map(PathBuf::from),
+        mdns: value(one, "RUNMESH_MDNS", yes_or_no)?,
+        relay: value(one, "RUNMESH_RELAY", yes_or_no)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
         manners: None,
         github_api: value(one, "RUNMESH_GITHUB_API", endpoint)?,
@@ -415,6 +455,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
         actions_runner: world.variable("RUNMESH_ACTIONS_RUNNER").map(PathBuf::from),
         autoscaler: autoscaler::environment(one)?,
+        work: work::environment(one, world)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
         logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,

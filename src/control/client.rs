@@ -177,6 +177,17 @@ impl Client {
         self.answer(ANSWER, self.rpc.clone().get_invite(GetInviteRequest {})).await
     }
 
+    /// What is to be signed to revoke a peer, as text.
+    pub async fn cut(&self, peer: &str) -> Result<String, ControlError> {
+        let request = GetCutRequest { peer_id: peer.to_owned() };
+        Ok(self.answer(ANSWER, self.rpc.clone().get_cut(request)).await?.text)
+    }
+
+    /// Hands a signed revocation to the mesh; answers who was revoked.
+    pub async fn revoke(&self, text: String) -> Result<String, ControlError> {
+        Ok(self.answer(ANSWER, self.rpc.clone().revoke(RevocationText { text })).await?.peer_id)
+    }
+
     /// Lets no node of the mesh claim anything, for this reason.
     pub async fn pause(&self, why: &str) -> Result<(), ControlError> {
         self.answer(ANSWER, self.rpc.clone().pause(PauseRequest { why: why.to_owned() })).await.map(drop)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
-use crate::kernel::id::{Cid, TaskId};
+use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::task::{Conclusion, Priority};
 
 use super::proto;
@@ -160,6 +160,16 @@ pub enum Query {
     },
     Invite {
         answer: Answer<proto::Invite>,
+    },
+    /// What is to be signed to revoke this peer, as text.
+    Cut {
+        peer: PeerId,
+        answer: Answer<String>,
+    },
+    /// A signed revocation, as text; answered with who was revoked.
+    Revoke {
+        text: String,
+        answer: Answer<PeerId>,
     },
     /// Let no node of the mesh claim anything, for this reason, or, without one, let them claim again.
     Pause {

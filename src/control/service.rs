@@ -155,6 +155,22 @@ impl Control for Service {
         self.ask(ANSWER, |answer| Query::Invite { answer }).await.map(Response::new)
     }
 
+    async fn get_cut(&self, request: Request<GetCutRequest>) -> Answered<RevocationText> {
+        let peer_id = request.into_inner().peer_id;
+        let peer = peer_id.parse().map_err(|_| {
+            let shown: String = peer_id.chars().take(60).collect();
+            Status::from(Refusal::Invalid(format!("`{shown}` is not a peer's id: `runmesh mesh members` shows them")))
+        })?;
+        let text = self.ask(ANSWER, |answer| Query::Cut { peer, answer }).await?;
+        Ok(Response::new(RevocationText { text }))
+    }
+
+    async fn revoke(&self, request: Request<RevocationText>) -> Answered<Revoked> {
+        let RevocationText { text } = request.into_inner();
+        let peer = self.ask(ANSWER, |answer| Query::Revoke { text, answer }).await?;
+        Ok(Response::new(Revoked { peer_id: peer.to_string() }))
+    }
+
     async fn pause(&self, request: Request<PauseRequest>) -> Answered<PauseResponse> {
         let why = Some(reason(request.into_inner().why)?);
         self.ask(ANSWER, |answer| Query::Pause { why, answer }).await?;

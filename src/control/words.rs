@@ -135,6 +135,10 @@ pub fn event(time_ms: u64, notice: &Notice) -> proto::Event {
             event.peer = Some(peer.to_string());
             ("admitted", format!("{} is a member now, admitted by {}", peer.short(), by.short()))
         }
+        Notice::Revoked { peer } => {
+            event.peer = Some(peer.to_string());
+            ("revoked", format!("{} was revoked by the holder of the mesh key", peer.short()))
+        }
         Notice::Equivocation { author, sequence, first, second } => {
             event.peer = Some(author.peer.to_string());
             let text = format!("{author:?} has signed two entries with number {sequence}: {first} and {second}");

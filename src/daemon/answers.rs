@@ -12,7 +12,7 @@ use crate::kernel::node::Standing;
 use crate::kernel::queue::Key;
 use crate::kernel::rules::RULES;
 use crate::kernel::task::State;
-use crate::net::PeerInfo;
+use crate::net::{PeerInfo, door_of};
 
 impl Daemon {
     pub(super) async fn on_query(&mut self, query: Query) {
@@ -69,8 +69,11 @@ impl Daemon {
             },
             Query::Log { task, attempt, follow, answer } => self.on_log(&task, attempt, follow, answer),
             Query::Invite { answer } => {
-                answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses: self.addresses().await }))
+                let addresses = self.doors().await;
+                answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses }))
             }
+            Query::Cut { peer, answer } => answer.send(Ok(self.cut_of(peer))),
+            Query::Revoke { text, answer } => self.revoke(&text, answer),
             Query::Drain { hand_over, answer } => {
                 self.feed(Input::Drain { hand_over });
                 answer.send(Ok(u32::try_from(self.node.running().count()).unwrap_or(u32::MAX)));
@@ -82,6 +85,18 @@ impl Daemon {
                 answer.send(Ok(()));
             }
         }
+    }
+
+    /// Where somebody who is to join gets into the mesh.
+    async fn doors(&self) -> Vec<String> {
+        let mut doors: Vec<String> = Vec::new();
+        for address in self.net.addresses().await.unwrap_or_default() {
+            let door = door_of(&address).to_string();
+            if !doors.contains(&door) {
+                doors.push(door);
+            }
+        }
+        doors
     }
 
     async fn addresses(&self) -> Vec<String> {
@@ -140,7 +155,8 @@ impl Daemon {
             self.node.presences().map(|(presence, last, _)| (presence.peer, (presence, last))).collect();
         let now = self.now().mono;
         let others = self.node.members().map(|member| member.peer).filter(|peer| *peer != self.node.peer());
-        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).collect();
+        let suspects = self.suspects.all().filter(|peer| *peer != self.node.peer());
+        let others: BTreeSet<PeerId> = others.chain(connected.keys().copied()).chain(suspects).collect();
         others
             .into_iter()
             .map(|peer| {
@@ -164,6 +180,7 @@ impl Daemon {
                     draining: presence.is_some_and(|presence| presence.draining),
                     running: presence.map(|p| p.running.keys().map(ToString::to_string).collect()).unwrap_or_default(),
                     heads: presence.map(|p| p.heads.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+                    faults: self.suspects.faults(&peer),
                 }
             })
             .collect()
@@ -267,21 +284,6 @@ impl Daemon {
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
         });
         runners.chain(self.workers_list()).collect()
-    }
-
-    fn members(&self) -> Vec<proto::Member> {
-        let heard: BTreeMap<PeerId, bool> =
-            self.node.presences().map(|(presence, _, heard)| (presence.peer, heard)).collect();
-        let me = self.node.peer();
-        let members = self.node.members().map(|member| proto::Member {
-            peer_id: member.peer.to_string(),
-            admitted_by: member.by.to_string(),
-            right: if member.founder { "founder" } else { "ticket" }.to_owned(),
-            admitted_ms: member.since_ms,
-            self_: member.peer == me,
-            heard: member.peer == me || heard.get(&member.peer).copied().unwrap_or(false),
-        });
-        members.collect()
     }
 
     pub(super) fn find(&self, name: &TaskName) -> Result<TaskId, Refusal> {

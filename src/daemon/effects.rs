@@ -79,6 +79,7 @@ impl Daemon {
                 self.perform(output).await;
             }
         }
+        self.keep_gate().await;
         if self.membership.ticket.is_some() && self.node.standing() == Standing::Active {
             self.use_up_ticket();
         }
@@ -94,7 +95,11 @@ impl Daemon {
         });
         for output in outputs {
             match output {
-                Output::Persist(entries) => unwritten.entries.extend(entries),
+                Output::Persist(entries) => {
+                    let me = self.node.peer();
+                    self.note_authors(entries.iter().map(|entry| entry.author().peer).filter(|author| *author != me));
+                    unwritten.entries.extend(entries);
+                }
                 other => unwritten.outputs.push(other),
             }
         }
@@ -225,6 +230,11 @@ impl Daemon {
                     place.send(answer.map_err(Refusal::NotNow));
                 }
             }
+            Output::Revoked { token, answer } => {
+                if let Some(place) = self.revoking.remove(&token) {
+                    place.send(answer.map_err(Refusal::NotNow));
+                }
+            }
             Output::Condense { snapshot, dropped } => {
                 let kept = tokio::task::block_in_place(|| self.store.condense(&snapshot, &dropped));
                 if let Err(error) = kept {
@@ -264,7 +274,11 @@ impl Daemon {
                 }
             },
             Reply::Turn { mine } => response::seal_turn(&mine),
-            Reply::Admitted => response::seal_admitted(),
+            Reply::Admitted => {
+                // Whoever hears that it is let in comes at once.
+                self.keep_gate().await;
+                response::seal_admitted()
+            }
             Reply::Beneath { hash, parts } => response::seal_beneath(&hash, parts),
             Reply::Part { bytes, parts } => response::seal_part(bytes, parts),
             Reply::Presences { own, heard } => {

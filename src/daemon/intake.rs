@@ -14,7 +14,7 @@ use super::logs::Fetcher;
 use super::{Daemon, REMEMBER};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId};
-use crate::kernel::io::{Input, Notice, Response, Signed, Token};
+use crate::kernel::io::{Input, Notice, Request, Response, Signed, Token};
 use crate::net::{self, Event, GossipToken, ReplyToken, Topic, Verdict};
 use crate::wire::request::{self, Ask};
 use crate::wire::response::{self, Told};
@@ -125,7 +125,7 @@ fn open(event: Event, mesh: &MeshId) -> Arrived {
         Event::Gossip { topic: Topic::Presence, from, bytes, token } => {
             Arrived::Presence { from, opened: presence::open_signed(&bytes, mesh), token }
         }
-        Event::Request { from, bytes, token } => Arrived::Request { from, opened: request::open(&bytes), token },
+        Event::Request { from, bytes, token } => Arrived::Request { from, opened: request::open(&bytes, mesh), token },
         Event::Response { id, from, bytes } => {
             Arrived::Response { from, token: Token(id.0), opened: response::open(&bytes, mesh) }
         }
@@ -133,16 +133,26 @@ fn open(event: Event, mesh: &MeshId) -> Arrived {
     }
 }
 
+/// Whether it may be asked by somebody who has proven nothing yet.
+const fn is_for_the_door(ask: &Ask) -> bool {
+    matches!(ask, Ask::Kernel(Request::Join { .. } | Request::Prove { .. }))
+}
+
 impl Daemon {
     pub(super) async fn on_arrived(&mut self, arrived: Arrived) {
         match arrived {
             Arrived::Entries { from, opened, token } => {
-                let verdict = self.on_entries(from, opened);
+                let verdict = self.on_entries(from, opened).await;
                 self.judge(token, verdict).await;
             }
             Arrived::Presence { from, opened, token } => {
-                let verdict = self.on_presence(from, opened);
+                let verdict = self.on_presence(from, opened).await;
                 self.judge(token, verdict).await;
+            }
+            Arrived::Request { from, opened: Ok(ask), token } if token.at_door() && !is_for_the_door(&ask) => {
+                self.refused(from, "it asks without having shown that it belongs to this mesh".to_owned());
+                let why = "show first that you belong to this mesh";
+                let _ = self.net.respond(token, response::seal_refused(why)).await;
             }
             Arrived::Request { from, opened: Ok(Ask::Log(part)), token } => self.on_log_part(from, part, token).await,
             Arrived::Request { from, opened: Ok(Ask::Kernel(request)), token } => {
@@ -151,7 +161,7 @@ impl Daemon {
                 self.feed(Input::Request { from, token: number, request });
             }
             Arrived::Request { from, opened: Err(error), token } => {
-                self.refused(from, format!("a request that cannot be read: {error}"));
+                self.blame(from, "a request", &error).await;
                 let _ = self.net.respond(token, response::seal_refused(&error.to_string())).await;
             }
             Arrived::Response { from: _, token, opened } if Fetcher::asked(token.0) => {
@@ -171,7 +181,7 @@ impl Daemon {
                 self.feed(Input::Unanswered { from, token });
             }
             Arrived::Response { from, token, opened: Err(error) } => {
-                self.refused(from, format!("an answer that cannot be read: {error}"));
+                self.blame(from, "an answer", &error).await;
                 self.feed(Input::Unanswered { from, token });
             }
             Arrived::Plain(event) => self.on_event(event),
@@ -185,6 +195,8 @@ impl Daemon {
                 let soon = Instant::now() + REMEMBER;
                 self.keep_peers = Some(self.keep_peers.map_or(soon, |at| at.min(soon)));
             }
+            Event::Flood { peer, dropped } => self.on_flood(peer, dropped),
+            Event::Denied { peer, bytes } => self.on_denied(peer, &bytes),
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
             Event::Unanswered { id, from: _, why } if Fetcher::asked(id.0) => {
                 self.fetcher.answered(id.0, Err(format!("it does not answer: {why}")));
@@ -216,10 +228,10 @@ impl Daemon {
         }
     }
 
-    fn on_entries(&mut self, from: PeerId, opened: Result<Vec<Arc<Entry>>, WireError>) -> Verdict {
+    async fn on_entries(&mut self, from: PeerId, opened: Result<Vec<Arc<Entry>>, WireError>) -> Verdict {
         let entries = match opened {
             Ok(entries) => entries,
-            Err(error) => return self.bad_gossip(from, &error),
+            Err(error) => return self.bad_gossip(from, &error).await,
         };
         let authors: Vec<PeerId> = entries.iter().map(|entry| entry.author().peer).collect();
         self.feed(Input::Entries { from, entries });
@@ -227,23 +239,31 @@ impl Daemon {
         if authors.iter().all(|author| self.node.is_member(author)) { Verdict::Accept } else { Verdict::Ignore }
     }
 
-    fn on_presence(&mut self, from: PeerId, opened: Result<Arc<Signed>, WireError>) -> Verdict {
+    async fn on_presence(&mut self, from: PeerId, opened: Result<Arc<Signed>, WireError>) -> Verdict {
         match opened {
             Ok(signed) => {
                 let member = self.node.is_member(&signed.presence.peer);
                 self.feed(Input::Presence(signed));
                 if member { Verdict::Accept } else { Verdict::Ignore }
             }
-            Err(error) => self.bad_gossip(from, &error),
+            Err(error) => self.bad_gossip(from, &error).await,
         }
     }
 
-    fn bad_gossip(&mut self, from: PeerId, error: &WireError) -> Verdict {
-        self.refused(from, error.to_string());
+    async fn bad_gossip(&mut self, from: PeerId, error: &WireError) -> Verdict {
+        self.blame(from, "a message", error).await;
         if error.is_provably_bad() { Verdict::Reject } else { Verdict::Ignore }
     }
 
-    fn refused(&mut self, from: PeerId, why: String) {
+    /// What cannot be read is told, and held against its sender where everybody can see that it is bad.
+    async fn blame(&mut self, from: PeerId, what: &str, error: &WireError) {
+        self.refused(from, format!("{what} that cannot be read: {error}"));
+        if error.is_provably_bad() {
+            self.on_bad(from, format!("{what}: {error}")).await;
+        }
+    }
+
+    pub(super) fn refused(&mut self, from: PeerId, why: String) {
         self.chronicle.note(&Notice::Refused { from, why });
     }
 }

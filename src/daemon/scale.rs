@@ -262,7 +262,7 @@ impl Daemon {
                 }
                 Deed::Serves(workload) => {
                     if let Some(workload) = self.fit_for_the_wire(*workload) {
-                        self.inputs.push_back(Input::Serves(Box::new(workload)));
+                        self.feed(Input::Serves(Box::new(workload)));
                     }
                 }
             }
@@ -272,6 +272,10 @@ impl Daemon {
 
     /// Tells the kernel how many slots there are, if that has changed.
     fn tell_slots(&mut self) {
+        let split = Split { spare: self.scale.pool.spare(), ..self.node.split() };
+        if split != self.node.split() {
+            self.inputs.push_back(Input::Split(split));
+        }
         let offer = self.offer();
         if offer.slots != self.node.slots() {
             self.inputs.push_back(Input::Offer(offer));
@@ -374,14 +378,17 @@ impl Daemon {
         let mine = |key: &SourceKey| self.node.on_duty_for_jobs(key) == Some(me);
         let sources: Vec<(SourceKey, Target)> =
             if is_full { self.sources.github_sources().filter(|(key, _)| mine(key)).collect() } else { Vec::new() };
-        let mut jobs = self.scale.pool.jobs();
-        if is_full {
-            for (_, folded) in self.node.tasks() {
+        let (mut jobs, wide) = (self.scale.pool.jobs(), self.scale.pool.wide());
+        if is_full || !wide.is_empty() {
+            for (_, folded) in self.node.tasks().filter(|(_, folded)| folded.state.is_open()) {
                 let workload = &folded.workload;
                 let Trigger::GithubJob { job, .. } = workload.trigger else { continue };
-                let on_duty = || sources.iter().any(|(key, _)| workload.repository.is_of(key));
-                if folded.state == State::Pending && workload.repository.host == github.host() && on_duty() {
-                    jobs.entry(workload.repository.clone()).or_default().insert(job);
+                let repository = &workload.repository;
+                let owner = repository.name.split('/').next().unwrap_or_default().to_ascii_lowercase();
+                if folded.state == State::Pending && sources.iter().any(|(key, _)| repository.is_of(key)) {
+                    jobs.entry(repository.clone()).or_default().insert(job);
+                } else if repository.host == github.host() && wide.contains(&owner) {
+                    jobs.entry(repository.clone()).or_default();
                 }
             }
         }
@@ -452,7 +459,8 @@ impl Daemon {
             }
         }
         if !queued.is_empty() || !over.is_empty() {
-            self.inputs.push_back(Input::Jobs { queued, over });
+            // Before what follows frees a slot for one that is over.
+            self.feed(Input::Jobs { queued, over });
         }
     }
 

@@ -8,7 +8,9 @@ mod base;
 mod cut;
 mod members;
 mod reach;
+mod recent;
 mod retire;
+mod revoke;
 mod shelf;
 
 use std::cmp::Reverse;
@@ -21,7 +23,7 @@ pub use members::{Member, MemberBase, Members};
 pub use reach::{MAX_SEQUENCE, Reach};
 pub use shelf::Shelf;
 
-use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS};
+use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS, Revoke};
 use super::id::{Author, Cid, MeshId, PeerId};
 use super::io::Vector;
 
@@ -136,6 +138,8 @@ enum Said {
     Retire(PeerId),
     /// The author agrees to what that entry proposes.
     Acknowledge(Cid),
+    /// The mesh key puts a peer out. Its signature was checked.
+    Revoke(Revoke),
 }
 
 impl Said {
@@ -146,6 +150,7 @@ impl Said {
             Event::Declare(declare) => Some(Self::Declare(declare.rules)),
             Event::Retire(retire) => Some(Self::Retire(retire.peer)),
             Event::Acknowledge(acknowledge) => Some(Self::Acknowledge(acknowledge.proposal)),
+            Event::Revoke(revoke) if revoke.is_of(&body.mesh) => Some(Self::Revoke(revoke.clone())),
             _ => None,
         });
         said.collect()
@@ -167,7 +172,7 @@ struct Chain {
     entries: Vec<Arc<Mark>>,
     /// Entries with this number or a later one do not count, by the checkpoint.
     void: Option<u64>,
-    /// Entries with this number or a later one do not count: by the checkpoint, a fork or a retirement.
+    /// Entries with this number or a later one do not count: by the checkpoint, a fork, a retirement or a revocation.
     cut: Option<u64>,
     fork: Option<Fork>,
     /// How many of the chain's entries count; they are its beginning.
@@ -211,9 +216,13 @@ pub struct Clock {
     endorsed: BTreeMap<Cid, BTreeSet<Cid>>,
     /// The retirements that hold, those of the checkpoint first.
     retired: Vec<retire::Retired>,
+    revocations: revoke::Revocations,
+    /// Grows whenever it may have changed who is a member.
+    changes: u64,
     next_ordinal: u64,
     latest: Hlc,
     is_cut_anywhere: bool,
+    recent: recent::Recent,
     shelf: Shelf,
 }
 
@@ -235,9 +244,12 @@ impl Clock {
             members: Members::default(),
             endorsed: BTreeMap::new(),
             retired: Vec::new(),
+            revocations: revoke::Revocations::default(),
+            changes: 0,
             next_ordinal: 0,
             latest: Hlc::default(),
             is_cut_anywhere: false,
+            recent: recent::Recent::default(),
             shelf,
         }
     }
@@ -255,8 +267,7 @@ impl Clock {
         if self.is_past(body) {
             return (Placing::Refused(Refusal::Past), nothing);
         }
-        // Most parents are heads, and those are few.
-        let is_here = |cid: &&Cid| self.heads.contains(*cid) || self.placed.contains_key(*cid);
+        let is_here = |cid: &&Cid| self.contains(cid);
         let missing: Vec<Cid> = body.parents.iter().filter(|cid| !is_here(cid)).copied().collect();
         if !missing.is_empty() {
             return (Placing::Missing(missing), nothing);
@@ -281,6 +292,7 @@ impl Clock {
         let fork = self.conflict(entry);
         let number = self.numbers.get(&body.author);
         let cut = number.and_then(|number| self.chains[*number as usize].cut);
+        let cut = cut.into_iter().chain(self.revocations.from(&body.author)).min();
         let unaware = body.sequence == 1 && self.is_unaware(&body.author.peer, number.copied(), &standing);
         let void = unaware || cut.is_some_and(|cut| body.sequence >= cut);
         if void && !wanted && fork.is_none() {
@@ -311,9 +323,10 @@ impl Clock {
         if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.clone());
         }
-        let votes = self.note_retirement(&mark, &said);
+        let decides = self.note_retirement(&mark, &said) | self.note_revocation(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.order.push(mark.clone());
+        self.recent.note(&mark.cid);
         let placed =
             Placed { mark: mark.clone(), body: entry.shared_body().clone(), ordinal: self.next_ordinal, counts };
         self.next_ordinal += 1;
@@ -326,7 +339,7 @@ impl Clock {
             effects.recounted = true;
         } else if counts {
             self.placed.insert(mark.cid, placed);
-            if self.count(&mark, body.author.peer, &said).is_err() || votes {
+            if self.count(&mark, body.author.peer, &said).is_err() || decides {
                 self.recount();
                 effects.recounted = true;
             } else {
@@ -336,6 +349,10 @@ impl Clock {
         } else {
             self.placed.insert(mark.cid, placed);
             self.cut_unaware(author);
+            if decides {
+                self.recount();
+                effects.recounted = true;
+            }
         }
         (Placing::Placed { counts: self.counts(&mark.cid) }, effects)
     }
@@ -359,7 +376,8 @@ impl Clock {
         }
         let number = self.shelf.number(author, self.chains.len() as u32);
         for other in self.chains.len() as u32..=number {
-            self.chains.push(Chain::new(self.shelf.author(other).unwrap_or(author)));
+            let author = self.shelf.author(other).unwrap_or(author);
+            self.chains.push(Chain { cut: self.revocations.from(&author), ..Chain::new(author) });
         }
         self.numbers.insert(author, number);
         number
@@ -375,11 +393,15 @@ impl Clock {
 
     fn count(&mut self, mark: &Arc<Mark>, peer: PeerId, said: &[Said]) -> Result<(), ()> {
         self.chains[mark.author as usize].counting += 1;
+        if said.iter().any(|said| matches!(said, Said::Admit(..))) {
+            self.changes += 1;
+        }
         self.members.hear(&self.mesh, mark, peer, said)
     }
 
     /// Decides anew which entries count, in the one order that all nodes share.
     fn recount(&mut self) {
+        self.changes += 1;
         let tally = self.decide_retirements();
         for (cid, placed) in &mut self.placed {
             placed.counts = tally.counting.contains(cid);
@@ -479,7 +501,12 @@ impl Clock {
         self.chains[*self.numbers.get(author)? as usize].fork
     }
 
-    /// Whether the author's later entries do not count, for a fork or because it was retired.
+    /// Grows whenever it may have changed who is a member.
+    pub const fn member_changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether the author's later entries do not count, for a fork or because it was retired or revoked.
     pub fn is_cut(&self, author: &Author) -> bool {
         self.numbers.get(author).is_some_and(|number| self.chains[*number as usize].cut.is_some())
     }
@@ -517,7 +544,7 @@ impl Clock {
     }
 
     pub fn contains(&self, cid: &Cid) -> bool {
-        self.placed.contains_key(cid)
+        self.recent.has(cid) || self.placed.contains_key(cid)
     }
 
     pub fn counts(&self, cid: &Cid) -> bool {

@@ -4,8 +4,12 @@
 //! they stand there, and the entry's id is the SHA-256 of the whole. What bytes are worth opening at all (sizes,
 //! depth) is the wire room's to say; here stands what an entry *is*.
 
+mod right;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use right::{MAX_CUTS, Revoke, Right, Ticket};
 
 use ed25519_dalek::{Signature as DalekSignature, Signer as _, SigningKey, VerifyingKey};
 use ipld_core::ipld::Ipld;
@@ -121,67 +125,6 @@ pub struct Body {
     pub time: Hlc,
     #[serde(rename = "ev")]
     pub events: Vec<Event>,
-}
-
-/// The right to join, as the mesh key's holder signed it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Right {
-    /// The founder's own: the mesh key signed its peer id.
-    Founder { signature: Signature },
-    /// A ticket meant for one peer. Only the admitting member reads its time.
-    Ticket { ticket: Ticket },
-}
-
-/// A short-lived right to join, meant for one peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ticket {
-    /// Random; the ticket's name.
-    pub id: u64,
-    /// Milliseconds since 1970 after which no member admits anybody by it.
-    pub expires_ms: u64,
-    /// The mesh key's signature of [`ticket_bytes`].
-    pub signature: Signature,
-}
-
-impl Ticket {
-    /// A ticket signed by the mesh key.
-    pub fn sign(mesh_key: &SigningKey, id: u64, expires_ms: u64) -> Self {
-        let mesh = MeshId(mesh_key.verifying_key().to_bytes());
-        let signature = Signature(mesh_key.sign(&ticket_bytes(&mesh, id, expires_ms)).to_bytes());
-        Self { id, expires_ms, signature }
-    }
-
-    /// Whether that mesh's key signed it.
-    pub fn is_of(&self, mesh: &MeshId) -> bool {
-        self.signature.is_by(&mesh.0, &ticket_bytes(mesh, self.id, self.expires_ms))
-    }
-}
-
-/// What the mesh key signs to make a ticket.
-fn ticket_bytes(mesh: &MeshId, id: u64, expires_ms: u64) -> Vec<u8> {
-    [b"runmesh ticket 1".as_slice(), &mesh.0, &id.to_be_bytes(), &expires_ms.to_be_bytes()].concat()
-}
-
-impl Right {
-    /// The founder's right: the mesh key's signature of its peer id.
-    pub fn founder(mesh_key: &SigningKey, peer: &PeerId) -> Self {
-        let mesh = MeshId(mesh_key.verifying_key().to_bytes());
-        Self::Founder { signature: Signature(mesh_key.sign(&founder_bytes(&mesh, peer)).to_bytes()) }
-    }
-
-    /// Whether that mesh's key gave this right to the peer.
-    pub fn admits(&self, mesh: &MeshId, peer: &PeerId) -> bool {
-        match self {
-            Self::Founder { signature } => signature.is_by(&mesh.0, &founder_bytes(mesh, peer)),
-            Self::Ticket { ticket } => ticket.is_of(mesh),
-        }
-    }
-}
-
-/// What the mesh key signs to name the first member.
-fn founder_bytes(mesh: &MeshId, peer: &PeerId) -> Vec<u8> {
-    [b"runmesh founder 1".as_slice(), &mesh.0, &peer.to_bytes()].concat()
 }
 
 /// A peer becomes a member. Signed by the admitting member as part of its entry; a founder admits itself.
@@ -386,6 +329,7 @@ events! {
     Checkpoint "checkpoint",
     Acknowledge "acknowledge",
     Retire "retire",
+    Revoke "revoke",
     Pause "pause",
     Resume "resume",
     Withdraw "withdraw",
@@ -568,16 +512,5 @@ mod tests {
         let mut unsorted = body(vec![cancel()]);
         unsorted.parents.reverse();
         assert!(matches!(Entry::open(Entry::seal(unsorted, &key()).bytes()), Err(EntryError::Parents(2))));
-    }
-
-    #[test]
-    fn rights_are_the_mesh_keys() {
-        let (mesh_key, peer) = (SigningKey::from_bytes(&[8; 32]), PeerId::from_public_key([6; 32]));
-        let mesh = MeshId(mesh_key.verifying_key().to_bytes());
-        assert!(Right::founder(&mesh_key, &peer).admits(&mesh, &peer));
-        assert!(!Right::founder(&mesh_key, &peer).admits(&mesh, &PeerId::from_public_key([7; 32])));
-        let ticket = Ticket::sign(&mesh_key, 1, 2);
-        assert!(ticket.is_of(&mesh));
-        assert!(!Ticket { expires_ms: 3, ..ticket }.is_of(&mesh));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::entry::{Entry, Ticket};
+use super::entry::{Entry, Revoke, Ticket};
 use super::id::{Author, Cid, Digest, PeerId, TaskId};
 use super::known::Gone;
 use super::node::Split;
@@ -28,6 +28,10 @@ pub type SourceKey = String;
 /// A request or command that waits for an answer; the daemon's own number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
+
+/// The most entries by which a peer proves its membership. Own choice: members that each admitted only the next would be
+/// a long chain already; anybody who knows one of them is enough.
+pub const MAX_CHAIN: usize = 32;
 
 /// What this host has to offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,7 +95,7 @@ impl RepositoryMark {
 }
 
 /// What one node asks another directly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// Send what I lack: I have this, and want these entries by name besides.
     Sync { vector: Vector, want: BTreeSet<Cid> },
@@ -99,6 +103,8 @@ pub enum Request {
     Turn { tasks: BTreeSet<TaskId> },
     /// Admit me by this ticket.
     Join { ticket: Ticket },
+    /// I am a member, by these entries: each admits the author of the one before, the first me.
+    Prove { chain: Vec<Arc<Entry>> },
     /// Send this part of the snapshot of that hash, counted from 0.
     Snapshot { hash: Digest, part: u32 },
     /// Send the latest presences of these members, of which I hear nothing, as far as you hear them.
@@ -220,6 +226,8 @@ pub enum Input {
     Submit { token: Token, workload: Box<Workload> },
     /// A person or program cancels a task; answered by [`Output::Answer`].
     Cancel { token: Token, task: TaskId, why: String },
+    /// The holder of the mesh key puts a peer out; answered by [`Output::Revoked`].
+    Revoke { token: Token, revoke: Box<Revoke> },
     /// A person or program pauses the whole mesh; answered by [`Output::Answer`] without a task.
     Pause { token: Token, why: String },
     /// And resumes it; answered alike.
@@ -252,6 +260,8 @@ pub enum Output {
     Discover { source: SourceKey, except: BTreeSet<RepositoryMark> },
     /// The answer to a command: the task it concerns, or why not.
     Answer { token: Token, answer: Result<Option<TaskId>, String> },
+    /// The answer to a revocation: who was revoked, or why not.
+    Revoked { token: Token, answer: Result<PeerId, String> },
     /// Put this snapshot on disk in the place of the one before, and forget these entries, both or neither.
     Condense { snapshot: Arc<[u8]>, dropped: Vec<Cid> },
     /// Something that people want to see.
@@ -294,6 +304,8 @@ pub enum Notice {
     PeerLost { peer: PeerId },
     /// A peer became a member.
     Admitted { peer: PeerId, by: PeerId },
+    /// A peer was put out by the mesh key.
+    Revoked { peer: PeerId },
     /// Two entries of one author with one sequence number.
     Equivocation { author: Author, sequence: u64, first: Cid, second: Cid },
     /// An entry or a request was not taken, and why.

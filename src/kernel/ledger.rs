@@ -267,6 +267,7 @@ fn task_of(event: &Event) -> Option<TaskId> {
         | Event::Checkpoint(_)
         | Event::Acknowledge(_)
         | Event::Retire(_)
+        | Event::Revoke(_)
         | Event::Pause(_)
         | Event::Resume(_)
         | Event::Unknown { .. } => None,

@@ -16,12 +16,14 @@ mod history;
 mod jobs;
 mod pause;
 mod peers;
+mod proof;
 mod quorum;
+mod revoke;
 mod sync;
 mod view;
 mod waits;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -89,6 +91,8 @@ pub struct Node {
     incarnations: u64,
     stage: Stage,
     now: Now,
+    /// What this host offers, and what of it this node's right lets it offer.
+    offered: Offer,
     offer: Offer,
     clock: Clock,
     shelf: Shelf,
@@ -104,6 +108,15 @@ pub struct Node {
     groups: groups::Groups,
     history: history::History,
     catchup: catchup::CatchUp,
+    vouched: proof::Vouched,
+    vouchings: u64,
+    /// The changes of membership that everything is in line with.
+    members_seen: u64,
+    told_revoked: BTreeSet<PeerId>,
+    /// How often each peer has answered nothing since it last did.
+    refusals: BTreeMap<PeerId, u32>,
+    /// The mesh key has put this node out, as it has heard.
+    revoked: bool,
     /// Why no node claims anything now.
     paused: Option<Paused>,
     /// Tasks whose state changed and that nobody has looked at yet.
@@ -148,6 +161,7 @@ impl Node {
             incarnations: 0,
             stage: Stage::Joining,
             now,
+            offered: Offer::default(),
             offer: Offer::default(),
             clock: Clock::beside(settings.mesh, shelf.clone()),
             shelf,
@@ -163,6 +177,12 @@ impl Node {
             groups: groups::Groups::default(),
             history: history::History::new(now.mono, &settings.timings),
             catchup: catchup::CatchUp::default(),
+            vouched: proof::Vouched::default(),
+            vouchings: 0,
+            members_seen: 0,
+            told_revoked: BTreeSet::new(),
+            refusals: BTreeMap::new(),
+            revoked: false,
             paused: None,
             touched: BTreeSet::new(),
             events: Vec::new(),
@@ -221,6 +241,7 @@ impl Node {
             Input::Undiscovered { source, wait_ms } => self.on_undiscovered(&source, wait_ms),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
+            Input::Revoke { token, revoke } => self.on_revoke(token, *revoke),
             Input::Pause { token, why } => self.on_pause(token, why),
             Input::Resume { token } => self.on_resume(token),
             Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
@@ -249,6 +270,7 @@ impl Node {
     /// Everything that follows from what has just been learnt, until nothing does.
     fn settle(&mut self) {
         for _ in 0..MAX_ROUNDS {
+            self.mind_members();
             self.take_stage();
             self.declare_rules();
             self.take_history();
@@ -350,9 +372,10 @@ impl Node {
 
     fn begin(&mut self) {
         let member = self.clock.members().contains(&self.me.peer());
+        let revoked = self.clock.is_revoked(&self.me.peer());
         let alone = self.clock.members().all().all(|member| member.peer == self.me.peer());
         self.stage = match (&self.settings.entrance, member) {
-            (Entrance::Founder(right), false) => {
+            (Entrance::Founder(right), false) if !revoked => {
                 let right = right.clone();
                 self.events.push(Event::Admit(Admit { peer: self.me.peer(), right }));
                 Stage::Active
@@ -367,15 +390,15 @@ impl Node {
 
     /// Moves on from joining and learning when the time or the entries say so.
     fn take_stage(&mut self) {
-        if self.clock.is_whole() {
-            // The usual case: nobody's chain is cut, this node's neither.
+        if self.revoked || self.clock.is_whole() || self.clock.is_revoked(&self.me.peer()) {
+            // The usual case: nobody's chain is cut, this node's neither. Of one that was revoked no incarnation counts.
         } else if self.clock.fork_of(&self.author).is_some() {
             self.renew_incarnation("its chain was found forked, as after a disk was restored from an old copy");
         } else if self.clock.is_cut(&self.author) {
             self.renew_incarnation("the others have retired it, having heard nothing of it for long");
         }
         match self.stage {
-            Stage::Joining if self.clock.members().contains(&self.me.peer()) => {
+            Stage::Joining if !self.revoked && self.clock.members().contains(&self.me.peer()) => {
                 self.stage = Stage::Learning { until: self.now.mono + self.settings.timings.start };
             }
             _ => {}
@@ -402,6 +425,8 @@ impl Node {
 
     fn activate(&mut self) {
         self.stage = Stage::Active;
+        // What could not be written before is looked at again.
+        self.members_seen = u64::MAX;
         self.touched.extend(self.ledger.open().iter().copied());
         self.claims.look_again();
         self.peers.changed(self.now.mono, &self.settings.timings);

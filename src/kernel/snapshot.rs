@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{ChainBase, MemberBase};
-use super::entry::Hlc;
+use super::entry::{Hlc, Revoke};
 use super::id::{Author, Cid, Digest, MeshId, TaskId};
 use super::ledger::{Kept, Paused, Submitted};
 
@@ -37,6 +37,8 @@ pub enum SnapshotError {
     NotCanonical,
     #[error("the snapshot names {0}, whom no right of this mesh's key admits")]
     Right(super::id::PeerId),
+    #[error("the snapshot calls {0} revoked, and the mesh's key did not say so")]
+    Revocation(super::id::PeerId),
 }
 
 /// A snapshot with its bytes and their hash.
@@ -71,6 +73,9 @@ pub struct Snapshot {
     pub submitted: Vec<Submitted>,
     /// Whether the mesh is paused.
     pub paused: Option<Paused>,
+    /// Whom the mesh key has put out, for good; by peer id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revoke>,
 }
 
 impl Snapshot {
@@ -97,6 +102,7 @@ impl Snapshot {
             && self.closed.is_sorted_by(|a, b| a.0 < b.0)
             && self.submitted.is_sorted_by(|a, b| a.workflow < b.workflow)
             && self.open.iter().all(|(task, kept)| kept.is_of(task))
+            && self.revoked.is_sorted_by(|a, b| (a.peer, a.signature.0) < (b.peer, b.signature.0))
     }
 }
 
@@ -123,6 +129,9 @@ impl Sealed {
         let admitted = |member: &&MemberBase| member.rights.iter().any(|right| right.admits(mesh, &member.peer));
         if let Some(stranger) = snapshot.members.iter().find(|member| !admitted(member)) {
             return Err(SnapshotError::Right(stranger.peer));
+        }
+        if let Some(forged) = snapshot.revoked.iter().find(|revoke| !revoke.is_of(mesh)) {
+            return Err(SnapshotError::Revocation(forged.peer));
         }
         if !snapshot.is_sound() || serde_cbor::to_vec(&snapshot).ok().as_deref() != Some(&bytes[..]) {
             return Err(SnapshotError::NotCanonical);

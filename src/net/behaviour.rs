@@ -9,9 +9,13 @@
 //!   the limit must be that much greater than the largest message, or a busy stream is cut;
 //! - it sends up to 5,000 message ids in one control message and accepts 16 KiB of them;
 //! - it queues 5,000 messages for a slow peer, whatever their size;
-//! - peer scoring's defaults punish many peers on one address and topics with little traffic.
+//! - peer scoring's defaults punish many peers on one address and topics with little traffic;
+//! - a relay addresses its messages for one connection with the other end's name, so only the connection may be looked at;
+//! - a relay panics when a place that it keeps is renewed in the moment in which its time ends, so it ends with its
+//!   connection and not by time; and a client panics when it gives a place up before the relay has answered.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use libp2p::core::upgrade::Version as Negotiation;
@@ -21,14 +25,17 @@ use libp2p::gossipsub::{
 };
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{Config as SwarmConfig, NetworkBehaviour};
-use libp2p::{StreamProtocol, connection_limits, identify, ping};
+use libp2p::{StreamProtocol, connection_limits, dcutr, identify, mdns, ping, relay};
 
+use super::away::Away;
 use super::codec::Limited;
-use super::names::Names;
+use super::gate::Gate;
+use super::names::{Names, swarm_peer};
 use super::{NetError, Settings, Timings};
 use crate::kernel::id::Digest;
-use crate::wire::limits::{MAX_GOSSIP, MAX_PEERS, MAX_REQUEST, MAX_RESPONSE};
+use crate::wire::limits::{MAX_GOSSIP, MAX_PEERS, MAX_PROOF, MAX_REQUEST, MAX_RESPONSE};
 
 /// The most connections that others made. A large mesh's bootstrap peer has the most.
 const MAX_INCOMING: u32 = 384;
@@ -40,6 +47,8 @@ const MAX_PER_PEER: u32 = 4;
 const MAX_PENDING: u32 = 128;
 /// The most requests of one connection at once, both ways together.
 const MAX_ASKING: usize = 64;
+/// The same for what is shown at the door.
+const MAX_KNOCKING: usize = 4;
 /// The same for peer exchange.
 const MAX_EXCHANGING: usize = 8;
 /// The most streams of one connection that are being negotiated.
@@ -53,20 +62,58 @@ const MAX_CONTROL: usize = 32 * 1024;
 const MAX_CONTROL_IDS: usize = 1024;
 /// How long a connection may be idle: for ever, since a member is meant to be heard of.
 const IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The most members for which this node keeps a place, and connections that it relays at once: in all, and of one member.
+const MAX_PLACES: usize = 128;
+const MAX_CIRCUITS: usize = 512;
+const MAX_CIRCUITS_OF_PEER: usize = 64;
+/// How often a member may ask for one or the other at once, and again after that. Many may stand behind one address.
+const RELAYING: NonZeroU32 = NonZeroU32::new(64).expect("is not 0");
+const RELAYING_AGAIN: Duration = Duration::from_secs(1);
+/// The longest that a place is kept; it ends with its connection.
+const PLACE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A relayed connection is closed after so long, or so many bytes, and may be made anew: a lasting one is not meant to be
+/// one member's burden for ever.
+const CIRCUIT: Duration = Duration::from_secs(7 * 24 * 3600);
+const CIRCUIT_BYTES: u64 = 8 << 30;
+/// On a LAN, neighbours are asked for so often: who comes later makes itself known.
+const NEIGHBOURS: Duration = Duration::from_secs(60);
 
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     // First, because it turns connections away before the others know of them.
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) away: Away,
+    /// Where whoever is not let in yet shows that it belongs to this mesh.
+    pub(super) door: request_response::Behaviour<Limited>,
+    pub(super) inside: Gate<Inside>,
+    /// Says on the LAN that this node is here, and who else is.
+    pub(super) neighbours: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// What members alone get.
+#[derive(NetworkBehaviour)]
+pub(super) struct Inside {
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) ask: request_response::Behaviour<Limited>,
     pub(super) exchange: request_response::Behaviour<Limited>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
+    /// Carries others' connections.
+    pub(super) relay: relay::Behaviour,
+    /// Has this node's connections carried.
+    pub(super) relayed: relay::client::Behaviour,
+    /// Makes direct ones of them.
+    pub(super) punch: dcutr::Behaviour,
 }
 
 impl Behaviour {
-    pub(super) fn new(settings: &Settings, names: &Names, key: &Keypair) -> Result<Self, NetError> {
+    pub(super) fn new(
+        settings: &Settings,
+        names: &Names,
+        key: &Keypair,
+        relayed: relay::client::Behaviour,
+    ) -> Result<Self, NetError> {
+        let me = key.public().to_peer_id();
         let timings = &settings.timings;
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_established_incoming(Some(MAX_INCOMING))
@@ -79,13 +126,30 @@ impl Behaviour {
             .with_push_listen_addr_updates(true)
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(timings.ping).with_timeout(timings.ping);
-        Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
+        let inside = Inside {
             gossip: gossip(names, timings)?,
             ask: asking(&names.ask, MAX_REQUEST, MAX_RESPONSE, MAX_ASKING, timings),
             exchange: asking(&names.exchange, MAX_PEERS, MAX_PEERS, MAX_EXCHANGING, timings),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
+            relay: relaying(me, settings),
+            relayed,
+            punch: dcutr::Behaviour::new(me),
+        };
+        let neighbours = if settings.mdns {
+            let config = mdns::Config { query_interval: NEIGHBOURS, ..mdns::Config::default() };
+            let found = mdns::tokio::Behaviour::new(config, me);
+            Some(found.map_err(|error| NetError::Setup(format!("looking for neighbours (mdns): {error}")))?)
+        } else {
+            None
+        };
+        let welcome = settings.welcome.iter().map(swarm_peer).collect();
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits),
+            away: Away::default(),
+            door: asking(&names.door, MAX_PROOF + FRAME, MAX_PROOF + FRAME, MAX_KNOCKING, timings),
+            inside: Gate::new(inside, welcome),
+            neighbours: neighbours.into(),
         })
     }
 }
@@ -97,6 +161,26 @@ pub(super) fn swarm_config() -> SwarmConfig {
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING)
         // A stream's first message goes out together with its negotiation: one round trip a request instead of two.
         .with_substream_upgrade_protocol_override(Negotiation::V1Lazy)
+}
+
+fn relaying(me: libp2p::PeerId, settings: &Settings) -> relay::Behaviour {
+    let config = relay::Config {
+        max_reservations: MAX_PLACES,
+        max_reservations_per_peer: MAX_PER_PEER as usize,
+        reservation_duration: PLACE,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: MAX_CIRCUITS,
+        max_circuits_per_peer: MAX_CIRCUITS_OF_PEER,
+        max_circuit_duration: CIRCUIT,
+        max_circuit_bytes: CIRCUIT_BYTES,
+        circuit_src_rate_limiters: Vec::new(),
+    };
+    let config =
+        config.reservation_rate_per_peer(RELAYING, RELAYING_AGAIN).circuit_src_per_peer(RELAYING, RELAYING_AGAIN);
+    let mut relay = relay::Behaviour::new(me, config);
+    // Who asks has dialed this node, so it can be dialed; whether by others too, they see.
+    relay.set_status(Some(if settings.relay { relay::Status::Enable } else { relay::Status::Disable }));
+    relay
 }
 
 fn asking(

@@ -9,12 +9,15 @@ use libp2p::Multiaddr;
 
 use super::Timings;
 use super::backoff::Jitter;
-use super::names::{is_reachable, strip_peer};
+use super::names::{farness, is_reachable, is_relayed, strip_peer};
 use crate::kernel::id::PeerId;
 use crate::wire::limits::MAX_ADDRESSES;
 
 /// The most peers that are remembered. Then hearsay is not listened to, and who connects displaces who is gone longest.
 const MAX_PEERS: usize = 1024;
+
+/// How long somebody is left alone who can be reached nowhere as things are: the relays to it are not connected.
+const NOWHERE: Duration = Duration::from_secs(2);
 
 /// How long a peer that an earlier life of this node knew is tried.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
@@ -144,23 +147,47 @@ impl Book {
         self.known.remove(peer);
     }
 
-    /// Up to `wanted` peers, less those that are being dialed, chosen at random. Each is reported by
-    /// [`Book::connected`], [`Book::failed`] or [`Book::postponed`] afterwards.
-    pub(super) fn due(&mut self, now: Instant, wanted: usize, jitter: &mut Jitter) -> Vec<Call> {
+    /// Up to `wanted` peers, less those that are being dialed, chosen at random, where they `can` be dialed now. Each is
+    /// reported by [`Book::connected`], [`Book::failed`] or [`Book::postponed`] afterwards.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        wanted: usize,
+        can: impl Fn(&Multiaddr) -> bool,
+        jitter: &mut Jitter,
+    ) -> Vec<Call> {
         let dialing = self.known.values().filter(|known| known.stage == Stage::Dialing).count();
         let ready = |known: &Known| {
             matches!(known.stage, Stage::Apart { next } if next <= now) && known.places().next().is_some()
         };
         let mut ready: Vec<_> = self.known.iter_mut().filter(|(_, known)| ready(known)).collect();
         jitter.shuffle(&mut ready);
-        ready
-            .into_iter()
-            .take(wanted.saturating_sub(dialing))
-            .map(|(peer, known)| {
-                known.stage = Stage::Dialing;
-                (*peer, known.places().cloned().collect())
-            })
-            .collect()
+        let mut calls = Vec::new();
+        for (peer, known) in ready {
+            if calls.len() >= wanted.saturating_sub(dialing) {
+                break;
+            }
+            let mut places: Vec<_> = known.places().filter(|place| can(place)).cloned().collect();
+            if places.is_empty() {
+                known.stage = Stage::Apart { next: now + NOWHERE };
+                continue;
+            }
+            // Not all are dialed at once, and what has a relay is likely to be reached by no other way.
+            places.sort_by_key(|place| !is_relayed(place));
+            known.stage = Stage::Dialing;
+            calls.push((*peer, places));
+        }
+        calls
+    }
+
+    /// Everybody that waits is due now: this host has moved.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for known in self.known.values_mut() {
+            if matches!(known.stage, Stage::Apart { .. }) {
+                known.stage = Stage::Apart { next: now };
+                known.failures = 0;
+            }
+        }
     }
 
     /// When the next peer is due.
@@ -217,10 +244,12 @@ fn clean(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
     let mut clean = Vec::new();
     for address in addresses {
         let (bare, _) = strip_peer(&address);
-        if is_reachable(&bare) && !clean.contains(&bare) && clean.len() < MAX_ADDRESSES {
+        if is_reachable(&bare) && !clean.contains(&bare) {
             clean.push(bare);
         }
     }
+    clean.sort_by_key(farness);
+    clean.truncate(MAX_ADDRESSES);
     clean
 }
 
@@ -253,7 +282,7 @@ mod tests {
         }
 
         fn due(&mut self, wanted: usize) -> Vec<PeerId> {
-            self.book.due(self.now, wanted, &mut self.jitter).into_iter().map(|(peer, _)| peer).collect()
+            self.book.due(self.now, wanted, |_| true, &mut self.jitter).into_iter().map(|(peer, _)| peer).collect()
         }
 
         fn fail(&mut self, peer: PeerId) {
@@ -282,6 +311,19 @@ mod tests {
         assert_eq!(desk.due(3).len(), 3);
         assert_eq!(desk.due(3).len(), 0);
         assert_eq!(desk.due(5).len(), 2);
+    }
+
+    #[test]
+    fn relayed_addresses_wait_for_their_relay_and_go_first() {
+        let mut desk = Desk::new();
+        let relayed = super::super::names::relayed_by(&at(7), &LOW);
+        desk.book.told(HIGH, vec![relayed.clone()], desk.now, &desk.timings);
+        let can = |open: bool| move |address: &Multiaddr| open || !is_relayed(address);
+        assert!(desk.book.due(desk.now, 1, can(false), &mut desk.jitter).is_empty());
+        assert!(desk.book.due(desk.now, 1, can(true), &mut desk.jitter).is_empty(), "it is looked at now and then");
+        desk.now += NOWHERE;
+        desk.book.told(HIGH, vec![at(8)], desk.now, &desk.timings);
+        assert_eq!(desk.book.due(desk.now, 1, can(true), &mut desk.jitter), [(HIGH, vec![relayed, at(8)])]);
     }
 
     #[test]

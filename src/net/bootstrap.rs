@@ -146,6 +146,16 @@ impl Bootstrap {
         }
     }
 
+    /// Everything that waits is due now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for place in &mut self.places {
+            if matches!(place.stage, Stage::Waiting { .. }) {
+                place.stage = Stage::Waiting { next: now };
+                place.failures = 0;
+            }
+        }
+    }
+
     /// The address is this node's own.
     pub(super) fn own(&mut self, place: usize) {
         if let Some(place) = self.places.get_mut(place) {

@@ -1,5 +1,6 @@
 //! What the owner and others who were given a [`Client`] can do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -23,10 +24,22 @@ pub(super) enum Command {
     Dial { address: Multiaddr, answer: oneshot::Sender<Result<PeerId, String>> },
     Remember { address: Multiaddr },
     Disconnect { peer: PeerId },
+    KeepAway { peer: PeerId, time: Duration },
+    Welcome { peers: BTreeSet<PeerId> },
+    Papers { papers: Papers },
     Peers { answer: oneshot::Sender<Vec<PeerInfo>> },
     Addresses { answer: oneshot::Sender<Vec<Multiaddr>> },
     Known { answer: oneshot::Sender<Vec<Multiaddr>> },
     Shutdown,
+}
+
+/// What a node shows to a peer that does not let it in yet: the bytes of a request each.
+#[derive(Clone, Default)]
+pub struct Papers {
+    /// Its way to the mesh key. Shown to whomever it dials.
+    pub chain: Option<Vec<u8>>,
+    /// A right that is good for whoever holds it. Shown to those alone that are let in here.
+    pub ticket: Option<Vec<u8>>,
 }
 
 /// A connected peer.
@@ -126,6 +139,30 @@ impl Client {
     /// [`NetError::Stopped`].
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), NetError> {
         self.command(Command::Disconnect { peer }).await
+    }
+
+    /// Closes all connections with a peer and lets none come about for this time.
+    ///
+    /// # Errors
+    /// [`NetError::Stopped`].
+    pub async fn keep_away(&self, peer: PeerId, time: Duration) -> Result<(), NetError> {
+        self.command(Command::KeepAway { peer, time }).await
+    }
+
+    /// Lets these in and nobody else; closes the connections with members that are not among them.
+    ///
+    /// # Errors
+    /// [`NetError::Stopped`].
+    pub async fn welcome(&self, peers: BTreeSet<PeerId>) -> Result<(), NetError> {
+        self.command(Command::Welcome { peers }).await
+    }
+
+    /// Shows these papers from now on.
+    ///
+    /// # Errors
+    /// [`NetError::Stopped`].
+    pub async fn show(&self, papers: Papers) -> Result<(), NetError> {
+        self.command(Command::Papers { papers }).await
     }
 
     /// The connected peers, by id.

@@ -36,6 +36,10 @@ pub enum Event {
     Response { id: RequestId, from: PeerId, bytes: Vec<u8> },
     /// No answer to a request will come.
     Unanswered { id: RequestId, from: PeerId, why: Why },
+    /// A connected peer said or asked so much more than its share since this was told last; it was dropped.
+    Flood { peer: PeerId, dropped: u64 },
+    /// A peer does not let this node in; what it answered is a response.
+    Denied { peer: PeerId, bytes: Vec<u8> },
     /// The node listens there; the address ends with `/p2p/…`.
     Listening(Multiaddr),
     /// The node listens there no longer, although it should.
@@ -69,7 +73,15 @@ pub struct GossipToken {
 #[derive(Debug)]
 pub struct ReplyToken {
     pub(super) channel: ResponseChannel<Vec<u8>>,
+    pub(super) at_door: bool,
     pub(super) _share: Share,
+}
+
+impl ReplyToken {
+    /// Whether whoever asks has proven nothing yet: it asks to be let in, and may ask nothing else.
+    pub const fn at_door(&self) -> bool {
+        self.at_door
+    }
 }
 
 /// The part of the memory for unanswered messages that one takes; given back when it is dropped.

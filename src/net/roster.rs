@@ -1,6 +1,7 @@
 //! The peers that are connected now.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::client::{Direction, PeerInfo};
 use super::event::{Share, Topic};
-use super::names::is_of_this_host;
+use super::names::{is_of_this_host, is_relayed};
 use crate::kernel::id::PeerId;
 
 /// The most gossiped messages of one peer that wait for a verdict, so that one cannot fill the owner's queue.
@@ -24,12 +25,22 @@ const REQUESTS: usize = 256;
 /// entries takes a quarter of a core.
 const GOSSIP_RATE: f64 = 4096.0;
 const GOSSIP_BURST: f64 = 8192.0;
+/// So many bytes of a gossiped message cost as much as a further message: about three entries.
+const COSTS: usize = 1024;
+/// The least time before it is told again that a peer says more than its share.
+const TELL_FLOODS: Duration = Duration::from_secs(5);
 const REQUEST_RATE: f64 = 256.0;
 const REQUEST_BURST: f64 = 512.0;
+/// How often one peer may show its papers in a second, and how often at once.
+const DOOR_RATE: f64 = 1.0;
+const DOOR_BURST: f64 = 4.0;
 /// Pings in a row that may be lost.
 const MISSED_PINGS: u32 = 2;
 /// The least time between two questions of one peer for peers.
 const EXCHANGE_AT_MOST: Duration = Duration::from_millis(100);
+
+/// Those who wait for a peer to prove itself.
+pub(super) type Waiting = Vec<oneshot::Sender<Result<PeerId, String>>>;
 
 pub(super) struct Roster {
     peers: BTreeMap<PeerId, Peer>,
@@ -50,17 +61,26 @@ pub(super) struct Peer {
     rtt: Option<Duration>,
     exchanged: Option<Instant>,
     /// Those who wait for it to prove itself.
-    waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+    waiting: Waiting,
     /// Why it is being turned away.
     turned_away: Option<String>,
     gossip: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     gossip_rate: Rate,
     request_rate: Rate,
+    door_rate: Rate,
+    /// What was dropped because it was beyond its share, since that was told last.
+    flooded: u64,
+    told_flood: Option<Instant>,
+    /// This node has shown it its papers, or wants to and has none.
+    introduced: bool,
+    wants_papers: bool,
+    /// It lets this node in.
+    accepts: bool,
 }
 
 /// A token bucket.
-struct Rate {
+pub(super) struct Rate {
     each_second: f64,
     most: f64,
     left: f64,
@@ -71,6 +91,11 @@ struct Connection {
     id: ConnectionId,
     address: Multiaddr,
     direction: Direction,
+    /// It carries all protocols, as far as this end goes.
+    open: bool,
+    since: Instant,
+    /// This host's own address that it uses, where that is known.
+    here: Option<IpAddr>,
     missed: u32,
 }
 
@@ -78,7 +103,7 @@ struct Connection {
 pub(super) struct Left {
     pub(super) proven: bool,
     pub(super) turned_away: Option<String>,
-    pub(super) waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+    pub(super) waiting: Waiting,
 }
 
 impl Roster {
@@ -96,10 +121,97 @@ impl Roster {
         id: ConnectionId,
         address: Multiaddr,
         direction: Direction,
+        open: bool,
         now: Instant,
     ) {
         let peer = self.peers.entry(peer).or_insert_with(|| Peer::new(now));
-        peer.connections.push(Connection { id, address, direction, missed: 0 });
+        peer.connections.push(Connection { id, address, direction, open, since: now, here: None, missed: 0 });
+    }
+
+    pub(super) fn all(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// A connection uses that address of this host.
+    pub(super) fn stands_at(&mut self, peer: &PeerId, id: ConnectionId, here: IpAddr) {
+        let connections = self.peers.get_mut(peer).into_iter().flat_map(|peer| &mut peer.connections);
+        connections.filter(|one| one.id == id).for_each(|one| one.here = Some(here));
+    }
+
+    /// The connections that use that address of this host.
+    pub(super) fn standing_at(&self, here: &IpAddr) -> Vec<ConnectionId> {
+        let connections = self.peers.values().flat_map(|peer| &peer.connections);
+        connections.filter(|one| one.here.as_ref() == Some(here)).map(|one| one.id).collect()
+    }
+
+    /// Whether this node has made that connection, by itself.
+    pub(super) fn is_dialed(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        let connections = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        connections
+            .filter(|one| one.id == id)
+            .any(|one| one.direction == Direction::Outbound && !is_relayed(&one.address))
+    }
+
+    /// The relayed connections of members beside which a direct one has stood for so long.
+    pub(super) fn needless(&self, now: Instant, settled: Duration) -> Vec<ConnectionId> {
+        let stands = |one: &Connection| {
+            one.open && !is_relayed(&one.address) && one.missed == 0 && now.duration_since(one.since) >= settled
+        };
+        let direct = self.peers.values().filter(|peer| peer.proven && peer.connections.iter().any(stands));
+        let relayed = direct.flat_map(|peer| &peer.connections).filter(|one| is_relayed(&one.address));
+        relayed.map(|one| one.id).collect()
+    }
+
+    /// Whether it was let in when one of its connections came about.
+    pub(super) fn is_inside(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(Peer::is_inside)
+    }
+
+    /// How many came by themselves and have not been let in.
+    pub(super) fn strangers(&self) -> usize {
+        let stranger =
+            |peer: &&Peer| !peer.is_inside() && peer.connections.iter().any(|one| one.direction == Direction::Inbound);
+        self.peers.values().filter(stranger).count()
+    }
+
+    /// What is to be shown to the peer, unless that was done; without papers it is remembered that some are wanted.
+    pub(super) fn introduce(&mut self, peer: &PeerId, papers: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let peer = self.peers.get_mut(peer).filter(|peer| !peer.introduced)?;
+        peer.introduced = papers.is_some();
+        peer.wants_papers = papers.is_none();
+        papers
+    }
+
+    /// Those that this node would have shown its papers to.
+    pub(super) fn awaiting_papers(&self) -> Vec<PeerId> {
+        self.peers.iter().filter(|(_, peer)| peer.wants_papers && !peer.proven).map(|(id, _)| *id).collect()
+    }
+
+    /// The peer lets this node in.
+    pub(super) fn accepted(&mut self, peer: &PeerId) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.accepts = true;
+        }
+    }
+
+    /// Where the peer is to be dialed once more, and who waits for it: it lets this node in, and its connection, which
+    /// this node has made, does not show that yet.
+    pub(super) fn meet_again(&mut self, peer: &PeerId) -> Option<(Multiaddr, Waiting)> {
+        let peer =
+            self.peers.get_mut(peer).filter(|peer| peer.accepts && !peer.proven && peer.turned_away.is_none())?;
+        let dialed = peer.connections.iter().find(|one| one.direction == Direction::Outbound)?;
+        Some((dialed.address.clone(), std::mem::take(&mut peer.waiting)))
+    }
+
+    /// Room for what a peer shows at the door.
+    pub(super) fn door_share(&mut self, peer: &PeerId, now: Instant) -> Option<Share> {
+        let peer = self.peers.get_mut(peer).filter(|peer| peer.turned_away.is_none())?;
+        if !peer.door_rate.take(now) {
+            return None;
+        }
+        let of_peer = Arc::clone(&peer.requests).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        Some(Share { _of_peer: of_peer, _of_all: of_all })
     }
 
     /// How the peer left, when that was its last connection.
@@ -124,7 +236,7 @@ impl Roster {
     }
 
     /// The peer has shown that it belongs to this mesh. Returns those who waited for that, if it is news.
-    pub(super) fn prove(&mut self, peer: &PeerId) -> Option<Vec<oneshot::Sender<Result<PeerId, String>>>> {
+    pub(super) fn prove(&mut self, peer: &PeerId) -> Option<Waiting> {
         let peer = self.peers.get_mut(peer).filter(|peer| !peer.proven && peer.turned_away.is_none())?;
         peer.proven = true;
         Some(std::mem::take(&mut peer.waiting))
@@ -212,7 +324,9 @@ impl Roster {
     /// Room for a gossiped message to wait, if there is any and the peer has not said too much of late.
     pub(super) fn gossip_share(&mut self, peer: &PeerId, bytes: usize, now: Instant) -> Option<Share> {
         let peer = self.peers.get_mut(peer).filter(|peer| peer.proven)?;
-        if !peer.gossip_rate.take(now) {
+        // Large messages hold much to check.
+        if !peer.gossip_rate.take_some(1.0 + (bytes / COSTS) as f64, now) {
+            peer.flooded += 1;
             return None;
         }
         let of_peer = Arc::clone(&peer.gossip).try_acquire_owned().ok()?;
@@ -225,11 +339,27 @@ impl Roster {
     pub(super) fn request_share(&mut self, peer: &PeerId, now: Instant) -> Option<Share> {
         let peer = self.peers.get_mut(peer).filter(|peer| peer.proven)?;
         if !peer.request_rate.take(now) {
+            peer.flooded += 1;
             return None;
         }
-        let of_peer = Arc::clone(&peer.requests).try_acquire_owned().ok()?;
+        // No honest peer asks so much before it has been answered.
+        let Ok(of_peer) = Arc::clone(&peer.requests).try_acquire_owned() else {
+            peer.flooded += 1;
+            return None;
+        };
         let of_all = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         Some(Share { _of_peer: of_peer, _of_all: of_all })
+    }
+
+    /// Who has said or asked more than its share since it was told of last, and how much; each seldom.
+    pub(super) fn floods(&mut self, now: Instant) -> Vec<(PeerId, u64)> {
+        let due =
+            |peer: &Peer| peer.flooded > 0 && peer.told_flood.is_none_or(|at| now.duration_since(at) >= TELL_FLOODS);
+        let floods = self.peers.iter_mut().filter(|(_, peer)| due(peer)).map(|(id, peer)| {
+            peer.told_flood = Some(now);
+            (*id, std::mem::take(&mut peer.flooded))
+        });
+        floods.collect()
     }
 
     /// For people: those who belong to the mesh.
@@ -264,7 +394,17 @@ impl Peer {
             requests: Arc::new(Semaphore::new(REQUESTS_OF_PEER)),
             gossip_rate: Rate::new(GOSSIP_RATE, GOSSIP_BURST, now),
             request_rate: Rate::new(REQUEST_RATE, REQUEST_BURST, now),
+            door_rate: Rate::new(DOOR_RATE, DOOR_BURST, now),
+            flooded: 0,
+            told_flood: None,
+            introduced: false,
+            wants_papers: false,
+            accepts: false,
         }
+    }
+
+    fn is_inside(&self) -> bool {
+        self.connections.iter().any(|one| one.open)
     }
 
     const fn is_silent(&self) -> bool {
@@ -273,18 +413,22 @@ impl Peer {
 }
 
 impl Rate {
-    const fn new(each_second: f64, most: f64, now: Instant) -> Self {
+    pub(super) const fn new(each_second: f64, most: f64, now: Instant) -> Self {
         Self { each_second, most, left: most, since: now }
     }
 
     /// Whether one more may come.
-    fn take(&mut self, now: Instant) -> bool {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        self.take_some(1.0, now)
+    }
+
+    fn take_some(&mut self, cost: f64, now: Instant) -> bool {
         self.left += now.duration_since(self.since).as_secs_f64() * self.each_second;
         self.left = self.left.min(self.most);
         self.since = now;
-        let may = self.left >= 1.0;
+        let may = self.left >= cost;
         if may {
-            self.left -= 1.0;
+            self.left -= cost;
         }
         may
     }
@@ -302,7 +446,7 @@ mod tests {
         let ids = peers.iter().enumerate().map(|(n, peer)| {
             let id = ConnectionId::new_unchecked(n);
             let address = "/ip4/10.0.0.1/tcp/1".parse().expect("an address");
-            roster.opened(*peer, id, address, Direction::Inbound, Instant::now());
+            roster.opened(*peer, id, address, Direction::Inbound, true, Instant::now());
             id
         });
         let ids = ids.collect();

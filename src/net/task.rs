@@ -3,12 +3,13 @@
 //! It never waits for anybody but the swarm: what its owner is too slow to take is dropped, refused or kept, as
 //! [`super::outbox`] says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use libp2p::futures::StreamExt as _;
 use libp2p::gossipsub::{MessageAcceptance, PublishError};
 use libp2p::identity::Keypair;
+use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, Swarm};
 use tokio::sync::mpsc;
@@ -17,19 +18,23 @@ use super::backoff::Jitter;
 use super::behaviour::{Behaviour, swarm_config};
 use super::book::Book;
 use super::bootstrap::{Bootstrap, Notice};
-use super::client::{COMMANDS, Client, Command, Events};
+use super::client::{COMMANDS, Client, Command, Events, Papers};
 use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
 use super::names::{Names, kernel_peer, strip_peer, swarm_peer, with_peer};
 use super::outbox::{Outbox, Tallies};
-use super::roster::Roster;
+use super::relays::Relays;
+use super::roster::{Rate, Roster};
 use super::{NetError, Settings, Timings, transport};
-use crate::kernel::id::PeerId;
+use crate::kernel::id::{MeshId, PeerId};
 use asked::Asked;
 use dials::Dial;
+use door::Again;
 
 mod asked;
 mod dials;
+mod door;
 mod heard;
+mod reach;
 
 /// It is looked at what is due (dials, deadlines) when the first of it is, but within these bounds. Nothing that is said
 /// waits for it.
@@ -38,6 +43,9 @@ const MOST_TICK: Duration = Duration::from_secs(2);
 /// The longest that closing all connections may take.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// How much all peers together may show at the door in a second, and at once: judging one may take milliseconds.
+const DOOR_RATE: f64 = 20.0;
+const DOOR_BURST: f64 = 100.0;
 /// The most peers that are told to whoever keeps them for the next life.
 const KNOWN: usize = 64;
 
@@ -45,6 +53,7 @@ pub(super) struct Task {
     swarm: Swarm<Behaviour>,
     names: Names,
     me: PeerId,
+    mesh: MeshId,
     /// Wanted connections.
     connections: usize,
     announce: Vec<Multiaddr>,
@@ -55,8 +64,25 @@ pub(super) struct Task {
     roster: Roster,
     book: Book,
     bootstrap: Bootstrap,
+    relays: Relays,
+    /// Addresses of this node at which members have come in.
+    served: BTreeSet<Multiaddr>,
+    /// Who says on the LAN that it is there, and where.
+    neighbours: BTreeMap<PeerId, BTreeSet<Multiaddr>>,
+    /// A swarm key hides this node, so it speaks no QUIC.
+    hidden: bool,
+    /// When everybody was tried again because this host got another address.
+    hurried: Instant,
     dials: HashMap<ConnectionId, Dial>,
     asked: Asked,
+    papers: Papers,
+    /// To whom this node has shown its papers and who has not answered yet.
+    shown: HashMap<OutboundRequestId, PeerId>,
+    again: HashMap<PeerId, Again>,
+    /// When connections were made once more, of late.
+    met: HashMap<PeerId, Instant>,
+    /// How much all together may show at the door.
+    door_rate: Rate,
     jitter: Jitter,
     next_exchange: Instant,
     next_tick: Instant,
@@ -66,15 +92,19 @@ impl Task {
     pub(super) fn start(settings: Settings) -> Result<(Client, Events), NetError> {
         let key = Keypair::ed25519_from_bytes(settings.key).map_err(|error| NetError::Setup(error.to_string()))?;
         let names = Names::of(&settings.mesh)?;
-        let carrier = transport::build(settings.transport, &key, settings.timings.dial)?;
-        let behaviour = Behaviour::new(&settings, &names, &key)?;
+        let (carrier, relayed) = transport::build(settings.transport, &key, settings.swarm_key, settings.timings.dial)?;
+        let behaviour = Behaviour::new(&settings, &names, &key, relayed)?;
         let id = key.public().to_peer_id();
         let me = kernel_peer(&id).ok_or_else(|| NetError::Setup(format!("{id} is not the name of an Ed25519 key")))?;
         let mut swarm = Swarm::new(carrier, behaviour, id, swarm_config());
-        let Settings { listen, announce, bootstrap: places, known, connections, timings, .. } = settings;
+        let hidden = settings.swarm_key.is_some();
+        let Settings { mesh, listen, announce, bootstrap: places, known, papers, connections, timings, .. } = settings;
         for address in listen {
             let failed = |why| NetError::Listen { address: address.clone(), why };
-            transport::probe(&address).map_err(|error| failed(error.to_string()))?;
+            if hidden {
+                transport::hides(&address).map_err(failed)?;
+            }
+            transport::probe(&address).map_err(|error| failed(transport::why_deaf(&address, &error)))?;
             swarm.listen_on(address.clone()).map_err(|error| failed(dials::root_cause(&error)))?;
         }
         let announce: Vec<_> = announce.iter().map(|address| strip_peer(address).0).collect();
@@ -82,6 +112,7 @@ impl Task {
             swarm.add_external_address(address.clone());
         }
 
+        let found = !announce.is_empty();
         let now = Instant::now();
         let mut bootstrap = Bootstrap::new();
         for address in places {
@@ -100,6 +131,7 @@ impl Task {
             swarm,
             names,
             me,
+            mesh,
             connections,
             announce,
             next_exchange: now + timings.exchange,
@@ -111,8 +143,18 @@ impl Task {
             roster: Roster::new(),
             book,
             bootstrap,
+            relays: Relays::new(found),
+            served: BTreeSet::new(),
+            neighbours: BTreeMap::new(),
+            hidden,
+            hurried: now,
             dials: HashMap::new(),
             asked: Asked::new(),
+            papers,
+            shown: HashMap::new(),
+            again: HashMap::new(),
+            met: HashMap::new(),
+            door_rate: Rate::new(DOOR_RATE, DOOR_BURST, now),
             jitter: Jitter::new()?,
         };
         let task = tokio::spawn(task.run());
@@ -176,6 +218,9 @@ impl Task {
                 // It may have left just now.
                 let _ = self.swarm.disconnect_peer_id(swarm_peer(&peer));
             }
+            Command::KeepAway { peer, time } => self.keep_away(&peer, time),
+            Command::Welcome { peers } => self.welcome(peers),
+            Command::Papers { papers } => self.take_papers(papers),
             // Whoever asked may have gone.
             Command::Peers { answer } => drop(answer.send(self.roster.snapshot(Instant::now()))),
             Command::Known { answer } => {
@@ -199,6 +244,12 @@ impl Task {
         }
         for peer in self.roster.silent(now, self.timings.prove) {
             self.turn_away(&peer, "it has not shown in time that it belongs to this mesh".to_owned());
+        }
+        self.leave_relays(now);
+        self.ask_relays(now);
+        for (peer, dropped) in self.roster.floods(now) {
+            // Said again with the next that is dropped.
+            let _ = self.outbox.may(Event::Flood { peer, dropped });
         }
         self.dial_bootstrap(now);
         self.book.forget(now, &self.timings);
@@ -230,7 +281,7 @@ impl Task {
     }
 
     fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let gossip = &mut self.swarm.behaviour_mut().inside.inner.gossip;
         match gossip.publish(self.names.topic(topic).hash(), bytes) {
             Ok(_) => self.tallies.published.add(1),
             Err(PublishError::NoPeersSubscribedToTopic) => self.tallies.unheard.add(1),
@@ -254,17 +305,21 @@ impl Task {
             Verdict::Reject => MessageAcceptance::Reject,
         };
         // A message that waited for seconds is out of the cache, and the neighbours have it from others.
-        self.swarm.behaviour_mut().gossip.report_message_validation_result(&token.message, &token.from, acceptance);
+        self.swarm.behaviour_mut().inside.inner.gossip.report_message_validation_result(
+            &token.message,
+            &token.from,
+            acceptance,
+        );
     }
 
     fn ask(&mut self, to: PeerId, id: RequestId, bytes: Vec<u8>) {
         let peer = swarm_peer(&to);
-        let why = if !self.swarm.is_connected(&peer) {
+        let why = if !self.roster.is_proven(&to) {
             Why::NotConnected
         } else if self.asked.is_full() {
             Why::Busy
         } else {
-            let sent = self.swarm.behaviour_mut().ask.send_request(&peer, bytes);
+            let sent = self.swarm.behaviour_mut().inside.inner.ask.send_request(&peer, bytes);
             self.asked.sent(sent, id, to, Instant::now() + self.timings.request);
             return self.tick_soon();
         };
@@ -272,14 +327,11 @@ impl Task {
     }
 
     fn respond(&mut self, token: ReplyToken, bytes: Vec<u8>) {
-        if self.swarm.behaviour_mut().ask.send_response(token.channel, bytes).is_err() {
+        let behaviour = self.swarm.behaviour_mut();
+        let asking = if token.at_door { &mut behaviour.door } else { &mut behaviour.inside.inner.ask };
+        if asking.send_response(token.channel, bytes).is_err() {
             self.tallies.responses_late.add(1);
         }
-    }
-
-    /// Where others can reach this node.
-    fn own_addresses(&self) -> Vec<Multiaddr> {
-        self.announce.iter().chain(self.swarm.listeners()).cloned().collect()
     }
 
     fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {

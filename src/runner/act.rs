@@ -31,6 +31,7 @@ pub(crate) struct Inside {
     pub(crate) checkout: PathBuf,
     pub(crate) event: PathBuf,
     pub(crate) empty: PathBuf,
+    pub(crate) secrets: PathBuf,
 }
 
 /// What stands behind the words of `runs-on`.
@@ -58,7 +59,8 @@ pub(crate) fn arguments(
     pair("--directory", &inside.checkout);
     pair("--workflows", &inside.checkout.join(&workload.path));
     pair("--eventpath", &inside.event);
-    for flag in ["--env-file", "--secret-file", "--var-file", "--input-file"] {
+    pair("--secret-file", &inside.secrets);
+    for flag in ["--env-file", "--var-file", "--input-file"] {
         pair(flag, &inside.empty);
     }
     pair("--actor", Path::new(payload::ACTOR));

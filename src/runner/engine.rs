@@ -4,10 +4,11 @@
 //! Everything that is made there for a task carries two labels, or in a volume's case the same in its name: whose node it
 //! is, and whose task. So what is left can be found and taken away without remembering anything.
 
+mod contained;
 mod door;
 mod rules;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use bollard::query_parameters::{
 use futures::StreamExt as _;
 use tokio::time::timeout;
 
+pub(crate) use self::contained::{Boxed, Contained, bind, home};
 pub(crate) use self::door::Door;
 pub(crate) use self::rules::Rules;
 use super::Settings;
@@ -135,6 +137,26 @@ impl Engine {
             Ok(())
         };
         timeout(PULL, fetched).await.unwrap_or_else(|_| Err(format!("fetching the image {image} took too long")))
+    }
+
+    /// The marks that begin so, of all that is at the engine. None where it does not answer.
+    pub(crate) async fn marks(&self, begin: &str) -> BTreeSet<String> {
+        let looked = async {
+            let docker = connect(&self.socket)?;
+            let filters = HashMap::from([("label", vec![LABEL_TASK])]);
+            let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+            let containers = docker.list_containers(Some(options)).await.map_err(|error| error.to_string())?;
+            let labels = containers.into_iter().filter_map(|container| container.labels?.remove(LABEL_TASK));
+            let mut marks: BTreeSet<String> = labels.filter(|mark| mark.starts_with(begin)).collect();
+            let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().build())).await;
+            let networks = networks.map_err(|error| error.to_string())?.into_iter().filter_map(|network| network.name);
+            let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.map_err(|error| error.to_string())?;
+            let volumes = volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+            let mark = |name: String| Some(name[name.find(&format!("-{begin}"))? + 1..].to_owned());
+            marks.extend(networks.chain(volumes).filter_map(mark));
+            Ok::<_, String>(marks)
+        };
+        timeout(ANSWER, looked).await.map_or_else(|_| BTreeSet::new(), Result::unwrap_or_default)
     }
 
     /// Takes away everything at the engine whose mark begins so: one task's, or one node's. Says what could not be.

@@ -1,5 +1,6 @@
 //! Which jobs a run is expected to report, and whether this host can honour them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Capabilities, Isolation, Network};
@@ -9,6 +10,8 @@ use super::{Capabilities, Isolation, Network};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub jobs: Vec<PlannedJob>,
+    /// The secrets that it cannot do without, upper case.
+    pub secrets: BTreeSet<String>,
 }
 
 /// One job of a workflow file.
@@ -78,7 +81,7 @@ mod tests {
     }
 
     fn plan(job: PlannedJob) -> Plan {
-        Plan { jobs: vec![PlannedJob { id: "build".to_owned(), ..job }] }
+        Plan { jobs: vec![PlannedJob { id: "build".to_owned(), ..job }], ..Plan::default() }
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::pending;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use zeroize::Zeroizing;
 
 use super::act::{self, Inside, JobLine, Leg, Platform, Said};
 use super::backend::{self, Confined, Mount};
@@ -17,7 +17,7 @@ use super::places::Places;
 use super::plan::Plan;
 use super::run::Phase;
 use super::tally::{Change, Tally, clip};
-use super::{Capabilities, Devices, Isolation, Network, Workflow, payload, places, reaper, refuse};
+use super::{Capabilities, Devices, Isolation, Network, Workflow, payload, reaper, refuse};
 use crate::kernel::entry::MAX_NOTE;
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
@@ -34,9 +34,10 @@ pub(crate) async fn run(
     isolation: Isolation,
     work: Workflow,
     places: &Places,
-    time_limit: Duration,
+    mark: &str,
 ) -> Report {
-    let Workflow { workload, checkout } = work;
+    let Workflow { workload, checkout, secrets } = work;
+    stage.log.mask(secrets.values());
     let host = stage.host.clone();
     if let Some(missing) = host.capabilities.missing(isolation).first() {
         return not_started(missing);
@@ -46,7 +47,7 @@ pub(crate) async fn run(
         biased;
         () = told(&mut stage.stop) => return Report::Stopped,
         () = sleep_until(stage.deadline) => {
-            return not_started(format!("the checkout took longer than the time limit of {time_limit:?}"));
+            return not_started(format!("the checkout took longer than the time limit, {}", stage.limit));
         }
         made = checkout => match made {
             Ok(plan) => plan,
@@ -56,17 +57,26 @@ pub(crate) async fn run(
     if let Some(why) = refuse(&plan, &host.capabilities, isolation) {
         return Report::Declined { why: clip(&why, MAX_NOTE) };
     }
+    if let Some(name) = plan.secrets.iter().find(|name| !secrets.contains_key(*name)) {
+        let repository = &workload.repository.name;
+        return Report::Declined { why: format!("this host has no secret `{name}` for {repository}") };
+    }
     let Ok(program) = &host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
     let event = payload::event(&workload).to_string();
     if let Err(error) = tokio::fs::write(&places.event, event).await {
         return not_started(format!("writing the event: {error}"));
     }
-    let mark = format!("{}-{}", host.mark, places::name(&task, &fence));
+    // JSON is YAML, which act reads by the file's ending; the other form it knows has no lines in its values.
+    let secrets: BTreeMap<&String, &str> = secrets.iter().map(|(name, secret)| (name, secret.expose())).collect();
+    let secrets = Zeroizing::new(serde_json::to_string(&secrets).unwrap_or_default());
+    if let Err(error) = tokio::fs::write(&places.secrets, secrets.as_bytes()).await {
+        return not_started(format!("writing the secrets: {error}"));
+    }
     let engine = match isolation {
         Isolation::Container => host.capabilities.engine.as_ref().ok(),
         Isolation::Bwrap | Isolation::None => None,
     };
-    let door = match engine.map(|engine| open(stage, engine, &mark, places)) {
+    let door = match engine.map(|engine| open(stage, engine, mark, places)) {
         None => None,
         Some(Ok(door)) => Some(door),
         Some(Err(error)) => return not_started(format!("opening a way to the container engine: {error}")),
@@ -89,8 +99,9 @@ pub(crate) async fn run(
         Mount::read_only(&places.checkout, "/runmesh/checkout"),
         Mount::read_only(&places.event, "/runmesh/event.json"),
         Mount::read_only(&places.empty, "/runmesh/empty"),
+        Mount::read_only(&places.secrets, "/runmesh/secrets.yml"),
     ];
-    let [act, checkout, event, empty] = [0, 1, 2, 3].map(|at: usize| backend.seen(&mounts[at]));
+    let [act, checkout, event, empty, secrets] = [0, 1, 2, 3, 4].map(|at: usize| backend.seen(&mounts[at]));
     let mut environment = BTreeMap::new();
     if door.is_some() {
         let socket = Mount::writable(&places.door, "/runmesh/engine");
@@ -99,7 +110,7 @@ pub(crate) async fn run(
         mounts.push(socket);
     }
     let platform = Platform { labels: &host.capabilities.labels, image: engine.map(|_| host.settings.image.as_str()) };
-    let inside = Inside { checkout, event, empty };
+    let inside = Inside { checkout, event, empty, secrets };
     let confined = Confined {
         program: act,
         arguments: act::arguments(&inside, &workload, &task, &fence, platform),
@@ -107,6 +118,7 @@ pub(crate) async fn run(
         mounts,
         directory: None,
         devices: Devices::are_asked_for(&workload.labels),
+        input: None,
     };
     let invocation = backend.confine(&host.settings, places, &confined);
     let mut run = Run {
@@ -117,14 +129,9 @@ pub(crate) async fn run(
         last_words: String::new(),
     };
     stage.phase(Phase::Running);
-    let followed = follow::start(stage, &mut run, &invocation).await;
+    let followed = follow::start(stage, &mut run, &invocation, None).await;
     let no_image = door.as_ref().and_then(Door::refused_image);
     drop(door);
-    if let Some(engine) = engine {
-        for stuck in engine.sweep(&mark).await {
-            tracing::warn!("taking away what a task left at the container engine: {stuck}");
-        }
-    }
     let (cut, status) = match followed {
         Ok((cut, Ok(status))) => (cut, status),
         Ok((_, Err(error))) => return not_started(format!("waiting for the reaper: {error}")),
@@ -194,7 +201,7 @@ impl Ear for Run<'_> {
                 self.stepped |= job.step_result.is_some() && job.step.as_deref() != Some("Set up job");
                 if !job.debug || job.job_result.is_some() {
                     let step = job.step.as_deref().map(|step| format!("/{step}")).unwrap_or_default();
-                    let at = format!("{}{step}", job.leg.short());
+                    let at = stage.log.masked(&format!("{}{step}", job.leg.short()));
                     stage.log.line(&format!("[{at}] {}", job.text)).await;
                     stage.progress.send_if_modified(|progress| {
                         let changed = progress.step.as_ref() != Some(&at);

@@ -105,21 +105,25 @@ impl DataDir {
 
     /// Reads a small text file; `None` when there is none.
     pub(super) fn read_private(&self, name: &str) -> Result<Option<String>, StoreError> {
-        let path = self.path.join(name);
-        let failed = |error| StoreError::file("reading", &path, error);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(StoreError::Exposed { path, mode });
-        }
-        let mut text = String::new();
-        file.take(SMALL).read_to_string(&mut text).map_err(failed)?;
-        Ok(Some(text))
+        read_private(&self.path.join(name))
     }
+}
+
+/// Reads a small text file that nobody else may read; `None` when there is none.
+pub(super) fn read_private(path: &Path) -> Result<Option<String>, StoreError> {
+    let failed = |error| StoreError::file("reading", path, error);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::Exposed { path: path.to_owned(), mode });
+    }
+    let mut text = String::new();
+    file.take(SMALL).read_to_string(&mut text).map_err(failed)?;
+    Ok(Some(text))
 }
 
 /// A data directory that this process alone uses.

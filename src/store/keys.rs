@@ -1,12 +1,14 @@
 //! The keys of this host: its own identity and, where the mesh was made, the mesh's key.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use ed25519_dalek::SigningKey;
 
 use crate::kernel::id::{MeshId, PeerId};
 
-use super::dir::{DataDir, HeldDir};
+use super::dir::{DataDir, HeldDir, read_private};
 use super::error::StoreError;
 
 /// Who this host is.
@@ -48,6 +50,23 @@ impl Secret {
         SigningKey::from_bytes(&self.0)
     }
 
+    /// A key that is kept in a file of its own, away from a data directory.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] when it cannot be read, [`StoreError::Exposed`] when others can read it, and
+    /// [`StoreError::NotAKey`] when it holds something else.
+    pub fn read(file: &Path) -> Result<Self, StoreError> {
+        let text = read_private(file)?
+            .ok_or_else(|| StoreError::file("reading", file, io::Error::from(io::ErrorKind::NotFound)))?;
+        Self::parse(&text, file)
+    }
+
+    fn parse(text: &str, file: &Path) -> Result<Self, StoreError> {
+        let mut seed = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| StoreError::NotAKey { path: file.to_owned() })?;
+        Ok(Self(seed))
+    }
+
     /// The peer whose identity this is.
     pub fn peer_id(&self) -> PeerId {
         PeerId::from_public_key(self.signing_key().verifying_key().to_bytes())
@@ -78,10 +97,7 @@ impl DataDir {
 
     fn key(&self, name: &str) -> Result<Option<Secret>, StoreError> {
         let Some(text) = self.read_private(name)? else { return Ok(None) };
-        let mut seed = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut seed)
-            .map_err(|_| StoreError::NotAKey { path: self.path().join(name) })?;
-        Ok(Some(Secret(seed)))
+        Secret::parse(&text, &self.path().join(name)).map(Some)
     }
 }
 

@@ -12,7 +12,7 @@ use super::limits::{
     MAX_PATH, MAX_TIME_LIMIT_S, MAX_WORD,
 };
 use super::{WireError, cbor};
-use crate::kernel::entry::{Entry, EntryError, Event, FORMAT};
+use crate::kernel::entry::{Entry, EntryError, Event, FORMAT, MAX_CUTS, Right, Ticket};
 use crate::kernel::id::MeshId;
 use crate::kernel::task::{MAX_ARTIFACT_NAME, MAX_ARTIFACTS, Products, Trigger, Workload};
 
@@ -108,9 +108,13 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         Event::Withdraw(withdraw) => note(&withdraw.why),
         // Their size is the entry's; what they mean is a later version's matter.
         Event::Unknown { kind, contents: _ } => size(kind.len(), "an event's kind", MAX_WORD),
+        Event::Admit(admit) => match &admit.right {
+            Right::Ticket { ticket } => check_labels(ticket),
+            Right::Founder { .. } => Ok(()),
+        },
+        Event::Revoke(revoke) => count(revoke.last.len(), "incarnations of a revoked peer", MAX_CUTS),
         // Numbers and names only: the entry's own size limits how many there are.
-        Event::Admit(_)
-        | Event::Claim(_)
+        Event::Claim(_)
         | Event::Leave(_)
         | Event::Lose(_)
         | Event::Declare(_)
@@ -119,6 +123,16 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         | Event::Retire(_)
         | Event::Resume(_) => Ok(()),
     }
+}
+
+/// Whether the labels in a ticket are within the limits.
+///
+/// # Errors
+/// [`WireError::TooMany`] or [`WireError::TooLarge`] says what is not.
+pub fn check_labels(ticket: &Ticket) -> Result<(), WireError> {
+    let labels = ticket.labels.iter().flatten();
+    count(labels.clone().count(), "labels in a ticket", MAX_LABELS)?;
+    labels.into_iter().try_for_each(|label| size(label.len(), "a label", MAX_LABEL))
 }
 
 fn check_products(products: &Products) -> Result<(), WireError> {

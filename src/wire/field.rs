@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 
 use super::WireError;
+use super::limits::{MAX_LABEL, MAX_LABELS};
 use super::proto;
 use crate::kernel::entry::{Signature, Ticket};
 use crate::kernel::id::{Author, Cid, Digest, Incarnation, PeerId, TaskId};
@@ -106,11 +107,18 @@ pub(super) fn counts(vector: &Vector) -> impl Iterator<Item = proto::Count> {
 
 pub(super) fn ticket(ticket: &proto::Ticket) -> Result<Ticket, WireError> {
     let signature = Signature(array(&ticket.signature, "a ticket's signature")?);
-    Ok(Ticket { id: ticket.id, expires_ms: ticket.expires_ms, signature })
+    let labels = match &ticket.labels {
+        Some(labels) => Some(set(labels.label.clone(), "labels in a ticket", MAX_LABELS, |label| {
+            text(label, "a label", MAX_LABEL)
+        })?),
+        None => None,
+    };
+    Ok(Ticket { id: ticket.id, expires_ms: ticket.expires_ms, labels, signature })
 }
 
 pub(super) fn ticket_message(ticket: &Ticket) -> proto::Ticket {
-    proto::Ticket { id: ticket.id, expires_ms: ticket.expires_ms, signature: ticket.signature.0.to_vec() }
+    let labels = ticket.labels.as_ref().map(|labels| proto::Labels { label: labels.iter().cloned().collect() });
+    proto::Ticket { id: ticket.id, expires_ms: ticket.expires_ms, signature: ticket.signature.0.to_vec(), labels }
 }
 
 /// What the messages' round trips are tried with.

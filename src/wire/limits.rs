@@ -3,7 +3,10 @@
 //! Limits on what is *inside* an entry are part of the entry format: a node that refused what another takes would split
 //! the mesh, so they change only together with the format. Limits on messages may grow in a later version.
 
+/// The most incarnations that a revocation names, and the most entries by which a peer proves its membership.
+pub use crate::kernel::entry::MAX_CUTS;
 pub use crate::kernel::entry::{MAX_EVENTS, MAX_NOTE, MAX_PARENTS};
+pub use crate::kernel::io::MAX_CHAIN;
 /// A part of a snapshot is as large as a page; of more parts than these none is fetched.
 pub use crate::kernel::snapshot::{MAX_PARTS, PART};
 
@@ -88,5 +91,12 @@ pub const MAX_ADDRESSES: usize = 16;
 /// The most bytes of one address: a DNS name (253) and what stands around it.
 pub const MAX_ADDRESS: usize = 384;
 
-/// The most characters of a ticket's text: [`MAX_ADDRESSES`] of the greatest size take about 10,000.
-pub const MAX_TICKET_TEXT: usize = 16 * 1024;
+/// The most bytes of what a peer says before it has proven its membership: a ticket, or [`MAX_CHAIN`] admissions of
+/// usual size (an entry that names a few heads and holds little else).
+pub const MAX_PROOF: usize = 64 * 1024;
+
+/// The most characters of a revocation's text: [`MAX_CUTS`] incarnations take about 32,000.
+pub const MAX_REVOCATION_TEXT: usize = 64 * 1024;
+/// The most characters of a ticket's text: [`MAX_ADDRESSES`] of the greatest size take about 10,000, and
+/// [`MAX_LABELS`] of the greatest size as many.
+pub const MAX_TICKET_TEXT: usize = 24 * 1024;

@@ -3,13 +3,13 @@
 use prost::Message as _;
 
 use super::field::{cid, count, counts, decode, digest, peer, set, task, ticket, ticket_message, vector};
-use super::limits::{MAX_PRESENCES, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
+use super::limits::{MAX_CHAIN, MAX_PRESENCES, MAX_PROOF, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
 use super::{WireError, proto};
-use crate::kernel::id::TaskId;
+use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::Request;
 
 /// What a node can be asked: something that its kernel answers, or something else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
     Kernel(Request),
     Log(LogPart),
@@ -48,6 +48,9 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
             Asked::Turn(proto::Tasks { task: tasks.iter().take(MAX_TURN).map(|task| task.0.to_vec()).collect() })
         }
         Request::Join { ticket } => Asked::Join(ticket_message(ticket)),
+        Request::Prove { chain } => {
+            Asked::Prove(proto::Proof { entry: chain.iter().map(|entry| entry.bytes().to_vec()).collect() })
+        }
         Request::Presences { of } => {
             let peer = of.iter().take(MAX_PRESENCES).map(|peer| peer.public_key().to_vec()).collect();
             Asked::Presences(proto::Members { peer })
@@ -61,7 +64,7 @@ pub fn seal(request: &Request) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// [`WireError::Unknown`] for what a later version may ask; anything else is provably bad.
-pub fn open(bytes: &[u8]) -> Result<Ask, WireError> {
+pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Ask, WireError> {
     use proto::request::Ask as Asked;
     let message: proto::Request = decode(bytes, "a request", MAX_REQUEST)?;
     Ok(Ask::Kernel(match message.ask.ok_or(WireError::Unknown)? {
@@ -70,6 +73,11 @@ pub fn open(bytes: &[u8]) -> Result<Ask, WireError> {
             want: set(sync.want, "entries wanted", MAX_WANT, |one| cid(&one))?,
         },
         Asked::Turn(turn) => Request::Turn { tasks: set(turn.task, "tasks", MAX_TURN, |one| task(&one))? },
+        Asked::Prove(proof) => {
+            let bytes = proof.entry.iter().map(Vec::len).sum();
+            super::field::size(bytes, "a proof of membership", MAX_PROOF)?;
+            Request::Prove { chain: super::gossip::open_all(&proof.entry, MAX_CHAIN, mesh)? }
+        }
         Asked::Join(join) => Request::Join { ticket: ticket(&join)? },
         Asked::Presences(members) => {
             Request::Presences { of: set(members.peer, "members", MAX_PRESENCES, |one| peer(&one))? }
@@ -86,10 +94,30 @@ mod tests {
     use proptest::collection::{btree_set, vec};
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::kernel::entry::Entry;
     use crate::kernel::entry::{Signature, Ticket};
     use crate::kernel::id::{Author, Cid, Digest, Incarnation, PeerId};
     use crate::wire::field::arbitrary;
+    use crate::wire::gossip::tests::{MESH, chain};
+
+    fn opened(bytes: &[u8]) -> Result<Ask, WireError> {
+        open(bytes, &MESH)
+    }
+
+    #[test]
+    fn a_proof_is_read_back_and_limited() {
+        let prove = |chain: &[Arc<Entry>]| Request::Prove { chain: chain.to_vec() };
+        let entries = chain(&[1; MAX_CHAIN + 1]);
+        let most = prove(&entries[..MAX_CHAIN]);
+        assert!(opened(&seal(&most).expect("seals")) == Ok(Ask::Kernel(most)));
+        let many = opened(&seal(&prove(&entries)).expect("seals"));
+        assert!(matches!(many, Err(WireError::TooMany { .. })));
+        let large = opened(&seal(&prove(&chain(&[60; 3]))).expect("seals"));
+        assert!(matches!(large, Err(WireError::TooLarge { .. })));
+    }
 
     fn sync(authors: usize, want: usize) -> Request {
         let digest = |n: usize| *Cid::of(&n.to_be_bytes()).digest();
@@ -105,15 +133,15 @@ mod tests {
         let largest = sync(MAX_SYNC_AUTHORS, MAX_WANT);
         let bytes = seal(&largest).expect("seals");
         assert!(bytes.len() <= MAX_REQUEST, "{}", bytes.len());
-        assert_eq!(open(&bytes), Ok(Ask::Kernel(largest)));
+        assert_eq!(opened(&bytes), Ok(Ask::Kernel(largest)));
     }
 
     #[test]
     fn limits_hold() {
         assert!(matches!(seal(&sync(MAX_SYNC_AUTHORS + 1, 0)), Err(WireError::TooMany { .. })));
-        let opened = open(&seal(&sync(0, MAX_WANT + 1)).expect("seals")).expect("opens");
-        assert!(matches!(opened, Ask::Kernel(Request::Sync { want, .. }) if want.len() == MAX_WANT));
-        let ask = |ask| open(&proto::Request { ask: Some(ask) }.encode_to_vec());
+        let cut = opened(&seal(&sync(0, MAX_WANT + 1)).expect("seals")).expect("opens");
+        assert!(matches!(cut, Ask::Kernel(Request::Sync { want, .. }) if want.len() == MAX_WANT));
+        let ask = |ask| opened(&proto::Request { ask: Some(ask) }.encode_to_vec());
         let many = |count: usize| (0..count).map(|n| Cid::of(&n.to_be_bytes()).digest().to_vec()).collect::<Vec<_>>();
         let wanted = proto::Sync { vector: Vec::new(), want: many(MAX_WANT + 1) };
         assert!(matches!(ask(proto::request::Ask::Sync(wanted)), Err(WireError::TooMany { .. })));
@@ -121,7 +149,7 @@ mod tests {
         assert!(matches!(ask(proto::request::Ask::Turn(turn)), Err(WireError::TooMany { .. })));
         let twice = proto::Tasks { task: vec![vec![1; 32]; 2] };
         assert!(matches!(ask(proto::request::Ask::Turn(twice)), Err(WireError::Repeated { .. })));
-        assert!(matches!(open(&vec![0; MAX_REQUEST + 1]), Err(WireError::TooLarge { .. })));
+        assert!(matches!(opened(&vec![0; MAX_REQUEST + 1]), Err(WireError::TooLarge { .. })));
         let members = proto::Members { peer: many(MAX_PRESENCES + 1) };
         assert!(matches!(ask(proto::request::Ask::Presences(members)), Err(WireError::TooMany { .. })));
         let vector = (0..=MAX_SYNC_AUTHORS as u64)
@@ -134,7 +162,7 @@ mod tests {
     #[test]
     fn what_a_later_version_asks_is_not_a_fault() {
         // Field 15, an empty message.
-        assert_eq!(open(&[0x7a, 0x00]), Err(WireError::Unknown));
+        assert_eq!(opened(&[0x7a, 0x00]), Err(WireError::Unknown));
         assert!(!WireError::Unknown.is_provably_bad());
     }
 
@@ -142,7 +170,7 @@ mod tests {
         let ticket = (any::<u64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(id, expires_ms, half)| {
             let mut signature = [0; 64];
             signature[..32].copy_from_slice(&half);
-            Ticket { id, expires_ms, signature: Signature(signature) }
+            Ticket { id, expires_ms, labels: None, signature: Signature(signature) }
         });
         prop_oneof![
             (arbitrary::vector(), btree_set(arbitrary::cid(), 0..9))
@@ -157,18 +185,18 @@ mod tests {
     proptest! {
         #[test]
         fn every_request_is_read_back(request in any_request()) {
-            prop_assert_eq!(open(&seal(&request).expect("seals")), Ok(Ask::Kernel(request)));
+            prop_assert_eq!(opened(&seal(&request).expect("seals")), Ok(Ask::Kernel(request)));
         }
 
         #[test]
         fn every_question_about_a_log_is_read_back(task in arbitrary::task(), attempt: u32, offset: u64) {
             let part = LogPart { task, attempt, offset };
-            prop_assert_eq!(open(&seal_log(&part)), Ok(Ask::Log(part)));
+            prop_assert_eq!(opened(&seal_log(&part)), Ok(Ask::Log(part)));
         }
 
         #[test]
         fn any_bytes_are_answered(bytes in vec(any::<u8>(), 0..300)) {
-            let _ = open(&bytes);
+            let _ = opened(&bytes);
         }
     }
 }

@@ -280,7 +280,7 @@ impl World {
                     let found = (self.look)(host, &except);
                     self.plan(self.now + 1, host, Input::Discovered { source, found });
                 }
-                Output::Answer { .. } | Output::Condense { .. } | Output::Notice(_) => {}
+                Output::Answer { .. } | Output::Revoked { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }
         }
         let wake = self.hosts[host].node.next_wake();

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use runmesh::kernel::entry::{Entry, Right, Ticket};
+use runmesh::kernel::entry::{Entry, Revoke, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
-use runmesh::kernel::io::{Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Response, Signed, Token};
+use runmesh::kernel::io::{
+    Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Signed, Token,
+};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
 use runmesh::kernel::task::{Conclusion, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};
@@ -87,6 +89,8 @@ pub(crate) struct Mesh {
     inputs: BTreeMap<u64, (usize, u64, Input)>,
     asked: BTreeMap<u64, (usize, Token)>,
     next: u64,
+    /// Who does not reach whom.
+    apart: BTreeSet<(usize, usize)>,
     /// Everything that was ever on a disk.
     pub(crate) written: BTreeMap<Cid, Arc<Entry>>,
     pub(crate) submitted: u64,
@@ -107,6 +111,7 @@ impl Mesh {
             inputs: BTreeMap::new(),
             asked: BTreeMap::new(),
             next: 0,
+            apart: BTreeSet::new(),
             written: BTreeMap::new(),
             submitted: 0,
             found: vec![firmware(7)],
@@ -121,13 +126,17 @@ impl Mesh {
     /// One more host, with a ticket unless it is the first.
     pub(crate) fn add(&mut self) -> usize {
         let number = self.hosts.len();
-        let key = SigningKey::from_bytes(&[number as u8 + 1; 32]);
-        let peer = PeerId::from_public_key(key.verifying_key().to_bytes());
-        let entrance = if number == 0 {
-            Entrance::Founder(Right::founder(&self.mesh_key, &peer))
+        self.enlist(if number == 0 {
+            Entrance::Founder(Right::founder(&self.mesh_key, &peer_of(&key_of(0))))
         } else {
             Entrance::Ticket(Ticket::sign(&self.mesh_key, number as u64, u64::MAX))
-        };
+        })
+    }
+
+    fn enlist(&mut self, entrance: Entrance) -> usize {
+        let number = self.hosts.len();
+        let key = key_of(number);
+        let peer = peer_of(&key);
         let (disk, notices) = (Disk::default(), Vec::new());
         self.hosts.push(Host {
             key,
@@ -195,7 +204,10 @@ impl Mesh {
     }
 
     fn others(&self, number: usize) -> Vec<usize> {
-        let up = |other: &usize| self.hosts[*other].online && self.hosts[*other].node.is_some();
+        let up = |other: &usize| {
+            let host = &self.hosts[*other];
+            host.online && host.node.is_some() && !self.apart.contains(&(number, *other))
+        };
         (0..self.hosts.len()).filter(|other| *other != number && up(other)).collect()
     }
 
@@ -327,6 +339,9 @@ impl Mesh {
                 Output::Answer { answer, .. } => {
                     answer.expect("the node takes it");
                 }
+                Output::Revoked { answer, .. } => {
+                    answer.expect("the node takes it");
+                }
                 Output::Notice(notice) => self.hosts[number].notices.push(notice),
             }
         }
@@ -380,10 +395,75 @@ impl Mesh {
             },
         };
         let from = self.hosts[number].peer;
-        if self.hosts[number].online && self.hosts[asker].online {
+        if self.hosts[number].online && self.hosts[asker].online && !self.apart.contains(&(number, asker)) {
             self.later(HOP, asker, Input::Response { from, token, response });
         } else {
             self.later(1000, asker, Input::Unanswered { from, token });
+        }
+    }
+
+    /// The holder of the mesh key revokes a host, as another knows it.
+    pub(crate) fn revoke(&mut self, by: usize, number: usize) {
+        let peer = self.hosts[number].peer;
+        let revoke = Revoke::sign(&self.mesh_key, peer, self.node(by).cut_of(&peer));
+        self.feed(by, Input::Revoke { token: Token(u64::MAX), revoke: Box::new(revoke) });
+    }
+
+    /// The entries by which a host proves that it is a member.
+    pub(crate) fn proof_of(&self, number: usize) -> Vec<Arc<Entry>> {
+        self.node(number).proof().iter().map(|cid| self.written[cid].clone()).collect()
+    }
+
+    /// Whether a host is convinced when a peer shows these entries.
+    pub(crate) fn shows(&mut self, to: usize, number: usize, chain: &[Arc<Entry>]) -> bool {
+        let (now, from) = (self.now_of(), self.hosts[number].peer);
+        let (token, request) = (Token(u64::MAX), Request::Prove { chain: chain.to_vec() });
+        let Some(node) = &mut self.hosts[to].node else { return false };
+        let outputs = node.handle(now, Input::Request { from, token, request });
+        let convinced = outputs.iter().any(|output| matches!(output, Output::Reply { reply: Reply::Admitted, .. }));
+        self.carry_out(to, outputs);
+        convinced
+    }
+
+    /// One host proves itself to another.
+    pub(crate) fn prove(&mut self, number: usize, to: usize) -> bool {
+        let chain = self.proof_of(number);
+        self.shows(to, number, &chain)
+    }
+
+    /// A ticket of this mesh, for a host to come.
+    pub(crate) fn ticket(&self, id: u64, labels: &[&str]) -> Ticket {
+        let labels: BTreeSet<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        Ticket::sign_for(&self.mesh_key, id, u64::MAX, Some(labels).filter(|labels| !labels.is_empty()))
+    }
+
+    /// One more host by that ticket, connected with these alone.
+    pub(crate) fn add_by(&mut self, ticket: Ticket, with: &[usize]) -> usize {
+        let away: Vec<usize> = (0..self.hosts.len()).filter(|n| self.hosts[*n].online && !with.contains(n)).collect();
+        away.iter().for_each(|n| self.hosts[*n].online = false);
+        let number = self.enlist(Entrance::Ticket(ticket));
+        away.iter().for_each(|n| self.hosts[*n].online = true);
+        number
+    }
+
+    /// Cuts the mesh in two.
+    pub(crate) fn part(&mut self, some: &[usize]) {
+        for a in some {
+            for b in (0..self.hosts.len()).filter(|b| !some.contains(b)) {
+                self.apart.insert((*a, b));
+                self.apart.insert((b, *a));
+                let (x, y) = (self.hosts[*a].peer, self.hosts[b].peer);
+                self.feed(*a, Input::Disconnected(y));
+                self.feed(b, Input::Disconnected(x));
+            }
+        }
+    }
+
+    /// Makes it one again.
+    pub(crate) fn heal(&mut self) {
+        for (a, b) in std::mem::take(&mut self.apart) {
+            let peer = self.hosts[b].peer;
+            self.feed(a, Input::Connected(peer));
         }
     }
 
@@ -435,6 +515,14 @@ impl Mesh {
         });
         texts.collect()
     }
+}
+
+fn key_of(number: usize) -> SigningKey {
+    SigningKey::from_bytes(&[number as u8 + 1; 32])
+}
+
+fn peer_of(key: &SigningKey) -> PeerId {
+    PeerId::from_public_key(key.verifying_key().to_bytes())
 }
 
 pub(crate) fn settings(key: SigningKey, mesh: MeshId, entrance: Entrance, seed: u64) -> Settings {

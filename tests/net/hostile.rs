@@ -11,7 +11,7 @@ use runmesh::net::Multiaddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::node::{MESH, Node, PATIENCE, Seen, pair, settings};
+use crate::node::{MESH, Node, PATIENCE, Seen, members, pair, settings};
 
 fn socket(address: &Multiaddr) -> String {
     let text = address.to_string();
@@ -159,6 +159,9 @@ async fn a_liar_harms_only_itself() {
     let (mut first, mut second) = pair().await;
     let mut liar = hostile();
     let peer = runmesh::kernel::id::PeerId::from_bytes(&liar.local_peer_id().to_bytes()).expect("ed25519");
+    let mut welcome = members();
+    welcome.insert(peer);
+    first.client.welcome(welcome).await.expect("runs");
     let victim = libp2p::PeerId::from_bytes(&first.peer().to_bytes()).expect("a peer");
     liar.dial(first.client.addresses().await.expect("runs")[0].clone()).expect("dials");
     let lying = tokio::spawn(async move {

@@ -1,12 +1,15 @@
 //! A node under test: a swarm, and a pump that judges and answers by simple rules.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use runmesh::kernel::id::{MeshId, PeerId};
 use runmesh::net::{
     self, Client, Event, Events, Multiaddr, RequestId, Settings, Timings, Topic, Transport, Verdict, Why,
 };
 use runmesh::wire::limits::MAX_RESPONSE;
+use runmesh::wire::response;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -19,12 +22,34 @@ pub(crate) const MESH: MeshId = MeshId([7; 32]);
 pub(crate) enum Seen {
     Connected(PeerId),
     Disconnected(PeerId),
-    Gossip { topic: Topic, from: PeerId, bytes: Vec<u8> },
-    Response { id: RequestId, bytes: Vec<u8> },
-    Unanswered { id: RequestId, why: Why },
+    Gossip {
+        topic: Topic,
+        from: PeerId,
+        bytes: Vec<u8>,
+    },
+    Response {
+        id: RequestId,
+        bytes: Vec<u8>,
+    },
+    Unanswered {
+        id: RequestId,
+        why: Why,
+    },
     Listening(Multiaddr),
-    Bootstrap { address: Multiaddr, error: Option<String> },
+    Bootstrap {
+        address: Multiaddr,
+        error: Option<String>,
+    },
     Rtt(PeerId),
+    Denied {
+        peer: PeerId,
+        bytes: Vec<u8>,
+    },
+    /// A stranger shows its papers; these are what it says.
+    Papers {
+        from: PeerId,
+        bytes: Vec<u8>,
+    },
 }
 
 pub(crate) struct Node {
@@ -58,7 +83,17 @@ pub(crate) fn timings() -> Timings {
 
 /// A node over TCP that chooses its port.
 pub(crate) fn settings(seed: u8) -> Settings {
-    Settings { listen: vec![any_tcp()], timings: timings(), ..Settings::new([seed; 32], MESH) }
+    Settings { listen: vec![any_tcp()], timings: timings(), welcome: members(), ..Settings::new([seed; 32], MESH) }
+}
+
+/// Those whom all nodes here take for members.
+pub(crate) fn members() -> BTreeSet<PeerId> {
+    (1..60).map(peer).collect()
+}
+
+/// The peer of that seed.
+pub(crate) fn peer(seed: u8) -> PeerId {
+    PeerId::from_public_key(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes())
 }
 
 pub(crate) fn any_tcp() -> Multiaddr {
@@ -175,6 +210,21 @@ async fn pump(client: Client, mut events: Events, sender: mpsc::Sender<Seen>) {
                 }
                 Seen::Gossip { topic, from, bytes }
             }
+            Event::Request { from, bytes, token } if token.at_door() => {
+                // Whoever shows `papers` is let in, with all others that are known here.
+                let answer = if bytes.starts_with(b"papers") {
+                    let mut welcome = members();
+                    welcome.insert(from);
+                    if client.welcome(welcome).await.is_err() {
+                        return;
+                    }
+                    response::seal_admitted()
+                } else {
+                    response::seal_refused("these are no papers")
+                };
+                let _ = client.respond(token, answer).await;
+                Seen::Papers { from, bytes }
+            }
             Event::Request { bytes, token, .. } => {
                 let answer = match bytes.as_slice() {
                     b"refuse" => continue,
@@ -195,6 +245,8 @@ async fn pump(client: Client, mut events: Events, sender: mpsc::Sender<Seen>) {
             Event::Listening(address) => Seen::Listening(address),
             Event::Bootstrap { address, error } => Seen::Bootstrap { address, error },
             Event::Rtt { peer, .. } => Seen::Rtt(peer),
+            Event::Flood { .. } => continue,
+            Event::Denied { peer, bytes } => Seen::Denied { peer, bytes },
             Event::Deaf { address, error } => panic!("{address}: {error}"),
         };
         if sender.send(seen).await.is_err() {

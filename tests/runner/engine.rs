@@ -14,7 +14,7 @@ async fn rig(engine: &Podman) -> Rig {
 }
 
 fn in_container(plan: Plan) -> Plan {
-    Plan { jobs: plan.jobs.into_iter().map(|job| PlannedJob { container: true, ..job }).collect() }
+    Plan { jobs: plan.jobs.into_iter().map(|job| PlannedJob { container: true, ..job }).collect(), ..Plan::default() }
 }
 
 #[tokio::test]
@@ -108,7 +108,9 @@ async fn services_are_reached_by_the_job_beside_them() {
                 for i in $(seq 50); do at=$(nslookup web | sed -n 's/^Address: //p' | tail -n 1)\n          \
                 wget -q -O - http://$at:8080/hello && break; sleep 0.2; done | grep from-service\n";
     engine.import("localhost/web:1", "CMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]");
-    let plan = Plan { jobs: one().jobs.into_iter().map(|job| PlannedJob { services: true, ..job }).collect() };
+    let plan = one();
+    let jobs = plan.jobs.into_iter().map(|job| PlannedJob { services: true, ..job }).collect();
+    let plan = Plan { jobs, ..Plan::default() };
     let (conclusion, note) = rig.finish(Isolation::Container, text, plan).await;
     assert_eq!((conclusion, note.as_str()), (Conclusion::Success, ""), "{}", rig.log(1));
     assert_eq!(engine.left(), [""; 0]);

@@ -65,6 +65,7 @@ impl World<'_> {
                 self.tell(host, || format!("answers {answer:?}"));
                 self.on_answer(host, token, answer);
             }
+            Output::Revoked { .. } => {}
             Output::Condense { snapshot, dropped } => self.hosts[host].disk.condense(snapshot, &dropped),
             Output::Notice(notice) => self.tell(host, || format!("notes {notice:.300?}")),
         }

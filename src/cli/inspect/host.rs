@@ -90,6 +90,9 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
     let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
     let keep = ["peer", "state", "heard", "round trip", "free", "address"];
     let mut text = screen.table(columns, peers.iter().map(row).collect(), &keep);
+    for peer in peers.iter().filter(|peer| !peer.faults.is_empty()) {
+        text.push_str(&format!("\n{} misbehaves: {}\n", peer.peer_id, peer.faults.join("; ")));
+    }
     if !common.is_empty() {
         let common: Vec<&str> = common.into_iter().map(String::as_str).collect();
         let all = if peers.len() == 1 { "it offers" } else { "all offer" };

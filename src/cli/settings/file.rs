@@ -8,18 +8,22 @@ use toml::Value;
 use super::super::failure::Failure;
 use super::{
     Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
-    runners, size, source, word,
+    runners, size, source, word, work,
 };
 use crate::forge::Manner;
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 25] = [
+const KEYS: &[&str] = &[
     "data_dir",
     "output",
     "listen",
     "bootstrap",
+    "announce",
+    "swarm_key",
+    "mdns",
+    "relay",
     "sources",
     "github_api",
     "github_app",
@@ -36,6 +40,10 @@ const KEYS: [&str; 25] = [
     "act",
     "actions_runner",
     "autoscaler",
+    "command",
+    "containers",
+    "min_free",
+    "secrets",
     "interval",
     "retention",
     "logs_retention",
@@ -92,13 +100,17 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "output" => layer.output = Some(string(value, word).map_err(wrong)?),
             "listen" => layer.listen = Some(list(value, multiaddr).map_err(wrong)?),
             "bootstrap" => layer.bootstrap = Some(list(value, multiaddr).map_err(wrong)?),
+            "announce" => layer.announce = Some(list(value, multiaddr).map_err(wrong)?),
+            "swarm_key" => layer.swarm_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+            "mdns" => layer.mdns = Some(flag(value).map_err(wrong)?),
+            "relay" => layer.relay = Some(flag(value).map_err(wrong)?),
             "sources" => sources(value, &mut layer).map_err(wrong)?,
             "github_api" => layer.github_api = Some(string(value, endpoint).map_err(wrong)?),
             "github_app" => layer.github_app = Some(number(value, app).map_err(wrong)?),
             "github_app_key" => layer.github_app_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "include" => layer.include = Some(list(value, pattern).map_err(wrong)?),
             "exclude" => layer.exclude = Some(list(value, pattern).map_err(wrong)?),
-            "forks" => layer.forks = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
+            "forks" => layer.forks = Some(flag(value).map_err(wrong)?),
             "since_days" => layer.since_days = Some(number(value, days).map_err(wrong)?),
             "stop_when_cut_off" => {
                 layer.stop_when_cut_off.get_or_insert_default().extend(list(value, source).map_err(wrong)?);
@@ -114,7 +126,8 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
-            "drain" => layer.drain = Some(value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)?),
+            "command" | "containers" | "min_free" | "secrets" => work::take(&mut layer.work, key, value)?,
+            "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
     }
@@ -160,6 +173,10 @@ fn sources(value: &Value, layer: &mut Layer) -> Result<(), String> {
     Ok(())
 }
 
+fn flag(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "is not true or false".to_owned())
+}
+
 pub(super) fn string<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     let text = value.as_str().ok_or("is not a \"string\"")?;
     read(text).map_err(|why| format!("has `{text}`, which {why}"))
@@ -169,7 +186,7 @@ pub(super) fn number<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>)
     read(&value.as_integer().ok_or("is not a number")?.to_string())
 }
 
-fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     let items = value.as_array().ok_or("is not a [\"list\", \"of strings\"]")?;
     items.iter().map(|item| string(item, &read)).collect()
 }
@@ -219,6 +236,10 @@ mod tests {
             output = "json"
             listen = ["/ip4/127.0.0.1/tcp/0"]
             bootstrap = []
+            announce = ["/dns/a.example/tcp/1"]
+            swarm_key = "swarm.key"
+            mdns = true
+            relay = false
             sources = ["git:/r", "git:s"]
             github_api = "https://ghe.example/api/v3"
             github_app = 7
@@ -239,6 +260,8 @@ mod tests {
             logs_quota = "500 MiB"
             drain = true
             actions_runner = "/r.tar.gz"
+            command = ["/p", "--once"]
+            min_free = "2GiB"
             [autoscaler]
             github = true
             interval = 7
@@ -247,6 +270,16 @@ mod tests {
             share = 30
             lend = false
             any_arch = true
+            [containers]
+            engine = "/e.sock"
+            image = "localhost/lab:1"
+            pull = true
+            memory = "2GiB"
+            millicpus = 1500
+            pids = 300
+            [secrets."Octo/Lab"]
+            npm_token = { file = "/npm" }
+            KEY = { env = "LAB_KEY" }
         "#;
         let layer = parse(text).unwrap();
         let keys: Vec<String> = text.parse::<toml::Table>().unwrap().keys().cloned().collect();
@@ -257,6 +290,8 @@ mod tests {
         assert_eq!(layer.stop_when_cut_off.map(|sources| sources.len()), Some(1));
         assert_eq!(layer.labels, Some(vec!["gpu".to_owned()]));
         assert_eq!(layer.bootstrap, Some(vec![]));
+        assert_eq!((layer.mdns, layer.relay), (Some(true), Some(false)));
+        assert_eq!(layer.swarm_key, Some("swarm.key".into()));
         assert_eq!(layer.logs_retention, Some(std::time::Duration::from_secs(12 * 3600)));
         assert_eq!(layer.logs_quota, Some(500 << 20));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
@@ -264,6 +299,14 @@ mod tests {
         let scale = layer.autoscaler.settings().expect("it is on");
         assert_eq!((scale.interval.as_secs(), scale.idle.as_secs(), scale.group.as_deref()), (7, 90, Some("lab")));
         assert!(scale.any_arch);
+        let work = layer.work.settings(true);
+        assert_eq!((work.command.len(), work.min_free, work.pull), (2, Some(2 << 30), true));
+        assert_eq!(
+            (work.limits.memory, work.limits.millicpus, work.limits.pids),
+            (Some(2 << 30), Some(1500), Some(300))
+        );
+        let secrets: Vec<&str> = work.secrets["octo/lab"].keys().map(String::as_str).collect();
+        assert_eq!(secrets, ["KEY", "NPM_TOKEN"]);
     }
 
     #[test]
@@ -290,7 +333,10 @@ mod tests {
         assert!(complaint("colour = 1").starts_with("`colour` is no setting; there are: data_dir, output"));
         assert_eq!(complaint("max_runners = 5000"), "`max_runners` is not a number from 0 to 1024");
         assert_eq!(complaint("max_runners = \"2\""), "`max_runners` is not a number");
-        assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
+        assert_eq!(
+            complaint("isolation = \"jail\""),
+            "`isolation` has `jail`, which is not one of: container, bwrap, none"
+        );
         assert_eq!(
             complaint("sources = \"git:/r\""),
             "`sources` is not a [\"list\", \"of strings\"], nor [[sources]] tables"
@@ -302,6 +348,12 @@ mod tests {
         assert!(
             complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, ")
         );
+        assert_eq!(
+            complaint("[secrets.\"o/r\"]\nA = \"hunter2\""),
+            "`secrets.o/r.A` is not { file = \"PATH\" } or { env = \"VARIABLE\" }"
+        );
+        assert_eq!(complaint("command = []"), "`command` names no program");
+        assert!(complaint("[containers]\nimg = 1").starts_with("`containers.img` is no setting; there are: engine"));
         assert_eq!(complaint("autoscaler = true"), "`autoscaler` is not a [table]");
         assert!(complaint("\n\nlisten = [").starts_with("line 3 is not TOML: "));
     }

@@ -50,7 +50,7 @@ fn flags_beat_the_environment_which_beats_the_file_which_beats_defaults() {
     assert_eq!(settings.sources, [git(None, folder.path().join("repos"))]);
     assert_eq!((settings.isolation, settings.executor), (Isolation::None, Executor::Act));
     assert_eq!(settings.data_dir, Path::new("/home/x/.local/share/runmesh"));
-    assert_eq!(settings.listen, DEFAULT_LISTEN);
+    assert_eq!(settings.listen, reach::usual(false, has_ipv6()));
 
     let defaults = settled(&global(), &RunArguments::default(), &[("HOME", "/home/x")], work).unwrap();
     assert_eq!((defaults.max_runners, defaults.isolation), (4, Isolation::Bwrap));

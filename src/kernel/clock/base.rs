@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::retire::Retired;
+use super::revoke::Revocations;
 use super::{Chain, Clock, Division, Mark, Members, Placed, Reach, Shelf};
 use crate::kernel::entry::{Body, FORMAT, Hlc};
 use crate::kernel::id::{Author, Cid, Digest};
@@ -77,6 +78,7 @@ impl Clock {
         for cid in &gone {
             self.placed.remove(cid);
         }
+        self.recent = super::recent::Recent::default();
         self.order.retain(|mark| self.placed.contains_key(&mark.cid));
         let bases = snapshot.chains.iter().map(|base| (base.author, base)).collect::<BTreeMap<_, _>>();
         for chain in &mut self.chains {
@@ -104,7 +106,14 @@ impl Clock {
     }
 
     fn stand_on(&mut self, snapshot: &Snapshot, hash: Digest, cut: Arc<Mark>) {
-        let members = Members::restored(&snapshot.members, &cut);
+        let mut members = Members::restored(&snapshot.members, &cut);
+        let mut revocations = Revocations::restored(&snapshot.revoked, cut.cid);
+        snapshot.revoked.iter().for_each(|revoke| members.revoke(revoke.peer, &cut));
+        for placed in self.placed.values() {
+            revocations.note(&placed.mark, &placed.said());
+        }
+        self.revocations = revocations;
+        self.changes += 1;
         self.members = members.clone();
         let away = snapshot.members.iter().filter(|member| member.retired);
         let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();
@@ -166,6 +175,7 @@ impl Clock {
             closed: Vec::new(),
             submitted: Vec::new(),
             paused: None,
+            revoked: self.revocations_within(&division.beneath),
         };
         Some((snapshot, tally.counting))
     }

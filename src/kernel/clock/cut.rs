@@ -122,6 +122,11 @@ impl Clock {
             let peer = self.chains[mark.author as usize].author.peer;
             let said = placed.said();
             let founds = Said::founds(&said, &self.mesh, &peer);
+            for said in &said {
+                if let Said::Revoke(revoke) = said {
+                    tally.members.revoke(revoke.peer, mark);
+                }
+            }
             if void(mark.author).is_none_or(|void| mark.sequence < void)
                 && (founds || tally.members.admitted(&peer, mark))
             {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mark, Order, Said};
 use crate::kernel::entry::{Admit, Right};
-use crate::kernel::id::{MeshId, PeerId};
+use crate::kernel::id::{Cid, MeshId, PeerId};
 
 /// One admission of a peer, by an entry that counts.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub struct Members {
     declared: BTreeMap<PeerId, Vec<(u32, Arc<Mark>)>>,
     /// The greatest number that anybody has declared.
     highest_rules: u32,
+    /// Who was revoked, and which entries say so. What they wrote before still counts.
+    revoked: BTreeMap<PeerId, Vec<Mark>>,
 }
 
 impl Members {
@@ -86,7 +88,7 @@ impl Members {
 
     /// The members as a checkpoint keeps them, by peer id.
     pub(super) fn condensed(&self, is_away: impl Fn(&PeerId) -> bool) -> Vec<MemberBase> {
-        let kept = self.all().map(|member| {
+        let kept = self.admitted_ones().map(|member| {
             let mut admissions: Vec<&Admission> = self.admissions[&member.peer].iter().collect();
             admissions.retain(|admission| self.holds(admission));
             // Those of a former checkpoint are in their order already, and come first.
@@ -126,7 +128,7 @@ impl Members {
             match said {
                 Said::Admit(admit, wall_ms) => again = again.and(self.add(mesh, mark, by, admit, *wall_ms)),
                 Said::Declare(rules) => self.declare(by, *rules, mark),
-                Said::Retire(_) | Said::Acknowledge(_) => {}
+                Said::Retire(_) | Said::Acknowledge(_) | Said::Revoke(_) => {}
             }
         }
         again
@@ -184,7 +186,8 @@ impl Members {
     /// Whoever is a member as far as an entry knows.
     pub(super) fn known_to(&self, mark: &Mark) -> BTreeSet<PeerId> {
         let all = self.admissions.values().flatten();
-        all.filter(|admission| self.holds(admission) && mark.reaches(&admission.mark)).map(|held| held.peer).collect()
+        let known = all.filter(|admission| self.holds(admission) && mark.reaches(&admission.mark));
+        known.map(|held| held.peer).filter(|peer| !self.revoked_below(peer, mark)).collect()
     }
 
     /// Whether a founder's own admission stands in this event of its entry.
@@ -194,6 +197,52 @@ impl Members {
 
     /// Whether the peer is a member by what is known now.
     pub fn contains(&self, peer: &PeerId) -> bool {
+        !self.revoked.contains_key(peer) && self.was_admitted(peer)
+    }
+
+    /// The only labels that the peer may offer, by the tickets that admitted it; `None` when it may offer all.
+    pub fn labels_of(&self, peer: &PeerId) -> Option<BTreeSet<&String>> {
+        let mut labels = BTreeSet::new();
+        for admission in self.admissions.get(peer).into_iter().flatten().filter(|one| self.holds(one)) {
+            match &admission.right {
+                Right::Ticket { ticket } => labels.extend(ticket.labels.as_ref()?),
+                Right::Founder { .. } => return None,
+            }
+        }
+        Some(labels)
+    }
+
+    /// The entries by which a member may prove its membership, its own admission first, each by the one that the next
+    /// admits; as far as they are here.
+    pub(super) fn chain_of(&self, peer: &PeerId, most: usize) -> Vec<Cid> {
+        let (mut chain, mut at) = (Vec::new(), *peer);
+        while chain.len() < most {
+            let all = self.admissions.get(&at).into_iter().flatten().filter(|admission| self.holds(admission));
+            let Some(first) = all.min_by_key(|admission| admission.mark.order()) else { break };
+            chain.push(first.mark.cid);
+            if first.by == at {
+                break;
+            }
+            at = first.by;
+        }
+        chain
+    }
+
+    /// Whether the peer was admitted by a ticket that has admitted another before, and by nothing else.
+    pub fn was_refused(&self, peer: &PeerId) -> bool {
+        self.admissions.contains_key(peer) && !self.was_admitted(peer)
+    }
+
+    /// Takes note that an entry revokes the peer.
+    pub(super) fn revoke(&mut self, peer: PeerId, mark: &Mark) {
+        self.revoked.entry(peer).or_default().push(mark.clone());
+    }
+
+    fn revoked_below(&self, peer: &PeerId, mark: &Mark) -> bool {
+        self.revoked.get(peer).is_some_and(|by| by.iter().any(|by| mark.reaches(by)))
+    }
+
+    fn was_admitted(&self, peer: &PeerId) -> bool {
         self.admissions.get(peer).is_some_and(|all| all.iter().any(|admission| self.holds(admission)))
     }
 
@@ -210,6 +259,11 @@ impl Members {
 
     /// All members, by peer id.
     pub fn all(&self) -> impl Iterator<Item = Member> {
+        self.admitted_ones().filter(|member| !self.revoked.contains_key(&member.peer))
+    }
+
+    /// The same with those that were revoked.
+    fn admitted_ones(&self) -> impl Iterator<Item = Member> {
         self.admissions.iter().filter_map(|(peer, all)| {
             let first = all.iter().filter(|admission| self.holds(admission)).min_by_key(|a| a.mark.order())?;
             Some(Member {

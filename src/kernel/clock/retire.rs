@@ -89,7 +89,7 @@ impl Clock {
                         votes |= agreed.insert(mark.cid);
                     }
                 }
-                Said::Admit(..) | Said::Declare(_) => {}
+                Said::Admit(..) | Said::Declare(_) | Said::Revoke(_) => {}
             }
         }
         votes
@@ -104,7 +104,9 @@ impl Clock {
                 let chain = &self.chains[number as usize];
                 let retired = self.retired.iter().filter(|retired| retired.peer == chain.author.peer);
                 let retired = retired.filter_map(|retired| self.cut_by(retired, number)).min();
-                let cut = [chain.void, chain.fork.map(|fork| fork.sequence), retired].into_iter().flatten().min();
+                let fork = chain.fork.map(|fork| fork.sequence);
+                let revoked = self.revocations.from(&chain.author);
+                let cut = [chain.void, fork, retired, revoked].into_iter().flatten().min();
                 self.chains[number as usize].cut = cut;
                 self.is_cut_anywhere |= cut.is_some();
             }

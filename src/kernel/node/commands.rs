@@ -53,10 +53,10 @@ impl Node {
     }
 
     pub(super) fn on_request(&mut self, from: PeerId, token: Token, request: Request) {
-        let member = self.clock.members().contains(&from);
         match request {
             Request::Join { ticket } => self.on_join(from, token, ticket),
-            _ if !member => self.refuse(from, token, format!("{from} is not a member as far as this node knows")),
+            Request::Prove { chain } => self.on_prove(from, token, &chain),
+            _ if !self.may_ask(&from) => self.turn_down(from, token),
             Request::Snapshot { hash, part } => self.on_snapshot_request(from, token, hash, part),
             Request::Sync { vector, want } => self.on_sync_request(from, token, &vector, &want),
             Request::Presences { of } => self.on_presences_request(from, token, &of),
@@ -67,6 +67,8 @@ impl Node {
     fn on_join(&mut self, from: PeerId, token: Token, ticket: Ticket) {
         if self.clock.members().contains(&from) {
             self.reply(from, token, Reply::Admitted);
+        } else if self.clock.is_revoked(&from) {
+            self.turn_down(from, token);
         } else if !self.may_write() {
             self.refuse(
                 from,

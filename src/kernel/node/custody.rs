@@ -375,10 +375,14 @@ impl Node {
         self.peers.changed(self.now.mono, &self.settings.timings);
         if hand_over {
             self.custody.handing_over = true;
-            let tasks: Vec<TaskId> = self.custody.running.keys().copied().collect();
-            for task in tasks {
-                self.stop(task, StopReason::HandedOver);
-            }
+            self.stop_everything(StopReason::HandedOver);
+        }
+    }
+
+    pub(super) fn stop_everything(&mut self, why: StopReason) {
+        let tasks: Vec<TaskId> = self.custody.running.keys().copied().collect();
+        for task in tasks {
+            self.stop(task, why);
         }
     }
 
@@ -412,8 +416,10 @@ impl Node {
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
             let agreed = silent
                 && (self.peers.hears(&watch.holder)
-                    || self.peers.others_agree_on_loss(&watch.holder, doubted, now, &timings));
-            let missed = now >= overdue || agreed;
+                    || self.peers.others_agree_on_loss(&watch.holder, &self.me, doubted, now, &timings));
+            // Who is a member no longer holds nothing.
+            let gone = !self.clock.members().contains(&watch.holder);
+            let missed = gone || now >= overdue || agreed;
             // Not agreed yet: whoever changes their mind announces it, and that looks here again.
             let waits = [doubted, doubted.saturating_add(timings.beat), overdue];
             let due = waits.into_iter().filter(|at| *at > now && !missed).min().unwrap_or(u64::MAX);
@@ -428,7 +434,9 @@ impl Node {
                 continue;
             }
             if missed {
-                self.peers.doubt_the_silent(watch.holder, doubted, &timings);
+                if self.clock.members().contains(&watch.holder) {
+                    self.peers.doubt_the_silent(watch.holder, doubted, &timings);
+                }
                 self.notice(Notice::Missed { task, holder: watch.holder });
             }
             self.enqueue(&task);

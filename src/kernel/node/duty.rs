@@ -85,6 +85,8 @@ impl Duty {
 impl Node {
     pub(super) fn on_offer(&mut self, offer: Offer) {
         let now = self.now.mono;
+        self.offered = offer.clone();
+        let offer = self.within_rights(offer);
         self.duty.sources.retain(|key, _| offer.sources.contains(key));
         for key in &offer.sources {
             self.duty.sources.entry(key.clone()).or_insert(Source { next: now, since: now, ..Source::default() });

@@ -296,11 +296,13 @@ impl Node {
     fn give_up_the_dead(&mut self) {
         for proposal in self.history.proposals.values_mut() {
             let Some(Verdict::Same { division, asked, .. }) = &proposal.verdict else { continue };
-            proposal.hopeless = division.astray.iter().filter_map(|cid| self.clock.author_of(cid)).any(|author| {
-                asked.contains(&author.peer)
-                    && !proposal.acknowledged.contains_key(&author.peer)
-                    && self.clock.last_incarnation(&author.peer) == Some(author)
-            });
+            let gone = |peer: &PeerId| self.clock.is_revoked(peer) && !proposal.acknowledged.contains_key(peer);
+            proposal.hopeless = asked.iter().any(gone)
+                || division.astray.iter().filter_map(|cid| self.clock.author_of(cid)).any(|author| {
+                    asked.contains(&author.peer)
+                        && !proposal.acknowledged.contains_key(&author.peer)
+                        && self.clock.last_incarnation(&author.peer) == Some(author)
+                });
         }
     }
 

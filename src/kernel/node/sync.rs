@@ -18,6 +18,8 @@ const MAX_LISTED: usize = 4096;
 const MAX_WANTED: usize = 256;
 /// The most heads that are remembered as told of and not here.
 const MAX_TOLD: usize = 4096;
+/// How many round trips a question may take before somebody else is asked too. Own choice: a page takes a few.
+const PATIENCE: u64 = 16;
 /// How many peers that have just connected wait to be asked at most.
 const GREETED: usize = 3;
 /// A head that nobody could deliver after so many questions is not waited for any longer.
@@ -43,6 +45,8 @@ pub(super) struct Sync {
     /// Questions whose answers are awaited, and when they were put.
     open: BTreeMap<Token, (PeerId, Asked, u64)>,
     syncing: Option<Token>,
+    /// When somebody else is asked although that one has not answered yet.
+    patience: u64,
     /// Whom to ask next.
     next: VecDeque<PeerId>,
     /// Whom it asked in vain since the last pause.
@@ -72,7 +76,7 @@ impl Sync {
         // An open question is answered or given up by the transport; nothing is asked before that.
         let tellers = self.ask_tellers_at.unwrap_or(u64::MAX).max(self.retry_at.unwrap_or(0));
         let asks =
-            if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round).min(tellers) };
+            if self.syncing.is_some() { self.patience } else { self.retry_at.unwrap_or(self.next_round).min(tellers) };
         asks.min(self.overdue_at.unwrap_or(u64::MAX))
     }
 
@@ -160,6 +164,7 @@ impl Node {
         let mut waiting: VecDeque<(Arc<Entry>, PeerId)> = entries.into_iter().map(|entry| (entry, from)).collect();
         while let Some((entry, from)) = waiting.pop_front() {
             let cid = entry.cid();
+            self.heed_revocation(&entry);
             // An entry that a peer named as a head may be a void one that counting entries stand on.
             let wanted = self.quarantine.wants(&cid);
             let (placing, effects) = self.clock.place(&entry, wanted);
@@ -191,6 +196,7 @@ impl Node {
                 Placing::Refused(refusal) => {
                     self.sync.told.remove(&cid);
                     self.quarantine.refused(&cid);
+                    self.keep_revocations_of(&entry);
                     if !matches!(refusal, Refusal::Void | Refusal::Past) {
                         self.notice(Notice::Refused { from, why: format!("{cid}: {refusal}") });
                     }
@@ -212,7 +218,7 @@ impl Node {
         }
         let mut unknown = false;
         for head in &presence.heads {
-            if self.clock.contains(head) || self.sync.told.len() >= MAX_TOLD {
+            if self.sync.told.len() >= MAX_TOLD || self.clock.contains(head) {
                 continue;
             }
             let told = self.sync.told.entry(*head).or_insert(Told { by: peer, asked: 0 });
@@ -238,9 +244,14 @@ impl Node {
         }
     }
 
-    /// Asks the next peer, unless a question is open.
+    /// Asks the next peer, unless a question is open that may still be answered soon.
     pub(super) fn pull(&mut self) {
         let now = self.now.mono;
+        if self.sync.syncing.is_some() && now >= self.sync.patience {
+            // Its answer is taken when it comes after all. Whom one lost message, or one stopped peer, keeps from what it
+            // lacks claims nothing meanwhile.
+            self.sync.syncing = None;
+        }
         if self.sync.syncing.is_some() || self.sync.retry_at.is_some_and(|at| now < at) {
             return;
         }
@@ -313,6 +324,8 @@ impl Node {
         let token = self.token();
         if !matches!(asked, Asked::Turn | Asked::Presences) {
             self.sync.syncing = Some(token);
+            let usual = PATIENCE * self.sync.round_trip().unwrap_or(0);
+            self.sync.patience = self.now.mono + self.settings.timings.retry.max(usual);
         }
         self.sync.open.insert(token, (to, asked, self.now.mono));
         self.outbox.push(Output::Request { to, token, request });
@@ -338,13 +351,16 @@ impl Node {
         }
         match (asked, response) {
             (Asked::Sync, Response::Page { entries, more }) => {
+                self.refusals.remove(&from);
                 let progress = self.take_entries(from, entries);
                 if progress {
                     self.catchup.found_entries();
                 }
                 if more && progress {
                     self.go_on_learning();
-                    self.ask_for_more(from);
+                    if self.sync.syncing.is_none() {
+                        self.ask_for_more(from);
+                    }
                 } else {
                     self.names_none(from);
                     // Who has nothing to give cannot tell that nothing is missing when others say that it is.
@@ -371,6 +387,7 @@ impl Node {
                 } else {
                     // Whoever admitted this node may have gone before telling anybody.
                     self.sync.admitted = false;
+                    self.note_refusal(from, &why);
                     self.notice(Notice::Refused { from, why });
                     self.retry(from);
                 }

@@ -1,6 +1,6 @@
 //! What a node shows of itself: snapshots for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Node, Stage, claimed_by};
@@ -156,12 +156,26 @@ impl Node {
         known
     }
 
+    pub const fn mesh(&self) -> crate::kernel::id::MeshId {
+        self.settings.mesh
+    }
+
     pub fn is_member(&self, peer: &PeerId) -> bool {
         self.clock.members().contains(peer)
     }
 
     pub fn members(&self) -> impl Iterator<Item = Member> {
         self.clock.members().all()
+    }
+
+    /// The latest label of time by which the peer is known to have written, milliseconds since 1970.
+    pub fn last_written(&self, peer: &PeerId) -> u64 {
+        self.clock.last_written(peer)
+    }
+
+    /// The only labels that a member may offer, by its ticket; `None` when it may offer all.
+    pub fn labels_of(&self, peer: &PeerId) -> Option<BTreeSet<&String>> {
+        self.clock.members().labels_of(peer)
     }
 
     /// The latest presence of each member heard of, when it came, and whether it is heard now.

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use super::Task;
 use crate::kernel::id::PeerId;
 use crate::net::bootstrap;
-use crate::net::names::{is_quic, kernel_peer, strip_peer, swarm_peer};
+use crate::net::names::{is_quic, is_relayed, kernel_peer, relay_of, strip_peer, swarm_peer};
+use crate::net::roster::{Roster, Waiting};
 
 /// On whose behalf an address is being dialed.
 pub(super) enum Dial {
@@ -19,6 +20,8 @@ pub(super) enum Dial {
     Bootstrap { place: usize },
     /// The address book's: the addresses that are tried now, and those that are left for when all of these fail.
     Known { peer: PeerId, now: Vec<Multiaddr>, rest: Vec<Multiaddr> },
+    /// Its own, now that both ends are let in; those who wait for the peer.
+    Again { peer: PeerId, waiting: Waiting },
     /// The owner's.
     Asked { answer: oneshot::Sender<Result<PeerId, String>> },
 }
@@ -30,6 +33,11 @@ impl Task {
         let (calls, notices) = self.bootstrap.due(now, |peer| roster.is_proven(peer));
         self.tell(notices);
         for bootstrap::Call { place, address, peer } in calls {
+            if let Some(why) = self.no_way(&address, now) {
+                let notice = self.bootstrap.failed(place, &why, now, &mut self.jitter, &self.timings);
+                self.tell(notice);
+                continue;
+            }
             let opts = match peer {
                 Some(peer) => to_peer(&peer, vec![address]),
                 None => to_anybody(address),
@@ -41,8 +49,9 @@ impl Task {
     /// Dials known peers while connections are wanted.
     pub(super) fn dial_known(&mut self, now: Instant) {
         let wanted = self.wanted();
-        for (peer, addresses) in self.book.due(now, wanted, &mut self.jitter) {
-            // Over QUIC a peer's death is noticed late, so it is left for when TCP fails.
+        let (roster, hidden) = (&self.roster, self.hidden);
+        for (peer, addresses) in self.book.due(now, wanted, |place| can_dial(place, roster, hidden), &mut self.jitter) {
+            // Over QUIC a peer's death is noticed late, so it is left for when TCP and relays fail.
             let (quic, rest): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_quic);
             let (first, rest) = if rest.is_empty() { (quic, rest) } else { (rest, quic) };
             self.dial_peer(peer, first, rest);
@@ -53,8 +62,24 @@ impl Task {
         self.dial(to_peer(&peer, now.clone()), Dial::Known { peer, now, rest });
     }
 
+    /// Why an address cannot be dialed as things are. A relay that it goes through is looked for.
+    fn no_way(&mut self, address: &Multiaddr, now: Instant) -> Option<String> {
+        if can_dial(address, &self.roster, self.hidden) {
+            return None;
+        }
+        let Some((place, relay)) = relay_of(address) else {
+            return Some("it speaks QUIC, and a swarm key covers TCP only".to_owned());
+        };
+        self.book.told(relay, vec![place], now, &self.timings);
+        Some(format!("the member that relays for it, {relay}, is not connected"))
+    }
+
     /// Dials an address for the owner.
     pub(super) fn dial_asked(&mut self, address: Multiaddr, answer: oneshot::Sender<Result<PeerId, String>>) {
+        if let Some(why) = self.no_way(&address, Instant::now()) {
+            // Whoever asked may have gone.
+            return drop(answer.send(Err(why)));
+        }
         let opts = match strip_peer(&address).1 {
             Some(peer) => {
                 if let Some(peer) = kernel_peer(&peer).filter(|peer| self.roster.is_proven(peer)) {
@@ -71,7 +96,7 @@ impl Task {
         self.dial(opts, Dial::Asked { answer });
     }
 
-    fn dial(&mut self, opts: DialOpts, dial: Dial) {
+    pub(super) fn dial(&mut self, opts: DialOpts, dial: Dial) {
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => drop(self.dials.insert(id, dial)),
@@ -90,6 +115,7 @@ impl Task {
                 }
             }
             Some(Dial::Asked { answer }) => self.roster.wait(&peer, answer),
+            Some(Dial::Again { waiting, .. }) => waiting.into_iter().for_each(|answer| self.roster.wait(&peer, answer)),
             Some(Dial::Known { .. }) | None => {}
         }
     }
@@ -134,9 +160,27 @@ impl Task {
                     self.book.failed(&peer, now, &mut self.jitter, &self.timings);
                 }
             }
+            Dial::Again { peer, waiting } => {
+                self.book.disconnected(&peer, now, &mut self.jitter, &self.timings);
+                let why = describe(error);
+                let notices = self.bootstrap.lost(&peer, &why, now, &mut self.jitter, &self.timings);
+                self.tell(notices);
+                for answer in waiting {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Err(describe(error)));
+                }
+            }
             // Whoever asked may have gone.
             Dial::Asked { answer } => drop(answer.send(Err(describe(error)))),
         }
+    }
+}
+
+/// Whether it makes sense to dial that: of relays only those that are connected carry anything.
+fn can_dial(address: &Multiaddr, roster: &Roster, hidden: bool) -> bool {
+    match relay_of(address) {
+        Some((_, relay)) => roster.is_proven(&relay),
+        None => !(is_relayed(address) || hidden && is_quic(address)),
     }
 }
 

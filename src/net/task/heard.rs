@@ -12,23 +12,30 @@ use libp2p::{Multiaddr, identify, ping};
 use super::Task;
 use super::dials::root_cause;
 use crate::kernel::id::PeerId;
-use crate::net::behaviour::BehaviourEvent;
+use crate::net::behaviour::{BehaviourEvent, InsideEvent};
 use crate::net::client::Direction;
 use crate::net::event::{Event, GossipToken, ReplyToken, Why};
-use crate::net::names::{is_of_this_host, kernel_peer, swarm_peer, with_peer};
+use crate::net::names::{ip_of, is_of_this_host, is_relayed, kernel_peer, strip_peer, swarm_peer, with_peer};
 use crate::wire::limits::{MAX_GOSSIP, MAX_KNOWN};
 use crate::wire::peers;
 
-type Asking = AskEvent<Vec<u8>, Vec<u8>>;
+pub(super) type Asking = AskEvent<Vec<u8>, Vec<u8>>;
 
 impl Task {
     pub(super) fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ask(event)) => self.on_ask(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Exchange(event)) => self.on_exchange(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Door(event)) => self.on_door(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Neighbours(event)) => self.on_neighbours(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Inside(event)) => match event {
+                InsideEvent::Gossip(event) => self.on_gossip(event),
+                InsideEvent::Ask(event) => self.on_ask(event),
+                InsideEvent::Exchange(event) => self.on_exchange(event),
+                InsideEvent::Identify(event) => self.on_identify(event),
+                InsideEvent::Ping(event) => self.on_ping(event),
+                InsideEvent::Relay(event) => self.on_relaying(&event),
+                InsideEvent::Relayed(event) => self.on_relayed(&event),
+                InsideEvent::Punch(event) => self.on_punched(&event),
+            },
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_opened(peer_id, connection_id, endpoint);
             }
@@ -42,10 +49,18 @@ impl Task {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(from = %send_back_addr, error = %root_cause(&error), "an incoming connection failed");
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            // A relayed one is told of once its relay has agreed.
+            SwarmEvent::NewListenAddr { address, .. } if !is_relayed(&address) => {
                 self.outbox.must(Event::Listening(with_peer(&address, &self.me)));
+                self.on_address(&address);
             }
-            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => self.on_deaf(addresses, &error),
+            SwarmEvent::ExpiredListenAddr { address, .. } if !is_relayed(&address) => self.on_address_gone(&address),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.on_place_closed(listener_id);
+                if let Err(error) = reason {
+                    self.on_deaf(addresses, &error);
+                }
+            }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "accepting a connection failed"),
             _ => {}
         }
@@ -59,19 +74,41 @@ impl Task {
             return self.on_dial_failed(id, &DialError::Aborted);
         };
         let now = Instant::now();
-        let (address, direction) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound),
-            ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, Direction::Inbound),
+        let open = self.swarm.behaviour().inside.is_open(&swarm_peer(&peer), id);
+        let relayed = endpoint.is_relayed();
+        let (address, direction, here) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound, None),
+            // What a relay brings comes from nowhere; where it came in tells by whom.
+            ConnectedPoint::Listener { local_addr, .. } if relayed => {
+                (with_peer(&local_addr, &peer), Direction::Inbound, None)
+            }
+            ConnectedPoint::Listener { local_addr, send_back_addr } => {
+                let here = ip_of(&local_addr);
+                if open {
+                    self.came(&send_back_addr, local_addr);
+                }
+                (send_back_addr, Direction::Inbound, here)
+            }
         };
-        self.book.connected(peer, (direction == Direction::Outbound).then(|| address.clone()), now);
-        self.roster.opened(peer, id, address, direction, now);
+        let dialed = direction == Direction::Outbound;
+        self.book.connected(peer, dialed.then(|| address.clone()), now);
+        // Not one that was made by both ends at once: others cannot reach it there.
+        if dialed && !relayed && self.dials.contains_key(&id) {
+            self.relays.reached(peer, strip_peer(&address).0, now);
+        }
+        self.roster.opened(peer, id, address, direction, open, now);
+        if let Some(here) = here {
+            self.roster.stands_at(&peer, id, here);
+        }
         self.dial_succeeded(id, peer);
+        self.knock(&peer, direction, open);
         self.tick_soon();
     }
 
     fn on_closed(&mut self, peer: libp2p::PeerId, id: ConnectionId, why: &str) {
         let Some(peer) = kernel_peer(&peer) else { return };
         let Some(left) = self.roster.closed(&peer, id) else { return };
+        self.relays.lost(&peer);
         let now = Instant::now();
         let why = left.turned_away.as_deref().unwrap_or(why);
         if left.proven {
@@ -81,6 +118,9 @@ impl Task {
         for answer in left.waiting {
             // Whoever asked may have gone.
             let _ = answer.send(Err(why.to_owned()));
+        }
+        if self.dial_again(&peer) {
+            return self.tick_soon();
         }
         self.book.disconnected(&peer, now, &mut self.jitter, &self.timings);
         if left.turned_away.is_some() {
@@ -92,7 +132,7 @@ impl Task {
     }
 
     fn on_deaf(&mut self, addresses: Vec<Multiaddr>, error: &io::Error) {
-        for address in addresses {
+        for address in addresses.into_iter().filter(|address| !is_relayed(address)) {
             tracing::error!(%address, %error, "no longer listening");
             self.outbox.must(Event::Deaf { address, error: error.to_string() });
         }
@@ -140,7 +180,8 @@ impl Task {
             }
             gossipsub::Event::GossipsubNotSupported { peer_id } => {
                 if let Some(peer) = kernel_peer(&peer_id) {
-                    self.turn_away(&peer, "it is a node of another mesh, or of another version".to_owned());
+                    // It does not let this node in yet, or is of another mesh: the door tells.
+                    self.introduce(&peer);
                 }
             }
             gossipsub::Event::Unsubscribed { .. } => {}
@@ -166,7 +207,7 @@ impl Task {
                 MessageAcceptance::Reject
             }
         };
-        self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &source, verdict);
+        self.swarm.behaviour_mut().inside.inner.gossip.report_message_validation_result(&id, &source, verdict);
     }
 
     fn on_ask(&mut self, event: Asking) {
@@ -196,7 +237,11 @@ impl Task {
         let Some(from) = kernel_peer(&peer) else { return };
         self.prove(&from);
         let share = self.roster.request_share(&from, Instant::now());
-        let event = share.map(|share| Event::Request { from, bytes, token: ReplyToken { channel, _share: share } });
+        let event = share.map(|share| Event::Request {
+            from,
+            bytes,
+            token: ReplyToken { channel, at_door: false, _share: share },
+        });
         // Dropping the channel refuses.
         if event.is_none_or(|event| self.outbox.may(event).is_err()) {
             self.tallies.requests_refused.add(1);
@@ -204,11 +249,14 @@ impl Task {
     }
 
     fn on_identify(&mut self, event: identify::Event) {
-        let identify::Event::Received { peer_id, info, .. } = event else { return };
+        let identify::Event::Received { peer_id, connection_id, info } = event else { return };
         let Some(peer) = kernel_peer(&peer_id) else { return };
         if info.protocols.contains(&self.names.ask) {
             let addresses = self.seen_from_here(&peer, info.listen_addrs);
             self.book.told_by_itself(peer, addresses, Instant::now());
+            if self.roster.is_dialed(&peer, connection_id) {
+                self.on_seen(&peer, connection_id, info.observed_addr);
+            }
         } else {
             self.turn_away(&peer, "it is a node of another mesh, or of another version".to_owned());
         }
@@ -234,9 +282,9 @@ impl Task {
     }
 
     /// Tells a peer where this node is, and asks it whom it knows.
-    fn exchange_with(&mut self, peer: &PeerId) {
+    pub(super) fn exchange_with(&mut self, peer: &PeerId) {
         let own = self.own_addresses().iter().map(Multiaddr::to_vec).collect::<Vec<_>>();
-        self.swarm.behaviour_mut().exchange.send_request(&swarm_peer(peer), peers::seal_question(own));
+        self.swarm.behaviour_mut().inside.inner.exchange.send_request(&swarm_peer(peer), peers::seal_question(own));
     }
 
     /// The same with one of the connected peers, if connections are wanted.
@@ -281,7 +329,7 @@ impl Task {
         });
         let answer = peers::seal_answer(known);
         // The asker may have left just now.
-        let _ = self.swarm.behaviour_mut().exchange.send_response(channel, answer);
+        let _ = self.swarm.behaviour_mut().inside.inner.exchange.send_response(channel, answer);
     }
 
     fn on_peers(&mut self, teller: &PeerId, known: Vec<peers::Known>) {

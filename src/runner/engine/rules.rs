@@ -338,7 +338,7 @@ impl Rules {
 
 impl Limits {
     /// What a container of this host gets, besides what it was allowed.
-    fn host_config(&self, mut given: Map<String, Value>) -> Value {
+    pub(super) fn host_config(&self, mut given: Map<String, Value>) -> Value {
         if let Some(memory) = self.memory {
             given.insert("Memory".to_owned(), json!(memory));
             // As much swap as memory would be more memory.

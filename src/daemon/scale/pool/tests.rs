@@ -114,6 +114,29 @@ fn a_runner_that_took_another_job_brings_its_task_and_gives_its_own_back() {
 }
 
 #[test]
+fn a_runner_whose_task_is_another_hosts_by_now_is_asked_about() {
+    let mut pool = pool();
+    let name = start(&mut pool, 1, 1);
+    pool.lose(2, task(1), fence(1));
+    assert_eq!(pool.jobs(), BTreeMap::from([(repository(), BTreeSet::new())]));
+    let told = jobs([on(1, JobState::InProgress, "runmesh-other-1"), on(2, JobState::InProgress, &name)]);
+    let deeds = pool.see(3, 3, &repository(), &told, false);
+    assert_eq!(deeds, [Deed::Serves(Box::new(job(2).workload()))]);
+}
+
+#[test]
+fn a_runner_that_nothing_is_meant_for_serves_the_next_task_also_before_it_is_configured() {
+    let mut pool = pool();
+    let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false);
+    let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
+    pool.lose(2, task(1), fence(1));
+    assert_eq!((pool.spare(), pool.slots(1)), (1, 0), "for a job there is room, for a task of the mesh there is none");
+    assert_eq!(pool.take(3, (task(2), fence(2)), Arc::new(job(2).workload()), scope(), false), []);
+    assert_eq!((pool.spare(), pool.slots(1)), (0, 1));
+    assert_eq!(pool.configured(4, name, 7), Ok((task(1), fence(1))), "it is started after all");
+}
+
+#[test]
 fn two_runners_of_one_host_may_change_places() {
     let mut pool = pool();
     let (one, two) = (start(&mut pool, 1, 1), start(&mut pool, 1, 2));
