@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 
 mod args;
+mod autoscaler;
 mod demo;
 mod doctor;
 mod failure;
@@ -24,7 +25,9 @@ mod screen;
 mod settings;
 mod tasks;
 
-use self::args::{Arguments, Command, Form, InspectArguments, NodeCommand, RunArguments, View};
+use self::args::{
+    Arguments, Command, DiscoverCommand, Form, GithubCommand, InspectArguments, NodeCommand, RunArguments, View,
+};
 use self::failure::Failure;
 use self::screen::Screen;
 use self::settings::World;
@@ -62,7 +65,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     if dot && !matches!(&arguments.command, Command::Inspect(InspectArguments { view: View::Clock { .. }, .. })) {
         return Err(Failure::usage("only `inspect clock` prints --output dot").hint("say --output json"));
     }
-    log_to_stderr(matches!(arguments.command, Command::Node(_)))?;
+    let is_node = matches!(arguments.command, Command::Node(_) | Command::Github(GithubCommand::Autoscaler(_)));
+    log_to_stderr(is_node)?;
     match &arguments.command {
         Command::Completions { shell } => completions(*shell),
         Command::Doctor => {
@@ -81,10 +85,12 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
         Command::Tasks(command) => block_on(tasks::run(&place()?, command)),
         Command::Pause { why } => block_on(mesh::pause(&place()?, why)),
         Command::Resume => block_on(mesh::resume(&place()?)),
-        Command::Github(command) => {
-            let args::GithubCommand::P2pDiscover(
-                args::DiscoverCommand::Once(look) | args::DiscoverCommand::Monitor(look),
-            ) = command;
+        Command::Github(GithubCommand::Autoscaler(asked)) => {
+            let (place, settings) = autoscaler::settings(&arguments.global, asked, &world)?;
+            block_on(autoscaler::run(&place, settings))
+        }
+        Command::Github(GithubCommand::P2pDiscover(command)) => {
+            let (DiscoverCommand::Once(look) | DiscoverCommand::Monitor(look)) = command;
             block_on(github::run(settings::of_github(&arguments.global, look, &world)?, command))
         }
         Command::P2pWorkflow(command) => block_on(p2p_workflow::run(&place()?, command)),

@@ -9,6 +9,7 @@ mod answers;
 mod capacity;
 mod chronicle;
 mod demand;
+mod disk;
 mod effects;
 mod home;
 mod intake;
@@ -33,22 +34,25 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
 pub use scale::Settings as AutoscalerSettings;
+pub use work::WorkSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
+use self::disk::Disk;
 use self::intake::Intake;
 use self::membership::Gate;
 use self::sources::{Found, Sources};
 use self::suspects::Suspects;
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query, Refusal};
-use crate::forge::Spec;
 use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
+use crate::forge::{Manner, Spec};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
+use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError, SwarmKey};
 use crate::runner::{self, Isolation};
 use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
@@ -85,6 +89,8 @@ pub struct Settings {
     pub bootstrap: Vec<Multiaddr>,
     pub reach: Reach,
     pub sources: Vec<Spec>,
+    /// How those are treated of which it is not as usual.
+    pub manners: BTreeMap<Spec, Manner>,
     pub github: GithubSettings,
     /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
     pub stop_when_cut_off: Vec<Spec>,
@@ -97,6 +103,7 @@ pub struct Settings {
     pub act: Option<PathBuf>,
     /// GitHub's own runner, its directory or archive.
     pub actions_runner: Option<PathBuf>,
+    pub work: WorkSettings,
     /// Runners for the jobs that GitHub queues.
     pub autoscaler: Option<AutoscalerSettings>,
     /// On a signal, finish what runs instead of handing it over.
@@ -267,6 +274,7 @@ struct Daemon {
     chronicle: Chronicle,
     sources: Sources,
     workers: Workers,
+    disk: Disk,
     scale: scale::Scale,
     /// What there is of processors, memory and the like.
     has: Amounts,
@@ -331,6 +339,12 @@ impl Daemon {
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
         runner_settings.act.clone_from(&settings.act);
         runner_settings.actions_runner.clone_from(&settings.actions_runner);
+        runner_settings.engine.clone_from(&settings.work.engine);
+        runner_settings.pull = settings.work.pull;
+        runner_settings.limits = settings.work.limits;
+        if let Some(image) = &settings.work.image {
+            runner_settings.image.clone_from(image);
+        }
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
@@ -370,6 +384,7 @@ impl Daemon {
         let (find, found) = mpsc::channel(FOUND);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
+        let disk = Disk::look(&settings.data_dir, settings.work.min_free);
         let mut daemon = Self {
             mesh,
             key,
@@ -385,6 +400,7 @@ impl Daemon {
             chronicle: Chronicle::new(),
             sources,
             workers: Workers::default(),
+            disk,
             scale: scale::Scale::new(settings.autoscaler.clone(), &peer.to_string()),
             has: capacity::of_host(&settings.data_dir, &settings.labels),
             find,
@@ -427,7 +443,7 @@ impl Daemon {
     /// Why this host can run nothing although it should.
     fn impediments(&self) -> Vec<String> {
         let of_act = if self.takes_mesh() { self.impediments_of_act() } else { Vec::new() };
-        of_act.into_iter().chain(self.no_runners()).collect()
+        of_act.into_iter().chain(self.no_runners()).chain(self.disk.low.clone()).collect()
     }
 
     /// Whether this host is to run the mesh's own tasks.
@@ -440,16 +456,23 @@ impl Daemon {
         if self.settings.max_runners == 0 {
             return Vec::new();
         }
-        self.runner.capabilities().missing(self.settings.isolation).into_iter().map(str::to_owned).collect()
+        let (has, isolation) = (self.runner.capabilities(), self.settings.isolation);
+        if !self.settings.work.command.is_empty() {
+            return has.walls(isolation).map(str::to_owned).into_iter().collect();
+        }
+        has.missing(isolation).into_iter().map(str::to_owned).collect()
     }
 
     /// What this host offers the mesh.
     fn offer(&self) -> Offer {
         let runs = self.impediments_of_act().is_empty() && self.takes_mesh() || self.starts_runners();
-        let slots = if runs { self.scale.slots(self.settings.max_runners) } else { 0 };
+        let slots = if runs && self.disk.low.is_none() { self.scale.slots(self.settings.max_runners) } else { 0 };
         let slots = slots + self.workers.slots();
         let mut labels = &self.settings.labels | &self.has.labels();
         labels.extend(self.scale_labels());
+        if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
+            labels.insert(CONTAINER_ENGINE.to_owned());
+        }
         Offer { slots, labels, sources: self.sources.keys() }
     }
 
@@ -492,6 +515,7 @@ impl Daemon {
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
+                () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leaving = Leaving::Now,
             }

@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::kernel::io::SourceKey;
+use crate::kernel::io::{RepositoryMark, SourceKey};
 use crate::kernel::known::Gone;
 use crate::kernel::task::{Policy, Priority, Repository, RunEvent, Tag, Trigger, Workload};
 use crate::workflow::{Dropped, Occasion, Workflow};
@@ -133,10 +133,40 @@ pub struct Findings {
     pub workflows: Vec<Found>,
     /// What of them should run now.
     pub workloads: Vec<Workload>,
+    /// What of them would, were it not there since before the first look: to be taken note of.
+    pub recorded: Vec<Workload>,
+    /// The repositories that were looked into.
+    pub seen: BTreeSet<RepositoryMark>,
     /// What else an operator should know.
     pub warnings: Vec<String>,
     /// What the mesh has pending of workflows that are there no more.
     pub gone: Vec<Gone>,
+}
+
+/// How a source is treated, as its operator says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    pub first_scan: FirstScan,
+    pub duplicate: Duplicate,
+}
+
+/// What becomes of what a repository holds when the mesh first looks into it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FirstScan {
+    /// It runs, as whatever comes later.
+    #[default]
+    Submit,
+    /// It is only taken note of.
+    Record,
+}
+
+/// Whether the mesh runs a workflow that GitHub runs too and that does not have to run here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Duplicate {
+    /// Not while a run of the same file and commit is known there.
+    #[default]
+    Avoid,
+    Allow,
 }
 
 /// A person's or program's request to run a workflow.
@@ -157,6 +187,23 @@ impl Findings {
         self.workloads.extend(other.workloads);
         self.warnings.extend(other.warnings);
         self.gone.extend(other.gone);
+        self.recorded.extend(other.recorded);
+        self.seen.extend(other.seen);
+    }
+
+    /// Turns what would run of the repository of this name into what is taken note of.
+    pub fn record(&mut self, repository: &str) {
+        let (recorded, workloads) =
+            std::mem::take(&mut self.workloads).into_iter().partition(|one| one.repository.name == repository);
+        self.workloads = workloads;
+        for one in &recorded {
+            let Workload { path, .. } = one;
+            let of_it = |found: &&mut Found| found.repository == repository && found.path == *path;
+            for found in self.workflows.iter_mut().filter(of_it) {
+                found.why_not = Some("it is there since before the first look; it runs once it changes".to_owned());
+            }
+        }
+        self.recorded.extend(recorded);
     }
 }
 

@@ -34,7 +34,9 @@ mod act;
 mod backend;
 mod capabilities;
 mod cgroup;
+mod command;
 mod devices;
+mod engine;
 mod follow;
 mod github;
 mod install;
@@ -47,6 +49,7 @@ mod places;
 mod plan;
 mod process;
 mod procfs;
+mod reconcile;
 mod run;
 mod secret;
 mod supervisor;
@@ -57,15 +60,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
-pub use self::order::{Checkout, GithubRunner, Order, Work, Workflow};
+pub use self::engine::{Engine, Limits};
+pub use self::order::{Checkout, Command, GithubRunner, Order, Work, Workflow};
 pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
-pub use self::secret::Secret;
+pub use self::secret::{Secret, SecretSource};
 pub use self::supervisor::{Closed, Handle, OpenError, Running, Supervisor};
+
+/// The image that act's authors made to resemble GitHub's hosted runners, in its middle size.
+pub const DEFAULT_IMAGE: &str = "docker.io/catthehacker/ubuntu:act-latest";
 
 /// How the runner room works on this host. What is not said by the operator comes from [`Settings::new`].
 #[derive(Debug, Clone)]
@@ -93,8 +101,18 @@ pub struct Settings {
     pub devices: Vec<PathBuf>,
     /// Paths that must stay invisible in a sandbox although they lie below one that is seen: the node's data directory.
     pub hidden: Vec<PathBuf>,
+    /// The socket of a container engine, Docker or Podman; looked for where not given.
+    pub engine: Option<PathBuf>,
+    /// The image that jobs run in which name none, in a container.
+    pub image: String,
+    /// Whether images that are not on this host may be fetched.
+    pub pull: bool,
+    /// What a container gets of this host at most.
+    pub limits: Limits,
     /// Whether each task gets a control group of its own, where one can be made.
     pub cgroups: bool,
+    /// Between two looks for what no order owns.
+    pub round: Duration,
     /// The most bytes of one task's log.
     pub log_cap: u64,
 }
@@ -114,7 +132,12 @@ impl Settings {
             binds: Vec::new(),
             devices: Devices::find(Path::new("/")).files,
             hidden: Vec::new(),
+            engine: None,
+            image: DEFAULT_IMAGE.to_owned(),
+            pull: false,
+            limits: Limits::default(),
             cgroups: true,
+            round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,
         }
     }
@@ -135,6 +158,8 @@ pub fn default_labels() -> BTreeSet<String> {
 /// What stands between a job and the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
+    /// Containers of an engine; act itself, which only asks for them, is in a bubblewrap sandbox where one can be made.
+    Container,
     /// A bubblewrap sandbox.
     Bwrap,
     /// Nothing: the job runs as the node's user.
@@ -144,6 +169,7 @@ pub enum Isolation {
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Container => "container",
             Self::Bwrap => "bwrap",
             Self::None => "none",
         })
@@ -155,9 +181,10 @@ impl FromStr for Isolation {
 
     fn from_str(word: &str) -> Result<Self, String> {
         match word {
+            "container" => Ok(Self::Container),
             "bwrap" => Ok(Self::Bwrap),
             "none" => Ok(Self::None),
-            _ => Err(format!("`{word}` is not an isolation: say `bwrap` or `none`")),
+            _ => Err(format!("`{word}` is not an isolation: say `container`, `bwrap` or `none`")),
         }
     }
 }

@@ -11,6 +11,7 @@ mod glob;
 mod job;
 mod matrix;
 mod scan;
+mod secrets;
 mod tags;
 mod trigger;
 mod yaml;
@@ -24,6 +25,7 @@ pub use cron::Cron;
 pub use glob::Patterns;
 pub use job::{DEFAULT_JOB_TIMEOUT_S, Job, Labels, MAX_TIME_LIMIT_S, RunsOn};
 pub use matrix::{Leg, Legs, MAX_LEGS};
+pub use secrets::secrets;
 pub use tags::{Dropped, MAX_DROPPED, Tags};
 pub use trigger::{InputKind, InputSpec, PushFilter, Triggers};
 

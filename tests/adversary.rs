@@ -271,6 +271,7 @@ async fn a_member_that_floods_is_told_of_and_holds_up_nobody() {
         running: Default::default(),
         unheard: Default::default(),
         discovered: Default::default(),
+        covers: Default::default(),
         version: "hostile".to_owned(),
     };
     for round in 0..200 {

@@ -81,7 +81,7 @@ fn queued_jobs_get_a_runner_each_and_their_tasks_end_as_github_says() {
     fake.state().actions.jobs.get_mut(&jobs[1]).expect("a job").ends = "failure".to_owned();
     let tasks = mesh.wait_for_tasks(3, is_completed);
     let of = |job: u64| {
-        let task = tasks.iter().find(|task| task["trigger"].to_string().contains(&job.to_string()));
+        let task = tasks.iter().find(|task| task["occurrence"].to_string().contains(&job.to_string()));
         task.expect("a task of the job")["conclusion"].as_str().expect("an end").to_owned()
     };
     assert_eq!([of(jobs[0]), of(jobs[1]), of(jobs[2])], ["success", "failure", "success"]);
@@ -168,7 +168,7 @@ fn after_a_kill_no_registration_is_left_and_githubs_word_ends_the_task() {
 }
 
 #[test]
-fn a_runner_that_gets_no_job_in_its_time_is_retired_and_a_ghost_removed() {
+fn a_runner_that_gets_no_job_in_its_time_is_retired_for_another() {
     let fake = fake();
     fake.state().actions.runners.held_back = true;
     let mesh = {
@@ -180,8 +180,9 @@ fn a_runner_that_gets_no_job_in_its_time_is_retired_and_a_ghost_removed() {
     };
     fake.queue("octo/one", &LABELS, 1);
     until(&fake, "a runner", |fake| fake.state().actions.runners.online() == 1);
-    until(&fake, "its retirement", |fake| fake.state().actions.runners.all.is_empty());
-    // GitHub forgets a runner that lives here: another is started for the job, which it then gets.
+    let first = *fake.state().actions.runners.all.keys().next().expect("a runner");
+    until(&fake, "its retirement", |fake| !fake.state().actions.runners.all.contains_key(&first));
+    // Another is started for the job, which it then gets.
     until(&fake, "another runner", |fake| fake.state().actions.runners.online() == 1);
     fake.state().actions.runners.held_back = false;
     fake.state().actions.bind();
@@ -242,4 +243,34 @@ fn a_runner_group_that_is_missing_is_said_and_one_that_is_there_is_used() {
     two.wait_for_tasks(1, is_completed);
     assert!(fake.state().actions.runners.configured == 1);
     two.stop();
+}
+
+#[test]
+fn alone_the_command_needs_no_mesh() {
+    let fake = fake();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runmesh"));
+    command.args(["github", "autoscaler", "--owner", "octo", "--interval", "1", "--max-runners", "2", "--no-p2p"]);
+    command.args(["--since-days", "36500", "--actions-runner", RUNNER, "--data-dir"]).arg(folder.path().join("data"));
+    command.env("XDG_CONFIG_HOME", folder.path()).env("RUNMESH_GITHUB_API", fake.api()).env("GITHUB_TOKEN", "t");
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    let log = std::fs::File::create(folder.path().join("log")).expect("a log");
+    let mut process = command.stderr(log).spawn().expect("the program runs");
+    let jobs = fake.queue("octo/two", &LABELS, 5);
+    until(&fake, "the jobs' end", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::Completed));
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    // It says what the source system's said, and ends in order.
+    let ended = std::process::Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
+    assert!(ended.expect("kill runs").success());
+    let status = process.wait().expect("it ends");
+    let said = std::fs::read_to_string(folder.path().join("log")).expect("a log");
+    assert!(status.success(), "{said}");
+    for text in [
+        "P2P workflows: 0 pending, 0 assigned",
+        "Allocating 0 runners for P2P tasks, 2 for GitHub workflows",
+        "P2P Summary: ",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert_eq!(fake.state().actions.runners.configured, 5);
 }

@@ -4,6 +4,8 @@
 //! at the end `[N]` when it ends with exit status N. `[..]` stands for anything within a line, a line `...` for any
 //! lines, and `[DIR]` for the folder that the test works in.
 
+#[path = "cli/service.rs"]
+mod service;
 #[path = "cli/terminal.rs"]
 mod terminal;
 
@@ -95,7 +97,7 @@ $ runmesh node run --config typo.toml
 !   hint: did you mean `max_runners`?
 [2]
 $ runmesh inspect status --config value.toml
-! error: the settings file [DIR]/value.toml: `isolation` has `jail`, which is not one of: bwrap, none
+! error: the settings file [DIR]/value.toml: `isolation` has `jail`, which is not one of: container, bwrap, none
 [2]
 $ runmesh doctor --config broken.toml
 ! error: the settings file [DIR]/broken.toml: line 3 is not TOML: [..]

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use github::fake::limits::Token;
-use github::fake::{Fake, World};
+use github::fake::{Call, Fake, World};
 use rig::Mesh;
 
 const FILE: &str = ".github/workflows/ci.yml";
@@ -50,13 +50,16 @@ fn used(fake: &Fake, time: Duration) -> BTreeSet<String> {
     fake.take_calls().into_iter().map(|call| call.token).collect()
 }
 
-/// Waits until somebody else than these has looked, and gives who.
+/// Waits until somebody else than these has looked twice, which no census does, and gives who.
 fn wait_for_another(fake: &Fake, than: &BTreeSet<String>) -> String {
     let began = Instant::now();
+    fake.take_calls();
     loop {
-        let calls = fake.take_calls();
-        if let Some(call) = calls.into_iter().find(|call| call.status == 200 && !than.contains(&call.token)) {
-            return call.token;
+        let calls = fake.calls();
+        let others = || calls.iter().filter(|call| call.status == 200 && !than.contains(&call.token));
+        let again = |one: &&Call| others().filter(|call| call.token == one.token).count() > 1;
+        if let Some(call) = others().find(again) {
+            return call.token.clone();
         }
         assert!(began.elapsed() < Duration::from_secs(60), "nobody takes the duty over");
         std::thread::sleep(Duration::from_millis(50));
@@ -73,13 +76,14 @@ fn one_of_eight_nodes_looks_and_another_takes_over() {
     mesh.wait_for_agreement();
     let number = |token: &str| token.rsplit('-').next().and_then(|n| n.parse::<usize>().ok()).expect("a node's token");
 
-    // One looks; of a steady cycle it is one call, whatever the number of nodes.
-    let looking = used(&fake, interval * 3);
-    assert_eq!(looking.len(), 1, "{looking:?}");
+    // One looks; of a steady cycle it is one call, whatever the number of nodes. Another one may take a census meanwhile.
     fake.take_calls();
-    std::thread::sleep(interval * 4);
-    let calls = fake.take_calls().len();
-    assert!((2..=5).contains(&calls), "{calls} calls in four intervals");
+    std::thread::sleep(interval * 7);
+    let calls = fake.take_calls();
+    assert!((5..=9).contains(&calls.len()), "{} calls in seven intervals", calls.len());
+    let of = |token: &str| calls.iter().filter(|call| call.token == token).count();
+    let looking: BTreeSet<String> = calls.iter().map(|call| call.token.clone()).filter(|one| of(one) > 2).collect();
+    assert!(looking.len() == 1 && calls.len() - of(looking.first().expect("one")) <= 1, "{calls:#?}");
 
     // It dies.
     let mut out = looking;
@@ -151,5 +155,158 @@ fn a_commit_at_github_is_found_fetched_and_run() {
     assert!(!calls.iter().any(|call| call.request["query"].as_str().is_some_and(asks_for_texts)), "{calls:#?}");
     node.wait_for("taking part", |node| node.run(&["tasks", "submit", "octo/r1", "ci.yml"]).status == 0);
     mesh.wait_for_tasks(3, |task| task["state"] == "completed" && task["conclusion"] == "success");
+    mesh.stop();
+}
+
+/// Two nodes, each with a repository that the other's token does not show: the one on duty looks into what it sees, the
+/// other into the rest, and each repository into by one alone.
+#[test]
+fn what_the_one_on_duty_cannot_see_is_the_next_ones_duty() {
+    let mut world = World::new();
+    for name in ["both", "only-0", "only-1"] {
+        let text = workflow(name, "push");
+        world.repository(&format!("octo/{name}"), &[(FILE, &text)]).private = true;
+    }
+    let fake = Fake::start(world);
+    let arguments = ["--source", "github:octo", "--executor", "none", "--interval", "1"];
+    let mesh = Mesh::at_github(2, &arguments, |node| {
+        let environment = environment(&fake, node);
+        let sees = ["octo/both".to_owned(), format!("octo/only-{node}")];
+        fake.state().limits.token(&format!("token-{node}")).sees = Some(sees.to_vec());
+        environment
+    });
+    mesh.wait_for_tasks(3, |_| true);
+    // From now on each is found as soon as it changes.
+    for number in 0..2 {
+        let name = format!("later in {number}");
+        fake.commit(&format!("octo/only-{number}"), &[(FILE, Some(&workflow(&name, "push")))]);
+        mesh.wait_for_tasks(4 + number, |_| true);
+    }
+    // One list an interval each, and the file that both see is read by one.
+    fake.commit("octo/both", &[(FILE, Some(&workflow("both again", "push")))]);
+    fake.take_calls();
+    mesh.wait_for_tasks(6, |_| true);
+    std::thread::sleep(Duration::from_secs(3));
+    let is_text = |call: &&Call| call.request["query"].as_str().is_some_and(|query| query.starts_with("query Texts"));
+    assert_eq!(fake.take_calls().iter().filter(is_text).count(), 1);
+    mesh.wait_for_agreement();
+    mesh.stop();
+}
+
+/// All eight nodes look in the very minute of a tick, and the one on duty is killed in it: one task comes of the tick.
+#[test]
+fn a_tick_is_one_task_also_when_the_duty_changes_hands_at_that_second() {
+    let mut world = World::new();
+    let text = workflow("each minute", "{schedule: [{cron: '* * * * *'}], workflow_dispatch: }");
+    world.repository("octo/clock", &[(FILE, &text)]).private = true;
+    let fake = Fake::start(world);
+    let arguments = ["--source", "github:octo", "--executor", "none", "--interval", "1"];
+    let mut mesh = Mesh::at_github(8, &arguments, |node| environment(&fake, node));
+    mesh.wait_for_tasks(1, |_| true);
+    let on_duty = |mesh: &Mesh| {
+        let sources = mesh.nodes().last().expect("one").json(&["inspect", "sources"]);
+        sources[0]["duty"].as_str().expect("somebody's duty").to_owned()
+    };
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let minute = |at: u128| at / 60_000;
+    // Not so close to the tick that the duty may move before it.
+    let mut duty = on_duty(&mesh);
+    let next = (minute(now() + 3_000) + 1) * 60_000;
+    while now() < next {
+        if next - now() > 1_500 {
+            duty = on_duty(&mesh);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let looks: Vec<_> = mesh.nodes().map(|node| node.spawn(&["github", "p2p-discover", "once"])).collect();
+    mesh.kill(&duty);
+    for mut look in looks {
+        // That of the node that was killed fails.
+        let _ = look.wait();
+    }
+    let ticks = |node: &rig::Node| -> Vec<u128> {
+        let tasks = node.json(&["inspect", "tasks"]);
+        let tasks = tasks.as_array().expect("a list").iter().filter(|task| task["trigger"] == "schedule");
+        let minute = |task: &serde_json::Value| task["occurrence"].as_str()?.rsplit(' ').next()?.parse().ok();
+        tasks.map(|task| minute(task).unwrap_or_else(|| panic!("no minute: {task:#}"))).collect()
+    };
+    let expected = minute(next);
+    mesh.nodes().next().expect("one").wait_for("the tick", |node| ticks(node).contains(&expected));
+    // Whoever is on duty now looks a few times more.
+    let heir = wait_for_another(&fake, &BTreeSet::new());
+    mesh.wait_for_agreement();
+    for node in mesh.nodes() {
+        let all = ticks(node);
+        let of_it = all.iter().filter(|tick| **tick == expected).count();
+        assert_eq!(of_it, 1, "{heir} is on duty now: {all:?}");
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+    }
+    mesh.stop();
+}
+
+/// Who is told to pause leaves its duty to another for as long as it was told: neither asks before, nor stays away much
+/// longer. Without a time it would stay away for ten intervals.
+#[test]
+fn the_duty_comes_back_when_github_said_that_it_may() {
+    const PAUSE: u64 = 5;
+    let fake = fake(2);
+    let arguments = ["--source", "github:octo", "--executor", "none", "--interval", "1"];
+    let mesh = Mesh::at_github(2, &arguments, |node| environment(&fake, node));
+    mesh.wait_for_tasks(2, |_| true);
+    let first = wait_for_another(&fake, &BTreeSet::new());
+    {
+        let mut state = fake.state();
+        let token = state.limits.token(&first);
+        token.core.leave(0, PAUSE);
+        token.graphql.leave(0, PAUSE);
+    }
+    let told = Instant::now();
+    let second = wait_for_another(&fake, &BTreeSet::from([first.clone()]));
+    fake.take_calls();
+    let began = Instant::now();
+    while fake.calls_of(&first) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not come back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let away = told.elapsed();
+    assert!(away >= Duration::from_secs(PAUSE - 1), "{first} asks after {away:?}, {second} looks meanwhile");
+    assert!(away < Duration::from_secs(PAUSE + 4), "{first} is away for {away:?}");
+    mesh.wait_for_agreement();
+    mesh.stop();
+}
+
+/// What a repository holds at the first look may be only taken note of; what comes later is a task, and of a group of
+/// tasks that nobody runs the newest stays.
+#[test]
+fn what_is_there_at_the_first_look_may_be_left_alone_and_of_a_group_the_newest_stays() {
+    let mut world = World::new();
+    let text = |name: &str| workflow(name, "push") + "concurrency: one\n";
+    let other = ".github/workflows/other.yml";
+    world.repository("octo/r", &[(FILE, &text("old")), (other, &text("other"))]).private = true;
+    let fake = Fake::start(world);
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = folder.path().join("settings.toml");
+    std::fs::write(&settings, "[[sources]]\nspec = \"github:octo\"\nfirst_scan = \"record\"\n").expect("written");
+    let settings = settings.to_str().expect("UTF-8").to_owned();
+    let arguments = ["--config", &settings, "--executor", "none", "--interval", "1"];
+    let mesh = Mesh::at_github(2, &arguments, |node| environment(&fake, node));
+    let is = |task: &serde_json::Value, name: &str, state: &str| task["name"] == name && task["state"] == state;
+    mesh.wait_for_tasks(2, |task| task["state"] == "cancelled");
+    // Both files are tasks of the new head, and of one group.
+    fake.commit("octo/r", &[(FILE, Some(&text("new")))]);
+    let tasks = mesh.wait_for_tasks(4, |task| task["state"] == "cancelled" || task["state"] == "pending");
+    let pending = |tasks: &[serde_json::Value]| tasks.iter().filter(|task| task["state"] == "pending").count();
+    let first = mesh.nodes().next().expect("one");
+    first.wait_for("one that stays", |node| pending(node.json(&["inspect", "tasks"]).as_array().expect("a list")) == 1);
+    assert!(tasks.iter().any(|task| is(task, "old", "cancelled")), "{tasks:#?}");
+    mesh.wait_for_agreement();
+    let tasks = first.json(&["inspect", "tasks"]);
+    let superseded: Vec<&serde_json::Value> = tasks.as_array().expect("a list").iter().collect();
+    let notes: Vec<String> = superseded
+        .iter()
+        .map(|task| first.json(&["inspect", "tasks", task["id"].as_str().expect("an id")])["note"].to_string())
+        .collect();
+    assert!(notes.iter().any(|note| note.contains("superseded in its concurrency group `one`")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("before the first look")), "{notes:?}");
     mesh.stop();
 }

@@ -48,20 +48,22 @@ impl World {
         self.write_at(author, sequence, parents, event)
     }
 
+    fn write_all(&mut self, author: u8, parents: &[Cid], events: Vec<Event>) -> Cid {
+        let sequence = self.sequences.get(&author).copied().unwrap_or(0) + 1;
+        self.sequences.insert(author, sequence);
+        self.write_events(author, sequence, parents, events)
+    }
+
     fn write_at(&mut self, author: u8, sequence: u64, parents: &[Cid], event: Event) -> Cid {
+        self.write_events(author, sequence, parents, vec![event])
+    }
+
+    fn write_events(&mut self, author: u8, sequence: u64, parents: &[Cid], events: Vec<Event>) -> Cid {
         let mut parents = parents.to_vec();
         parents.sort();
         let author_id = Author { peer: peer(author), incarnation: Incarnation(1) };
         let mesh = MeshId(self.mesh_key.verifying_key().to_bytes());
-        let body = Body {
-            format: FORMAT,
-            mesh,
-            author: author_id,
-            sequence,
-            parents,
-            time: Hlc::default(),
-            events: vec![event],
-        };
+        let body = Body { format: FORMAT, mesh, author: author_id, sequence, parents, time: Hlc::default(), events };
         let entry = Arc::new(Entry::seal(body, &key(author)));
         let cid = entry.cid();
         self.entries.push(entry);
@@ -338,6 +340,14 @@ fn a_withdrawal_ends_only_what_nobody_has_begun() {
     // Its holder learns of them, and its result counts.
     world.finish(4, &[fence.claim, concurrent], fence);
     assert!(matches!(world.fold().expect("introduced").state, State::Completed { .. }));
+
+    // In the entry of the introduction itself it holds: what is only taken note of is never anybody's.
+    let (mut world, base) = World::new();
+    let introduce = Event::Introduce(Introduce { workload: Arc::new(workload()) });
+    let noted = world.write_all(2, &[base], vec![introduce, withdraw()]);
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
+    world.claim(4, &[noted], 1, noted);
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
 
     // What was given back may be withdrawn.
     let (mut world, base) = World::new();

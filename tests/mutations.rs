@@ -110,6 +110,7 @@ fn presences() -> Vec<Vec<u8>> {
             .collect(),
         unheard: BTreeSet::from([PeerId::from_public_key([6; 32])]),
         discovered: [("git:sample".to_owned(), 1234)].into(),
+        covers: Default::default(),
         version: "0.1.0".to_owned(),
     };
     vec![presence::seal(&of(1), &key(), &mesh()), presence::seal(&of(100), &key(), &mesh())]

@@ -2,10 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's way to fail")]
 
+#[path = "runner/command.rs"]
+mod command;
+#[path = "runner/engine.rs"]
+mod engine;
 #[path = "runner/family.rs"]
 mod family;
 #[path = "runner/github.rs"]
 mod github;
+#[path = "runner/podman.rs"]
+mod podman;
 #[path = "runner/rig.rs"]
 mod rig;
 
@@ -14,7 +20,7 @@ use std::time::Duration;
 use rig::{BOTH, Rig, files, need, one, order, plan, script};
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::Conclusion;
-use runmesh::runner::{Checkout, Isolation, Network, Phase, Plan, PlannedJob};
+use runmesh::runner::{Checkout, Isolation, Network, Phase, Plan, PlannedJob, Secret, Work};
 
 /// What every backend promises to a job (src/runner/backend.rs).
 #[tokio::test]
@@ -213,7 +219,7 @@ async fn what_fails_before_the_first_step_is_not_started_or_declined() {
     rig.order(order(1, Isolation::Bwrap, &rig.log_path(1), no)).await;
     assert_eq!(why(rig.report().await), "checking out: no such commit");
 
-    let with = |job: PlannedJob| Plan { jobs: vec![PlannedJob { id: "a".to_owned(), ..job }] };
+    let with = |job: PlannedJob| Plan { jobs: vec![PlannedJob { id: "a".to_owned(), ..job }], ..Plan::default() };
     let declined = |report: Report| match report {
         Report::Declined { why } => why,
         other => panic!("{other:?}"),
@@ -263,6 +269,35 @@ async fn a_flood_of_output_costs_neither_memory_nor_disk() {
         log.contains("longer than") && log.contains("limit of 20000 bytes") && log.contains("success after"),
         "{log}"
     );
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn secrets_reach_their_steps_and_neither_the_log_nor_an_argument() {
+    let mut rig = Rig::new().await;
+    need(&rig.handle);
+    let look = "cat /proc/*/cmdline | tr '\\0' '\\n' | grep -c '[h]unter2' || true";
+    let text = script(&format!("printf '%s' \"$KEY\" | wc -c; echo \"says $KEY\"\n{look}"));
+    let text = text.replace("jobs:", "env: {KEY: \"${{ secrets.KEY }}\"}\njobs:");
+    let order = |isolation, secrets: &[&str], log: &std::path::Path| {
+        let plan = Plan { secrets: ["KEY".to_owned()].into(), ..one() };
+        let mut order = order(1, isolation, log, files(&text, plan));
+        let Work::Workflow(work) = &mut order.work else { unreachable!("made so by the rig") };
+        work.secrets =
+            secrets.iter().map(|name| ((*name).to_owned(), Secret::new("hunter2 \"x\"\nline'2".to_owned()))).collect();
+        order
+    };
+    for isolation in BOTH {
+        rig.order(order(isolation, &["KEY"], &rig.log_path(1))).await;
+        let report = rig.report().await;
+        let log = rig.log(1);
+        assert!(matches!(report, Report::Finished { conclusion: Conclusion::Success, .. }), "{report:?} {log}");
+        assert!(log.contains("] 18\n") && log.contains("] says ***") && log.contains("] 0\n"), "{log}");
+        assert!(!log.contains("hunter2") && !log.contains("line'2"), "{log}");
+    }
+    rig.order(order(Isolation::Bwrap, &["OTHER"], &rig.log_path(1))).await;
+    let expected = Report::Declined { why: "this host has no secret `KEY` for lab/tools".to_owned() };
+    assert_eq!(rig.report().await, expected);
     rig.close().await;
 }
 

@@ -14,6 +14,7 @@ mod simulation {
     pub(crate) mod host;
     pub(crate) mod network;
     pub(crate) mod replay;
+    mod rules;
     pub(crate) mod scenario;
     pub(crate) mod work;
     pub(crate) mod world;
@@ -144,10 +145,7 @@ fn everything_goes_wrong() {
 #[test]
 fn everything_goes_wrong_at_large() {
     let (nodes, tasks) = (number("RUNMESH_SIM_NODES").unwrap_or(50), number("RUNMESH_SIM_TASKS").unwrap_or(500));
-    let scenario = Scenario::rough("everything_goes_wrong_at_large", nodes as usize, tasks as usize);
-    let scenario = scenario.within((3_000, 3_000 + 18 * tasks), (200, 3_000));
-    // Beyond that size the nodes' copies do not fit into memory.
-    let scenario = Scenario { shares: nodes > 100, ..scenario };
+    let scenario = Scenario::at_large("everything_goes_wrong_at_large", nodes as usize, tasks as usize);
     tell(&scenario, &run_all(&scenario, &seeds(1)));
 }
 
@@ -297,8 +295,10 @@ fn idle_nodes_that_are_cut_off_hold_up_no_takeover() {
         assert_eq!(world.violations, Vec::<String>::new());
         for run in &world.runs[..6] {
             let again = world.runs[6..].iter().filter(|other| other.task == run.task).collect::<Vec<_>>();
-            assert_eq!(again.len(), 1, "{run:?} has {again:?}");
-            assert_ne!(again[0].host % 2, run.host % 2, "{run:?} has {again:?}");
+            // Two may claim in the same few milliseconds, when those ahead of both are lost; one of them stops.
+            let left = again.iter().filter(|other| other.end.is_none()).count();
+            assert_eq!(left, 1, "{run:?} has {again:?}");
+            assert!(again.iter().all(|other| other.host % 2 != run.host % 2), "{run:?} has {again:?}");
         }
     }
 }
@@ -446,6 +446,18 @@ fn entries_give_one_state_in_any_order() {
             replay::any_order(&world, Chance::new(seed ^ (order << 32), "order"));
             replay::causal_order(&world, Chance::new(seed ^ (order << 32), "causal order"));
         }
+    }
+}
+
+/// What the nodes of a process share saves memory, and changes nothing.
+#[test]
+fn what_nodes_share_changes_nothing() {
+    let apart = Scenario::hopeless("what_nodes_share_changes_nothing", 7, 30);
+    let shared = Scenario { shares: true, ..apart.clone() };
+    for seed in seeds(5) {
+        let [apart, shared] = [&apart, &shared].map(|scenario| checks::run(scenario, seed).map(|(outcome, _)| outcome));
+        assert_eq!(apart, shared);
+        assert!(apart.is_ok(), "{apart:?}");
     }
 }
 

@@ -280,6 +280,44 @@ pub(super) enum GithubCommand {
     /// Find tagged workflows and submit them: through the node of the data directory where one runs, else on its own
     #[command(subcommand)]
     P2pDiscover(DiscoverCommand),
+    /// Start GitHub's own runners for the jobs that wait there, and run the mesh's tasks beside them, until SIGINT or
+    /// SIGTERM; where a node runs at the data directory, show how it does that
+    Autoscaler(Box<AutoscalerArguments>),
+}
+
+#[derive(Debug, Default, Args)]
+pub(super) struct AutoscalerArguments {
+    /// A GitHub user or organisation; may be repeated. Without one and without --source: all repositories that the token
+    /// reaches
+    #[arg(long = "owner", value_name = "O", value_parser = settings::owner)]
+    pub(super) owners: Vec<String>,
+    /// github:OWNER, github:OWNER/REPO; may be repeated [env: RUNMESH_SOURCES]
+    #[arg(long = "source", value_name = "SPEC", value_parser = settings::source)]
+    pub(super) sources: Vec<Spec>,
+    /// Seconds between two looks which jobs wait, 1 to 86400 [env: RUNMESH_AUTOSCALER_INTERVAL] [default: 20]
+    #[arg(long, value_name = "S", value_parser = settings::interval)]
+    pub(super) interval: Option<u64>,
+    /// Only repositories pushed to within so many days [env: RUNMESH_SINCE_DAYS]
+    #[arg(long, value_name = "N", value_parser = settings::days)]
+    pub(super) since_days: Option<u32>,
+    /// Most runners and tasks at once, 0 to 1024 [env: RUNMESH_MAX_RUNNERS] [default: half of the processors]
+    #[arg(long, value_name = "N", value_parser = settings::runners)]
+    pub(super) max_runners: Option<u32>,
+    /// Take jobs for other processor architectures too [env: RUNMESH_AUTOSCALER_ANY_ARCH]
+    #[arg(long)]
+    pub(super) no_arch_filter: bool,
+    /// GitHub's jobs alone: leave the mesh's tasks to others
+    #[arg(long)]
+    pub(super) no_p2p: bool,
+    /// GitHub's own runner, as an archive actions-runner-*.tar.gz or a directory [env: RUNMESH_ACTIONS_RUNNER]
+    #[arg(long, value_name = "PATH")]
+    pub(super) actions_runner: Option<PathBuf>,
+    /// What jobs may ask of this host besides its own labels; may be repeated [env: RUNMESH_LABELS]
+    #[arg(long = "label", value_name = "L", value_parser = settings::label)]
+    pub(super) labels: Vec<String>,
+    /// What keeps a job away from the host: bwrap, or none [env: RUNMESH_ISOLATION] [default: bwrap]
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
+    pub(super) isolation: Option<Isolation>,
 }
 
 #[derive(Debug, Subcommand)]

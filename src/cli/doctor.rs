@@ -41,6 +41,9 @@ impl Check {
 pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Failure> {
     let mut asked = Settings::new(std::env::temp_dir());
     asked.act.clone_from(&settings.act);
+    asked.actions_runner.clone_from(&settings.actions_runner);
+    let work = settings.work.settings(settings.executor == Executor::Command);
+    asked.engine.clone_from(&work.engine);
     asked.labels = settings.offered(asked.labels);
     let runner = Capabilities::probe(&asked).await;
     let runs = settings.executor == Executor::Act && settings.max_runners > 0;
@@ -49,14 +52,23 @@ pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Fa
         found => found,
     };
     let act = runner.act.map(|act| format!("{}, {}", act.version, act.path.display()));
+    let own = settings.executor == Executor::Command && settings.max_runners > 0;
+    let engine = runner.engine.map(|engine| format!("{}, {}", engine.version, engine.socket.display()));
+    let github = runner.runner.map(|runner| format!("version {}", runner.version));
     let checks = [
         Check::new("git", "reading repositories", git().await),
         Check::new("act", "running workflows", unless(act, runs)),
         Check::new(
             "bubblewrap",
             "keeping tasks away from this host",
-            unless(runner.bwrap, runs && settings.isolation == Isolation::Bwrap),
+            unless(runner.bwrap, (runs || own) && settings.isolation == Isolation::Bwrap),
         ),
+        Check::new(
+            "container engine",
+            "jobs in containers, services",
+            unless(engine, (runs || own) && settings.isolation == Isolation::Container),
+        ),
+        Check::new("GitHub's runner", "jobs that GitHub queues", unless(github, settings.actions_runner.is_some())),
         Check::new("killing", "ending all that a task started", Ok(killing(&runner.cgroup))),
         Check::new("labels", "what runs-on may ask of it", Ok(labels(&runner.labels))),
         Check::new("data directory", "identity, database, logs", data_dir(place)),

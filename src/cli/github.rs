@@ -8,21 +8,20 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{DiscoverCommand, GithubCommand, LookArguments, Output};
+use super::args::{DiscoverCommand, LookArguments, Output};
 use super::failure::Failure;
 use super::screen::{Paint, Screen, now_ms, say, say_json};
 use super::settings::GithubPlace;
 use crate::control::proto::{DiscoverResponse, DiscoveredWorkflow, DroppedWord};
 use crate::control::{Client, ControlError};
-use crate::forge::github::{Github, GithubError, Looked, Memory, Tally, Target};
-use crate::forge::{Findings, Found, Spec, git};
+use crate::forge::github::{Github, GithubError, Looked, Memory, Tally, Target, Terms};
+use crate::forge::{Findings, FirstScan, Found, Manner, Spec, git};
 use crate::kernel::id::TaskId;
 use crate::kernel::known::Known;
 use crate::kernel::task::{Policy, Trigger, Workload};
 
 /// Does what the command says.
-pub(super) async fn run(place: GithubPlace, command: &GithubCommand) -> Result<(), Failure> {
-    let GithubCommand::P2pDiscover(command) = command;
+pub(super) async fn run(place: GithubPlace, command: &DiscoverCommand) -> Result<(), Failure> {
     match command {
         DiscoverCommand::Once(look) => {
             let mut finder = Finder::open(&place, look).await?;
@@ -79,7 +78,8 @@ impl Finder {
                     true => Some(place.github.open().await.map_err(failure)?),
                     false => None,
                 };
-                Ok(Self::Alone(Box::new(Alone { github, sources, ..Alone::default() })))
+                let manners = place.manners.clone();
+                Ok(Self::Alone(Box::new(Alone { github, sources, manners, ..Alone::default() })))
             }
             Err(error) => Err(error.into()),
         }
@@ -110,11 +110,14 @@ impl Finder {
 struct Alone {
     github: Option<Github>,
     sources: Vec<Spec>,
+    manners: BTreeMap<Spec, Manner>,
     memories: BTreeMap<String, Memory>,
     owners: Memory,
     /// By host and repository.
     known: BTreeMap<String, BTreeMap<String, Known>>,
     submitted: BTreeSet<TaskId>,
+    /// Taken note of, and never submitted.
+    recorded: BTreeSet<TaskId>,
 }
 
 impl Alone {
@@ -122,14 +125,20 @@ impl Alone {
         let mut found = DiscoverResponse::default();
         let bar = Bar::new(shows);
         for spec in self.sources.clone() {
+            let manner = self.manners.get(&spec).copied().unwrap_or_default();
             match spec {
                 Spec::Git(source) => match git::resolve(&source).await {
                     Ok(resolved) => {
                         found.warnings.extend(resolved.warnings);
                         for repository in resolved.repositories {
                             let known = self.known.get(git::HOST).and_then(|all| all.get(&repository.repository.id));
-                            let looked =
-                                git::discover(&repository, &known.cloned().unwrap_or_default(), minute()).await;
+                            let known = known.cloned().unwrap_or_default();
+                            let mut looked = git::discover(&repository, &known, minute()).await;
+                            if let (Ok(found), FirstScan::Record) = (&mut looked, manner.first_scan)
+                                && known.workflows.is_empty()
+                            {
+                                found.record(&repository.repository.name);
+                            }
                             self.take(looked.map_err(|error| error.to_string()), &repository.key, &mut found);
                         }
                     }
@@ -146,7 +155,7 @@ impl Alone {
                         Ok(owners) => {
                             for owner in owners {
                                 let target = Target { owner, repository: None };
-                                self.look_at(&github, &target, &bar, &mut found).await;
+                                self.look_at(&github, &target, manner, &bar, &mut found).await;
                             }
                         }
                         Err(error) => found.problems.push(error.to_string()),
@@ -154,7 +163,7 @@ impl Alone {
                 }
                 spec => {
                     if let (Some(github), Some(target)) = (self.github.clone(), Target::of(&spec)) {
-                        self.look_at(&github, &target, &bar, &mut found).await;
+                        self.look_at(&github, &target, manner, &bar, &mut found).await;
                     }
                 }
             }
@@ -163,12 +172,21 @@ impl Alone {
         Report { found, pending: self.submitted.len() as u64, assigned: 0, completed: 0, peers: 0, node: None }
     }
 
-    async fn look_at(&mut self, github: &Github, target: &Target, bar: &Bar, found: &mut DiscoverResponse) {
+    async fn look_at(
+        &mut self,
+        github: &Github,
+        target: &Target,
+        manner: Manner,
+        bar: &Bar,
+        found: &mut DiscoverResponse,
+    ) {
         let key = github.key(target);
         let memory = self.memories.remove(&key).unwrap_or_default();
         let known = self.known.get(github.host()).cloned().unwrap_or_default();
-        let looked = github.discover(target, memory, &known, minute(), &|done, of| bar.show(&key, done, of)).await;
-        let Looked { memory, cycle, outcome } = looked;
+        let progress = |done, of| bar.show(&key, done, of);
+        let (minute, except) = (minute(), BTreeSet::new());
+        let terms = Terms { known: &known, minute, except: &except, manner, progress: &progress };
+        let Looked { memory, cycle, outcome } = github.discover(target, memory, terms).await;
         self.memories.insert(key.clone(), memory);
         found.calls += cycle.calls;
         found.points += cycle.points;
@@ -183,8 +201,14 @@ impl Alone {
         let tagged = findings.workflows.iter().filter(|one| !one.tags.is_empty());
         found.workflows.extend(tagged.map(workflow));
         found.warnings.extend(findings.warnings);
+        for workload in findings.recorded {
+            if self.recorded.insert(workload.id()) {
+                self.note(&workload);
+            }
+        }
         for workload in findings.workloads {
-            if workload.policy() != Policy::GithubOnly && self.submitted.insert(workload.id()) {
+            let new = !self.recorded.contains(&workload.id());
+            if new && workload.policy() != Policy::GithubOnly && self.submitted.insert(workload.id()) {
                 found.submitted += 1;
                 self.note(&workload);
             }
@@ -200,7 +224,8 @@ impl Alone {
         match &workload.trigger {
             Trigger::Push { commit, .. } => of_it.pushed = Some(commit.clone()),
             Trigger::Schedule { cron, minute } => drop(of_it.ticks.insert(cron.clone(), *minute)),
-            Trigger::Revision { .. } | Trigger::Manual { .. } | Trigger::GithubJob { .. } => {}
+            Trigger::Revision { blob } => drop(of_it.revisions.insert(blob.clone())),
+            Trigger::Manual { .. } | Trigger::GithubJob { .. } => {}
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn stop_at_end_of_input() -> Result<(), Failure> {
     started.map(drop).map_err(|error| Failure::failed("cannot start a thread").because(&error))
 }
 
-fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
+pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> {
     let addresses = |texts: &[String]| -> Result<Vec<Multiaddr>, Failure> {
         let parse = |text: &String| text.parse::<Multiaddr>();
         texts
@@ -57,19 +57,22 @@ fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings, Failure> 
         },
         labels: settings.offered(runner::default_labels()),
         max_runners: match settings.executor {
-            Executor::Act => settings.max_runners,
+            Executor::Act | Executor::Command => settings.max_runners,
             Executor::None => 0,
         },
         isolation: match settings.isolation {
+            Isolation::Container => runner::Isolation::Container,
             Isolation::Bwrap => runner::Isolation::Bwrap,
             Isolation::None => runner::Isolation::None,
         },
         data_dir: settings.data_dir,
         sources: settings.sources,
         github: settings.github,
+        manners: settings.manners,
         stop_when_cut_off: settings.stop_when_cut_off,
         act: settings.act,
         actions_runner: settings.actions_runner,
+        work: settings.work.settings(settings.executor == Executor::Command),
         autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
         discovery_interval: settings.interval,
@@ -89,6 +92,7 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
         (_, most, true) => {
             let labels: Vec<String> = settings.offered(runner::default_labels()).into_iter().collect();
             let isolation = match settings.isolation {
+                Isolation::Container => "each in containers".to_owned(),
                 Isolation::Bwrap => "each in a bubblewrap sandbox".to_owned(),
                 Isolation::None => screen.paint(Paint::Warn, "without any isolation"),
             };

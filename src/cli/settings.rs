@@ -14,7 +14,7 @@ use super::args::{Form, Global, LookArguments, Output, RunArguments};
 use super::failure::Failure;
 use crate::daemon::GithubSettings;
 use crate::forge::github::{Endpoint, Lookup, Selection};
-use crate::forge::{Spec, SpecError};
+use crate::forge::{Duplicate, FirstScan, Manner, Spec, SpecError};
 use crate::kernel::task::Conclusion;
 use crate::net::{Multiaddr, SwarmKey, has_ipv6};
 use crate::store::Keeping;
@@ -22,6 +22,7 @@ use crate::store::Keeping;
 mod autoscaler;
 mod file;
 mod reach;
+mod work;
 
 pub(super) use autoscaler::Autoscaler;
 
@@ -65,6 +66,8 @@ pub(super) struct NodeSettings {
     pub(super) bootstrap: Vec<String>,
     pub(super) reach: Reach,
     pub(super) sources: Vec<Spec>,
+    /// How those are treated of which the file says so.
+    pub(super) manners: BTreeMap<Spec, Manner>,
     pub(super) github: GithubSettings,
     /// Those of them whose tasks are stopped here when most members are not heard.
     pub(super) stop_when_cut_off: Vec<Spec>,
@@ -79,6 +82,7 @@ pub(super) struct NodeSettings {
     /// GitHub's own runner, its directory or archive. Absolute.
     pub(super) actions_runner: Option<PathBuf>,
     pub(super) autoscaler: Autoscaler,
+    pub(super) work: work::Work,
     /// Between two looks at a source.
     pub(super) interval: Duration,
     /// How long history is kept at least.
@@ -108,6 +112,8 @@ pub(super) enum Executor {
     /// The program `act`.
     #[default]
     Act,
+    /// The operator's own program, `command` in the settings file.
+    Command,
     /// Nothing: the node takes part and runs no task.
     None,
 }
@@ -115,6 +121,8 @@ pub(super) enum Executor {
 /// What keeps a task away from the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Isolation {
+    /// Containers of Docker or Podman.
+    Container,
     /// bubblewrap.
     #[default]
     Bwrap,
@@ -148,6 +156,8 @@ struct Layer {
     mdns: Option<bool>,
     relay: Option<bool>,
     sources: Option<Vec<Spec>>,
+    /// Only a file says it; it holds wherever the source is listed.
+    manners: Option<BTreeMap<Spec, Manner>>,
     github_api: Option<Endpoint>,
     github_app: Option<u64>,
     github_app_key: Option<PathBuf>,
@@ -163,6 +173,7 @@ struct Layer {
     act: Option<PathBuf>,
     actions_runner: Option<PathBuf>,
     autoscaler: Autoscaler,
+    work: work::Work,
     interval: Option<u64>,
     retention: Option<Duration>,
     logs_retention: Option<Duration>,
@@ -183,6 +194,7 @@ impl Layer {
             mdns: self.mdns.or(lower.mdns),
             relay: self.relay.or(lower.relay),
             sources: self.sources.or(lower.sources),
+            manners: self.manners.or(lower.manners),
             github_api: self.github_api.or(lower.github_api),
             github_app: self.github_app.or(lower.github_app),
             github_app_key: self.github_app_key.or(lower.github_app_key),
@@ -198,6 +210,7 @@ impl Layer {
             act: self.act.or(lower.act),
             actions_runner: self.actions_runner.or(lower.actions_runner),
             autoscaler: self.autoscaler.over(lower.autoscaler),
+            work: self.work.over(lower.work),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
             logs_retention: self.logs_retention.or(lower.logs_retention),
@@ -210,14 +223,20 @@ impl Layer {
     fn below(mut self, folder: &Path) -> Self {
         self.data_dir = self.data_dir.map(|path| folder.join(path));
         self.act = self.act.map(|path| folder.join(path));
+        self.work.below(folder);
         self.actions_runner = self.actions_runner.map(|path| folder.join(path));
         self.github_app_key = self.github_app_key.map(|path| folder.join(path));
         self.swarm_key = self.swarm_key.map(|path| folder.join(path));
-        for source in self.sources.iter_mut().chain(&mut self.stop_when_cut_off).flatten() {
-            if let Spec::Git(source) = source {
+        let below = |mut spec: Spec| {
+            if let Spec::Git(source) = &mut spec {
                 source.path = folder.join(&source.path);
             }
-        }
+            spec
+        };
+        let list = |list: Vec<Spec>| list.into_iter().map(below).collect();
+        self.sources = self.sources.map(list);
+        self.stop_when_cut_off = self.stop_when_cut_off.map(list);
+        self.manners = self.manners.map(|all| all.into_iter().map(|(spec, manner)| (below(spec), manner)).collect());
         self
     }
 }
@@ -277,6 +296,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         bootstrap: taken.bootstrap.unwrap_or_default(),
         github,
         sources: taken.sources.unwrap_or_default(),
+        manners: taken.manners.unwrap_or_default(),
         stop_when_cut_off: taken.stop_when_cut_off.unwrap_or_default(),
         max_runners: taken.max_runners.unwrap_or(half),
         executor: taken.executor.unwrap_or_default(),
@@ -285,6 +305,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         act: taken.act,
         actions_runner: taken.actions_runner,
         autoscaler: taken.autoscaler,
+        work: taken.work,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         keeping: Keeping {
@@ -293,6 +314,10 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         },
         drain: taken.drain.unwrap_or_default(),
     };
+    if settings.executor == Executor::Command && settings.work.command.is_none() {
+        return Err(Failure::usage("the executor is `command`, and no program is named")
+            .hint("say in the settings file: command = [\"PROGRAM\", \"ARGUMENT\"]"));
+    }
     if let Some(spec) = settings.stop_when_cut_off.iter().find(|source| !settings.sources.contains(source)) {
         return Err(Failure::usage(format!("stop_when_cut_off names {spec}, which is not among the sources"))
             .hint(format!("list it as a source too, written alike: --source {spec}")));
@@ -307,6 +332,7 @@ pub(super) struct GithubPlace {
     pub(super) github: GithubSettings,
     /// None where nothing names any.
     pub(super) sources: Vec<Spec>,
+    pub(super) manners: BTreeMap<Spec, Manner>,
     pub(super) interval: Duration,
 }
 
@@ -316,7 +342,8 @@ pub(super) fn of_github(global: &Global, look: &LookArguments, world: &World) ->
     let github = github(&layer, world)?;
     let interval = layer.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs);
     let sources = layer.sources.clone().unwrap_or_default();
-    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, interval })
+    let manners = layer.manners.clone().unwrap_or_default();
+    Ok(GithubPlace { place: settle(layer, global, world)?, github, sources, manners, interval })
 }
 
 fn look_flags(look: &LookArguments) -> Layer {
@@ -412,6 +439,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         mdns: value(one, "RUNMESH_MDNS", yes_or_no)?,
         relay: value(one, "RUNMESH_RELAY", yes_or_no)?,
         sources: values(one, "RUNMESH_SOURCES", source)?,
+        manners: None,
         github_api: value(one, "RUNMESH_GITHUB_API", endpoint)?,
         github_app: value(one, "RUNMESH_GITHUB_APP", app)?,
         github_app_key: world.variable("RUNMESH_GITHUB_APP_KEY").map(PathBuf::from),
@@ -427,6 +455,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         act: world.variable("RUNMESH_ACT").map(PathBuf::from),
         actions_runner: world.variable("RUNMESH_ACTIONS_RUNNER").map(PathBuf::from),
         autoscaler: autoscaler::environment(one)?,
+        work: work::environment(one, world)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
         logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,
@@ -483,6 +512,24 @@ pub(super) fn source(text: &str) -> Result<Spec, String> {
         SpecError::NoPath(_) => "gives no path: write git:PATH".to_owned(),
         SpecError::Form(_) => "is not github:OWNER, github:OWNER/REPO, git:PATH or git:NAME=PATH".to_owned(),
     })
+}
+
+/// Reads what becomes of what a source holds at first.
+pub(super) fn first_scan(text: &str) -> Result<FirstScan, String> {
+    match text {
+        "submit" => Ok(FirstScan::Submit),
+        "record" => Ok(FirstScan::Record),
+        _ => Err("is not submit or record".to_owned()),
+    }
+}
+
+/// Reads whether the mesh runs what GitHub runs too.
+pub(super) fn duplicate(text: &str) -> Result<Duplicate, String> {
+    match text {
+        "avoid" => Ok(Duplicate::Avoid),
+        "allow" => Ok(Duplicate::Allow),
+        _ => Err("is not avoid or allow".to_owned()),
+    }
 }
 
 /// Reads a GitHub owner.

@@ -224,7 +224,7 @@ impl Daemon {
                     });
                 }
             }
-            Output::Discover { source } => self.discover(source),
+            Output::Discover { source, except } => self.discover(source, except),
             Output::Answer { token, answer } => {
                 if let Some(place) = self.commands.remove(&token) {
                     place.send(answer.map_err(Refusal::NotNow));

@@ -190,12 +190,7 @@ impl Daemon {
         };
         if !self.starts_runners() || !matches!(self.sources.place_of(&workload), Some(Place::Github(..))) {
             let why = self.no_runners().unwrap_or_else(|| "this host does not list the job's repository".to_owned());
-            self.inputs.push_back(Input::Ran {
-                task,
-                fence,
-                report: Report::Declined { why },
-                products: Products::default(),
-            });
+            self.on_kept(task, fence, Report::Declined { why }, Products::default());
             return;
         }
         if self.scale.scopes.insert(scope.clone())
@@ -203,7 +198,7 @@ impl Daemon {
         {
             self.scale.scopes.remove(&scope);
             let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
-            self.inputs.push_back(Input::Ran { task, fence, report, products: Products::default() });
+            self.on_kept(task, fence, report, Products::default());
             return;
         }
         let now = self.now().mono;
@@ -257,11 +252,17 @@ impl Daemon {
                     });
                 }
                 Deed::Report { task, fence, report } => {
-                    self.inputs.push_back(Input::Ran { task, fence, report, products: Products::default() });
+                    // Its log is kept with the result if a runner here has written it and has ended.
+                    let writes = self.logs.contains_key(&(task, fence.attempt));
+                    if !writes && self.log_path(&task, fence.attempt).exists() {
+                        self.on_report(task, fence, report);
+                    } else {
+                        self.on_kept(task, fence, report, Products::default());
+                    }
                 }
                 Deed::Serves(workload) => {
                     if let Some(workload) = self.fit_for_the_wire(*workload) {
-                        self.inputs.push_back(Input::Serves(Box::new(workload)));
+                        self.feed(Input::Serves(Box::new(workload)));
                     }
                 }
             }
@@ -271,6 +272,10 @@ impl Daemon {
 
     /// Tells the kernel how many slots there are, if that has changed.
     fn tell_slots(&mut self) {
+        let split = Split { spare: self.scale.pool.spare(), ..self.node.split() };
+        if split != self.node.split() {
+            self.inputs.push_back(Input::Split(split));
+        }
         let offer = self.offer();
         if offer.slots != self.node.slots() {
             self.inputs.push_back(Input::Offer(offer));
@@ -344,8 +349,8 @@ impl Daemon {
     }
 
     pub(super) fn on_runner_end(&mut self, task: TaskId, fence: Fence, end: &RunnerEnd) {
-        if let Some(log) = self.logs.remove(&(task, fence.attempt)) {
-            log.send_replace(Writing::Ended);
+        if let Some(writing) = self.logs.remove(&(task, fence.attempt)) {
+            writing.send_replace(Writing::Ended);
         }
         let note = if end.note.is_empty() { String::new() } else { format!(": {}", end.note) };
         let why = format!("its runner {} ended without it ({}){note}", end.name, pool::word(&end.how));
@@ -373,14 +378,17 @@ impl Daemon {
         let mine = |key: &SourceKey| self.node.on_duty_for_jobs(key) == Some(me);
         let sources: Vec<(SourceKey, Target)> =
             if is_full { self.sources.github_sources().filter(|(key, _)| mine(key)).collect() } else { Vec::new() };
-        let mut jobs = self.scale.pool.jobs();
-        if is_full {
-            for (_, folded) in self.node.tasks() {
+        let (mut jobs, wide) = (self.scale.pool.jobs(), self.scale.pool.wide());
+        if is_full || !wide.is_empty() {
+            for (_, folded) in self.node.tasks().filter(|(_, folded)| folded.state.is_open()) {
                 let workload = &folded.workload;
                 let Trigger::GithubJob { job, .. } = workload.trigger else { continue };
-                let on_duty = || sources.iter().any(|(key, _)| workload.repository.is_of(key));
-                if folded.state == State::Pending && workload.repository.host == github.host() && on_duty() {
-                    jobs.entry(workload.repository.clone()).or_default().insert(job);
+                let repository = &workload.repository;
+                let owner = repository.name.split('/').next().unwrap_or_default().to_ascii_lowercase();
+                if folded.state == State::Pending && sources.iter().any(|(key, _)| repository.is_of(key)) {
+                    jobs.entry(repository.clone()).or_default().insert(job);
+                } else if repository.host == github.host() && wide.contains(&owner) {
+                    jobs.entry(repository.clone()).or_default();
                 }
             }
         }
@@ -451,7 +459,8 @@ impl Daemon {
             }
         }
         if !queued.is_empty() || !over.is_empty() {
-            self.inputs.push_back(Input::Jobs { queued, over });
+            // Before what follows frees a slot for one that is over.
+            self.feed(Input::Jobs { queued, over });
         }
     }
 

@@ -12,10 +12,10 @@ use super::chronicle::wall_ms;
 use super::{Asker, Daemon};
 use crate::control::{Answer, Refusal, SubmitQuery, proto};
 use crate::forge::git::{self, LocalRepository, Resolved};
-use crate::forge::github::{Cycle, Github, Limits, Looked, Memory, Tally, Target};
-use crate::forge::{Asked, Findings, GitSource, Spec};
+use crate::forge::github::{Cycle, Github, GithubError, Limits, Looked, Memory, Tally, Target, Terms};
+use crate::forge::{Asked, Findings, FirstScan, GitSource, Spec};
 use crate::kernel::id::TaskId;
-use crate::kernel::io::{Input, Report, SourceKey};
+use crate::kernel::io::{Discovery, Input, Report, RepositoryMark, SourceKey};
 use crate::kernel::task::{Fence, Products, Workload};
 use crate::wire;
 
@@ -31,7 +31,7 @@ pub(super) enum Found {
     Places(Box<Resolution>),
     Looked {
         source: SourceKey,
-        found: Result<Findings, String>,
+        found: Box<Result<Findings, Failed>>,
         /// What a look at GitHub leaves behind.
         remembered: Option<(Box<Memory>, Cycle)>,
     },
@@ -48,6 +48,25 @@ pub(super) enum Found {
         workload: Box<Result<Workload, String>>,
         answer: Answer<TaskId>,
     },
+}
+
+/// Why a look has failed.
+pub(super) struct Failed {
+    why: String,
+    /// Until when another will fail too, in seconds since 1970, where GitHub has told.
+    until: Option<u64>,
+}
+
+impl From<GithubError> for Failed {
+    fn from(error: GithubError) -> Self {
+        Self { why: error.to_string(), until: error.until() }
+    }
+}
+
+impl From<git::GitError> for Failed {
+    fn from(error: git::GitError) -> Self {
+        Self { why: error.to_string(), until: None }
+    }
 }
 
 /// What the sources hold, or why that cannot be told.
@@ -202,7 +221,7 @@ impl Daemon {
         match found {
             Found::Places(resolution) => self.on_places(*resolution),
             Found::Scale(heard) => self.on_heard(heard).await,
-            Found::Looked { source, found, remembered } => self.on_looked(source, found, remembered),
+            Found::Looked { source, found, remembered } => self.on_looked(source, *found, remembered),
             Found::Kept { task, fence, report, products } => self.on_kept(task, fence, report, products),
             Found::Submission { workload, answer } => match workload.and_then(|workload| {
                 wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
@@ -302,11 +321,12 @@ impl Daemon {
     }
 
     /// Looks in a source for what should run.
-    pub(super) fn discover(&mut self, source: SourceKey) {
+    pub(super) fn discover(&mut self, source: SourceKey, except: BTreeSet<RepositoryMark>) {
         let Some(listed) = self.sources.listed.get(&source) else {
-            self.inputs.push_back(Input::Undiscovered { source });
+            self.inputs.push_back(Input::Undiscovered { source, wait_ms: None });
             return;
         };
+        let manner = self.settings.manners.get(&listed.spec).copied().unwrap_or_default();
         if !self.sources.busy.insert(source.clone()) {
             // A person has asked for the same just now; its end serves both.
             return;
@@ -316,19 +336,24 @@ impl Daemon {
             Place::Local(repository) => {
                 let known = self.node.known(git::HOST).remove(&repository.repository.id).unwrap_or_default();
                 tokio::spawn(async move {
-                    let found = git::discover(&repository, &known, minute).await.map_err(|error| error.to_string());
-                    let _ = find.send(Found::Looked { source, found, remembered: None }).await;
+                    let mut found = git::discover(&repository, &known, minute).await.map_err(Failed::from);
+                    if let (Ok(found), FirstScan::Record, true) =
+                        (&mut found, manner.first_scan, known.workflows.is_empty())
+                    {
+                        found.record(&repository.repository.name);
+                    }
+                    let _ = find.send(Found::Looked { source, found: Box::new(found), remembered: None }).await;
                 });
             }
             Place::Github(github, target) => {
                 let known = self.node.known(github.host());
                 let memory = self.memory(&source);
                 tokio::spawn(async move {
-                    let looked = github.discover(&target, memory, &known, minute, &|_, _| ()).await;
-                    let Looked { memory, cycle, outcome } = looked;
-                    let found = outcome.map_err(|error| error.to_string());
+                    let terms = Terms { known: &known, minute, except: &except, manner, progress: &|_, _| () };
+                    let Looked { memory, cycle, outcome } = github.discover(&target, memory, terms).await;
+                    let found = outcome.map_err(Failed::from);
                     let remembered = Some((Box::new(memory), cycle));
-                    let _ = find.send(Found::Looked { source, found, remembered }).await;
+                    let _ = find.send(Found::Looked { source, found: Box::new(found), remembered }).await;
                 });
             }
         }
@@ -368,7 +393,7 @@ impl Daemon {
     fn on_looked(
         &mut self,
         source: SourceKey,
-        found: Result<Findings, String>,
+        found: Result<Findings, Failed>,
         remembered: Option<(Box<Memory>, Cycle)>,
     ) {
         self.sources.busy.remove(&source);
@@ -377,7 +402,7 @@ impl Daemon {
             cycle
         });
         if let Some(listed) = self.sources.listed.get_mut(&source) {
-            listed.problem = found.as_ref().err().cloned();
+            listed.problem = found.as_ref().err().map(|failed| failed.why.clone());
             listed.cycle = cycle.clone();
         }
         match found {
@@ -399,17 +424,20 @@ impl Daemon {
                 for warning in &findings.warnings {
                     self.say_once(warning.clone());
                 }
-                let workloads = findings.workloads.iter().cloned();
-                let workloads: Vec<Workload> =
-                    workloads.filter_map(|workload| self.fit_for_the_wire(workload)).collect();
+                let [workloads, recorded] = [&findings.workloads, &findings.recorded].map(|workloads| {
+                    let fit = workloads.iter().cloned().filter_map(|workload| self.fit_for_the_wire(workload));
+                    fit.collect::<Vec<Workload>>()
+                });
                 let new = workloads.iter().filter(|workload| self.node.task(&workload.id()).is_none()).count();
                 self.tell_awaiting(&source, Ok((&findings, new)), cycle.as_ref());
-                self.feed(Input::Discovered { source, workloads, gone: findings.gone });
+                let found = Discovery { workloads, recorded, gone: findings.gone, seen: findings.seen };
+                self.feed(Input::Discovered { source, found });
             }
-            Err(why) => {
+            Err(Failed { why, until }) => {
                 self.say_once(format!("looking for workflows in {source}: {why}"));
                 self.tell_awaiting(&source, Err(&why), cycle.as_ref());
-                self.feed(Input::Undiscovered { source });
+                let wait_ms = until.map(|until| until.saturating_mul(1_000).saturating_sub(wall_ms()));
+                self.feed(Input::Undiscovered { source, wait_ms });
             }
         }
     }
@@ -458,7 +486,7 @@ impl Daemon {
         }
         let asked: Vec<SourceKey> = wanted.iter().cloned().collect();
         self.sources.awaited.push(Awaited { answer, left: wanted, sum: proto::DiscoverResponse::default() });
-        asked.into_iter().for_each(|source| self.discover(source));
+        asked.into_iter().for_each(|source| self.discover(source, BTreeSet::new()));
     }
 
     fn tell_awaiting(&mut self, source: &SourceKey, found: Result<(&Findings, usize), &String>, cycle: Option<&Cycle>) {

@@ -1,6 +1,7 @@
 //! How work begins here: checkouts and orders.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,28 @@ use crate::control::Writing;
 use crate::forge::git::{self, History};
 use crate::kernel::id::TaskId;
 use crate::kernel::task::{Fence, Workload};
-use crate::runner::{Order, Outcome, Plan, PlannedJob, RunnerNews, Work, Workflow};
+use crate::runner::{
+    Checkout, Command, Limits, Order, Outcome, Plan, PlannedJob, RunnerNews, Secret, SecretSource, Work, Workflow,
+};
 use crate::workflow::{self, Job};
+
+/// How this host executes work, as its operator says.
+#[derive(Debug, Clone, Default)]
+pub struct WorkSettings {
+    /// The operator's own program, which executes tasks in place of act; none where empty.
+    pub command: Vec<String>,
+    /// Bytes of disk below which nothing is claimed; where not given a tenth of the disk, 5 GiB at most.
+    pub min_free: Option<u64>,
+    /// The container engine's socket; looked for where not given.
+    pub engine: Option<PathBuf>,
+    /// The image of jobs that name none.
+    pub image: Option<String>,
+    /// Whether images may be fetched.
+    pub pull: bool,
+    pub limits: Limits,
+    /// By the repository's name, lower case, and the secret's, upper case.
+    pub secrets: BTreeMap<String, BTreeMap<String, SecretSource>>,
+}
 
 impl Daemon {
     /// Gives a task to the runner room.
@@ -27,6 +48,31 @@ impl Daemon {
         let place = place.ok_or("this host does not list the task's repository any more")?;
         let log = self.log_path(&task, fence.attempt);
         let of_checkout = workload.clone();
+        let checkout: Checkout = Box::new(move |into| {
+            Box::pin(async move {
+                let Workload { commit, r#ref, path, .. } = &*of_checkout;
+                match place {
+                    Place::Local(repository) => {
+                        let copied = git::checkout(&repository, commit, r#ref, &into, History::Full).await;
+                        copied.map_err(|error| error.to_string())?;
+                    }
+                    Place::Github(github, _) => {
+                        let fetched = github.checkout(&of_checkout, &into).await;
+                        fetched.map_err(|error| error.to_string())?;
+                    }
+                }
+                plan(&into, path).await
+            })
+        });
+        let work = if self.settings.work.command.is_empty() {
+            let secrets = self.secrets_of(&workload)?;
+            Work::Workflow(Workflow { workload: workload.clone(), checkout, secrets })
+        } else {
+            let shown = self.node.task(&task).map(|folded| self.task(&task, folded));
+            let shown = serde_json::to_value(shown).map_err(|error| format!("showing the task: {error}"))?;
+            let program = self.settings.work.command.clone();
+            Work::Command(Command { workload: workload.clone(), task: shown, program, checkout })
+        };
         let order = Order {
             task,
             fence,
@@ -35,28 +81,17 @@ impl Daemon {
             isolation: self.settings.isolation,
             log,
             time_limit: Duration::from_secs(workload.time_limit_s.into()),
-            work: Work::Workflow(Workflow {
-                checkout: Box::new(move |into| {
-                    Box::pin(async move {
-                        let Workload { commit, r#ref, path, .. } = &*of_checkout;
-                        match place {
-                            Place::Local(repository) => {
-                                let copied = git::checkout(&repository, commit, r#ref, &into, History::Full).await;
-                                copied.map_err(|error| error.to_string())?;
-                            }
-                            Place::Github(github, _) => {
-                                let fetched = github.checkout(&of_checkout, &into).await;
-                                fetched.map_err(|error| error.to_string())?;
-                            }
-                        }
-                        plan(&into, path).await
-                    })
-                }),
-                workload,
-            }),
+            work,
         };
         self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
         self.runner.start(order).await.map_err(|error| error.to_string())
+    }
+
+    /// The secrets that this host's settings name for the task's repository.
+    fn secrets_of(&self, workload: &Workload) -> Result<BTreeMap<String, Secret>, String> {
+        let named = self.settings.work.secrets.get(&workload.repository.name.to_lowercase());
+        let named = named.into_iter().flatten();
+        named.map(|(name, source)| Ok((name.clone(), source.read()?))).collect()
     }
 
     /// What the runner room says. Of GitHub's runners nothing is the kernel's to know by itself.
@@ -78,7 +113,7 @@ async fn plan(checkout: &Path, path: &str) -> Result<Plan, String> {
     let file = checkout.join(path);
     let bytes = tokio::fs::read(&file).await.map_err(|error| format!("reading {path} of the checkout: {error}"))?;
     let read = workflow::read(path, &bytes);
-    Ok(Plan { jobs: read.jobs.iter().map(planned).collect() })
+    Ok(Plan { jobs: read.jobs.iter().map(planned).collect(), secrets: workflow::secrets(&bytes) })
 }
 
 fn planned(job: &Job) -> PlannedJob {

@@ -14,14 +14,16 @@ mod graphql;
 mod jobs;
 mod limits;
 mod memory;
+mod proxy;
 mod rest;
 mod runners;
+mod runs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernel::io::SourceKey;
+use crate::kernel::io::{RepositoryMark, SourceKey};
 use crate::kernel::known::Known;
 use crate::kernel::task::{Repository, Workload};
 
@@ -31,10 +33,11 @@ pub use credentials::{Credentials, CredentialsError, Lookup, Secret};
 pub use jobs::{Job, JobMemory, JobState};
 pub use limits::Limits;
 pub use memory::Memory;
+pub use proxy::Proxy;
 pub use runners::{Jit, Registered, Removal, RunnerError, RunnerMemory, Scope};
 
 use super::git::{self, GitError};
-use super::{Asked, Findings, Head, Spec};
+use super::{Asked, Findings, Head, Manner, Spec};
 
 /// Which repositories of a source are looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +88,20 @@ pub struct Cycle {
     pub new: u64,
     pub changed: u64,
     pub gone: u64,
+}
+
+/// What a look starts from.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// What the mesh has of its repositories, by their ids.
+    pub known: &'a BTreeMap<String, Known>,
+    /// The present one, in minutes since 1970.
+    pub minute: u64,
+    /// Repositories that others look into.
+    pub except: &'a BTreeSet<RepositoryMark>,
+    pub manner: Manner,
+    /// Is told how many of how many repositories or files have been read.
+    pub progress: &'a (dyn Fn(usize, usize) + Send + Sync),
 }
 
 /// A look into a source.
@@ -152,7 +169,20 @@ impl Github {
     /// # Errors
     /// When the key of an app cannot be read, or the system has no certificates. Must be called within a runtime.
     pub fn new(endpoint: Endpoint, credentials: Credentials, selection: Selection) -> Result<Self, GithubError> {
-        Ok(Self { api: Arc::new(Api::new(endpoint, credentials)?), selection: Arc::new(selection) })
+        Self::through(Proxy::from_environment(), endpoint, credentials, selection)
+    }
+
+    /// The same with a proxy that is none of the environment's.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn through(
+        proxy: Proxy,
+        endpoint: Endpoint,
+        credentials: Credentials,
+        selection: Selection,
+    ) -> Result<Self, GithubError> {
+        Ok(Self { api: Arc::new(Api::new(endpoint, proxy, credentials)?), selection: Arc::new(selection) })
     }
 
     /// What stands in [`Repository::host`] for all its repositories.
@@ -183,21 +213,13 @@ impl Github {
         self.api.owners(memory, tally).await
     }
 
-    /// Looks for the workflows of a source. `known` is what the mesh has of its repositories by their ids, `minute` the
-    /// present one in minutes since 1970, `progress` is told how many of how many repositories have been read.
-    pub async fn discover(
-        &self,
-        target: &Target,
-        memory: Memory,
-        known: &BTreeMap<String, Known>,
-        minute: u64,
-        progress: &(dyn Fn(usize, usize) + Send + Sync),
-    ) -> Looked {
+    /// Looks for the workflows of a source.
+    pub async fn discover(&self, target: &Target, memory: Memory, terms: Terms<'_>) -> Looked {
         let began = std::time::Instant::now();
         let tally = Tally::default();
         let key = self.key(target);
         let mut look = cycle::Look { github: self, target, key, memory, tally: &tally, cycle: Cycle::default() };
-        let outcome = look.run(known, minute, progress).await;
+        let outcome = look.run(terms).await;
         let (memory, mut cycle) = (look.memory, look.cycle);
         (cycle.calls, cycle.points, cycle.bytes) = tally.sums();
         cycle.milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

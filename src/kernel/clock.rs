@@ -8,6 +8,7 @@ mod base;
 mod cut;
 mod members;
 mod reach;
+mod recent;
 mod retire;
 mod revoke;
 mod shelf;
@@ -221,6 +222,7 @@ pub struct Clock {
     next_ordinal: u64,
     latest: Hlc,
     is_cut_anywhere: bool,
+    recent: recent::Recent,
     shelf: Shelf,
 }
 
@@ -247,6 +249,7 @@ impl Clock {
             next_ordinal: 0,
             latest: Hlc::default(),
             is_cut_anywhere: false,
+            recent: recent::Recent::default(),
             shelf,
         }
     }
@@ -264,8 +267,7 @@ impl Clock {
         if self.is_past(body) {
             return (Placing::Refused(Refusal::Past), nothing);
         }
-        // Most parents are heads, and those are few.
-        let is_here = |cid: &&Cid| self.heads.contains(*cid) || self.placed.contains_key(*cid);
+        let is_here = |cid: &&Cid| self.contains(cid);
         let missing: Vec<Cid> = body.parents.iter().filter(|cid| !is_here(cid)).copied().collect();
         if !missing.is_empty() {
             return (Placing::Missing(missing), nothing);
@@ -324,6 +326,7 @@ impl Clock {
         let decides = self.note_retirement(&mark, &said) | self.note_revocation(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.order.push(mark.clone());
+        self.recent.note(&mark.cid);
         let placed =
             Placed { mark: mark.clone(), body: entry.shared_body().clone(), ordinal: self.next_ordinal, counts };
         self.next_ordinal += 1;
@@ -541,7 +544,7 @@ impl Clock {
     }
 
     pub fn contains(&self, cid: &Cid) -> bool {
-        self.placed.contains_key(cid)
+        self.recent.has(cid) || self.placed.contains_key(cid)
     }
 
     pub fn counts(&self, cid: &Cid) -> bool {

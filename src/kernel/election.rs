@@ -58,6 +58,12 @@ impl Place {
     pub const fn peer(&self) -> PeerId {
         self.peer
     }
+
+    /// How far another peer is from this one, in bits, 0 to 256.
+    pub fn distance(&self, other: &Self) -> u32 {
+        let [a, b, c, d] = std::array::from_fn(|i| (self.words[i] ^ other.words[i]).count_ones());
+        a + b + c + d
+    }
 }
 
 impl Seed {

@@ -67,6 +67,9 @@ pub struct Presence {
     pub unheard: BTreeSet<PeerId>,
     /// For each source: how long ago its last good discovery by this node was, in milliseconds.
     pub discovered: BTreeMap<SourceKey, u64>,
+    /// For each source that others list too: the repositories of it that this node looks into, so that those of its
+    /// repositories that this node cannot see are known for such.
+    pub covers: BTreeMap<SourceKey, BTreeSet<RepositoryMark>>,
     /// The version of the program, for people.
     pub version: String,
 }
@@ -76,6 +79,19 @@ pub struct Presence {
 pub struct Signed {
     pub presence: Presence,
     pub bytes: Box<[u8]>,
+}
+
+/// Names a repository in a presence, in few bytes: the beginning of the hash of its id. Two of a thousand repositories
+/// share one in a source in eight thousand; then the second is taken to be looked into, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepositoryMark(pub u32);
+
+impl RepositoryMark {
+    /// The mark of a repository by its id.
+    pub fn of(id: &str) -> Self {
+        let [a, b, c, d, ..] = Digest::of(&[b"runmesh repository", id.as_bytes()]).0;
+        Self(u32::from_be_bytes([a, b, c, d]))
+    }
 }
 
 /// What one node asks another directly.
@@ -160,6 +176,19 @@ pub enum Report {
     GivenBack { reason: ReleaseReason, why: String },
 }
 
+/// What a look into a source has found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Discovery {
+    /// Everything of it that should run now.
+    pub workloads: Vec<Workload>,
+    /// What is only taken note of: it is not run, now or when it is found again.
+    pub recorded: Vec<Workload>,
+    /// What is there no more.
+    pub gone: Vec<Gone>,
+    /// The repositories that were looked into.
+    pub seen: BTreeSet<RepositoryMark>,
+}
+
 /// Everything that can happen to a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -183,16 +212,16 @@ pub enum Input {
     Offer(Offer),
     /// The sources whose tasks are claimed and kept here only while more than half of the members are heard.
     Careful(BTreeSet<SourceKey>),
-    /// Discovery of a source succeeded: everything of it that should run now, and what is there no more.
-    Discovered { source: SourceKey, workloads: Vec<Workload>, gone: Vec<Gone> },
+    /// Discovery of a source succeeded.
+    Discovered { source: SourceKey, found: Discovery },
     /// How this host shares its slots between the mesh's tasks and GitHub's jobs.
     Split(Split),
     /// Somebody has looked which jobs wait at GitHub: those, and tasks of jobs that are over, with what became of them.
     Jobs { queued: Vec<Workload>, over: Vec<(TaskId, String)> },
     /// GitHub has given this job to a runner of this host.
     Serves(Box<Workload>),
-    /// Discovery of a source failed.
-    Undiscovered { source: SourceKey },
+    /// Discovery of a source failed, and may not succeed for so many milliseconds, where that was told.
+    Undiscovered { source: SourceKey, wait_ms: Option<u64> },
     /// A person or program submits a task; answered by [`Output::Answer`].
     Submit { token: Token, workload: Box<Workload> },
     /// A person or program cancels a task; answered by [`Output::Answer`].
@@ -227,8 +256,8 @@ pub enum Output {
     Start { task: TaskId, fence: Fence, workload: Arc<Workload> },
     /// Stop a task and everything it started; [`Report::Stopped`] follows.
     Stop { task: TaskId, fence: Fence, why: StopReason },
-    /// This node is on duty for the source: look for what should run.
-    Discover { source: SourceKey },
+    /// Look for what should run in the source, but for those of its repositories that others look into.
+    Discover { source: SourceKey, except: BTreeSet<RepositoryMark> },
     /// The answer to a command: the task it concerns, or why not.
     Answer { token: Token, answer: Result<Option<TaskId>, String> },
     /// The answer to a revocation: who was revoked, or why not.

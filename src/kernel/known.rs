@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::Hlc;
 use super::ledger::{Folded, Slot, Submitted};
-use super::task::{State, Trigger};
+use super::task::{State, Trigger, Workload};
 
 /// What the mesh knows of the workflows of one repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct KnownWorkflow {
     pub ticks: BTreeMap<String, u64>,
     /// When its first task was introduced, in minutes since 1970 by its author's clock: ticks before are not made up.
     pub since: Option<u64>,
+    /// The revisions that tasks were made of, by blob id, as far as they are remembered.
+    pub revisions: BTreeSet<String>,
     /// When the task of `pushed` was introduced.
     pub pushed_at: Option<Hlc>,
 }
@@ -36,6 +38,8 @@ impl Known {
         workflow.since = Some(minute);
         let pushed = submitted.last.iter().filter(|last| matches!(last.slot, Slot::Push(_)));
         workflow.pushed = pushed.max_by_key(|last| last.at).map(|last| last.value.clone());
+        let revisions = submitted.last.iter().filter(|last| last.slot == Slot::Revision);
+        workflow.revisions.extend(revisions.map(|last| last.value.clone()));
         for last in &submitted.last {
             if let (Slot::Schedule(cron), Ok(tick)) = (&last.slot, last.value.parse()) {
                 workflow.ticks.insert(cron.clone(), tick);
@@ -58,6 +62,7 @@ impl Known {
                 workflow.pushed = Some(commit.clone());
                 workflow.pushed_at = Some(folded.introduced);
             }
+            Trigger::Revision { blob } => drop(workflow.revisions.insert(blob.clone())),
             Trigger::Schedule { cron, minute } => {
                 let latest = workflow.ticks.entry(cron.clone()).or_insert(*minute);
                 *latest = (*latest).max(*minute);
@@ -67,6 +72,18 @@ impl Known {
         let by_hand = matches!(workload.trigger, Trigger::Manual { .. });
         if folded.state == State::Pending && !by_hand {
             workflow.pending.insert(workload.commit.clone());
+        }
+    }
+}
+
+impl KnownWorkflow {
+    /// Whether a discovered task of it has been introduced before, as far as that is remembered.
+    pub fn has(&self, workload: &Workload) -> bool {
+        match &workload.trigger {
+            Trigger::Revision { blob } => self.revisions.contains(blob),
+            Trigger::Push { commit, .. } => self.pushed.as_ref() == Some(commit),
+            Trigger::Schedule { cron, minute } => self.ticks.get(cron).is_some_and(|tick| tick >= minute),
+            Trigger::Manual { .. } | Trigger::GithubJob { .. } => false,
         }
     }
 }

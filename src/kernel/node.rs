@@ -7,6 +7,7 @@
 mod catchup;
 mod claims;
 mod commands;
+mod coverage;
 mod custody;
 mod duty;
 mod greeting;
@@ -233,11 +234,11 @@ impl Node {
             Input::Unanswered { from, token } => self.on_unanswered(from, token),
             Input::Offer(offer) => self.on_offer(offer),
             Input::Careful(sources) => self.on_careful(sources),
-            Input::Discovered { source, workloads, gone } => self.on_discovered(source, workloads, &gone),
+            Input::Discovered { source, found } => self.on_discovered(&source, found),
             Input::Split(split) => self.on_split(split),
             Input::Jobs { queued, over } => self.on_jobs(queued, over),
             Input::Serves(workload) => self.on_serves(*workload),
-            Input::Undiscovered { source } => self.on_undiscovered(&source),
+            Input::Undiscovered { source, wait_ms } => self.on_undiscovered(&source, wait_ms),
             Input::Submit { token, workload } => self.on_submit(token, *workload),
             Input::Cancel { token, task, why } => self.on_cancel(token, task, why),
             Input::Revoke { token, revoke } => self.on_revoke(token, *revoke),
@@ -310,7 +311,7 @@ impl Node {
         while waiting.peek().is_some() {
             let (mut events, mut bytes) = (Vec::new(), 0);
             while let Some(event) = waiting.peek() {
-                let size = serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len());
+                let size = size_of(std::slice::from_ref(event));
                 if !events.is_empty() && (bytes + size > MAX_EVENT_BYTES || events.len() == MAX_EVENTS) {
                     break;
                 }
@@ -452,6 +453,11 @@ impl Node {
     fn notice(&mut self, notice: Notice) {
         self.outbox.push(Output::Notice(notice));
     }
+}
+
+/// How many bytes of an entry events take, but for a few.
+fn size_of(events: &[Event]) -> usize {
+    events.iter().map(|event| serde_cbor::to_vec(event).map_or(0, |bytes| bytes.len())).sum()
 }
 
 /// The n-th incarnation that is named from a start's seed.

@@ -39,6 +39,9 @@ const MISSED_PINGS: u32 = 2;
 /// The least time between two questions of one peer for peers.
 const EXCHANGE_AT_MOST: Duration = Duration::from_millis(100);
 
+/// Those who wait for a peer to prove itself.
+pub(super) type Waiting = Vec<oneshot::Sender<Result<PeerId, String>>>;
+
 pub(super) struct Roster {
     peers: BTreeMap<PeerId, Peer>,
     gossip_bytes: Arc<Semaphore>,
@@ -58,7 +61,7 @@ pub(super) struct Peer {
     rtt: Option<Duration>,
     exchanged: Option<Instant>,
     /// Those who wait for it to prove itself.
-    waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+    waiting: Waiting,
     /// Why it is being turned away.
     turned_away: Option<String>,
     gossip: Arc<Semaphore>,
@@ -100,7 +103,7 @@ struct Connection {
 pub(super) struct Left {
     pub(super) proven: bool,
     pub(super) turned_away: Option<String>,
-    pub(super) waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+    pub(super) waiting: Waiting,
 }
 
 impl Roster {
@@ -200,10 +203,7 @@ impl Roster {
 
     /// Where the peer is to be dialed once more, and who waits for it: it lets this node in, and its connection, which
     /// this node has made, does not show that yet.
-    pub(super) fn meet_again(
-        &mut self,
-        peer: &PeerId,
-    ) -> Option<(Multiaddr, Vec<oneshot::Sender<Result<PeerId, String>>>)> {
+    pub(super) fn meet_again(&mut self, peer: &PeerId) -> Option<(Multiaddr, Waiting)> {
         let peer =
             self.peers.get_mut(peer).filter(|peer| peer.accepts && !peer.proven && peer.turned_away.is_none())?;
         let dialed = peer.connections.iter().find(|one| one.direction == Direction::Outbound)?;
@@ -243,7 +243,7 @@ impl Roster {
     }
 
     /// The peer has shown that it belongs to this mesh. Returns those who waited for that, if it is news.
-    pub(super) fn prove(&mut self, peer: &PeerId) -> Option<Vec<oneshot::Sender<Result<PeerId, String>>>> {
+    pub(super) fn prove(&mut self, peer: &PeerId) -> Option<Waiting> {
         let peer = self.peers.get_mut(peer).filter(|peer| !peer.proven && peer.turned_away.is_none())?;
         peer.proven = true;
         Some(std::mem::take(&mut peer.waiting))

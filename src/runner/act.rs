@@ -31,6 +31,15 @@ pub(crate) struct Inside {
     pub(crate) checkout: PathBuf,
     pub(crate) event: PathBuf,
     pub(crate) empty: PathBuf,
+    pub(crate) secrets: PathBuf,
+}
+
+/// What stands behind the words of `runs-on`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Platform<'a> {
+    pub(crate) labels: &'a BTreeSet<String>,
+    /// The image of a job's container; none for host mode.
+    pub(crate) image: Option<&'a str>,
 }
 
 /// The arguments that make act run the workload.
@@ -39,7 +48,7 @@ pub(crate) fn arguments(
     workload: &Workload,
     task: &TaskId,
     fence: &Fence,
-    labels: &BTreeSet<String>,
+    platform: Platform<'_>,
 ) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec![workload.event.word().into()];
     for flag in ["--json", "--verbose", "--rm", "--no-cache-server", "--use-gitignore=false", "--pull=false"] {
@@ -50,7 +59,8 @@ pub(crate) fn arguments(
     pair("--directory", &inside.checkout);
     pair("--workflows", &inside.checkout.join(&workload.path));
     pair("--eventpath", &inside.event);
-    for flag in ["--env-file", "--secret-file", "--var-file", "--input-file"] {
+    pair("--secret-file", &inside.secrets);
+    for flag in ["--env-file", "--var-file", "--input-file"] {
         pair(flag, &inside.empty);
     }
     pair("--actor", Path::new(payload::ACTOR));
@@ -58,8 +68,16 @@ pub(crate) fn arguments(
     for (name, value) in payload::context(workload, task, fence) {
         all.extend(["--env".into(), format!("{name}={value}").into()]);
     }
-    for label in labels {
-        all.extend(["--platform".into(), format!("{label}=-self-hosted").into()]);
+    let image = match platform.image {
+        Some(image) => {
+            // Its default is the host's network, which a container must not have.
+            all.extend(["--network".into(), "bridge".into()]);
+            image
+        }
+        None => "-self-hosted",
+    };
+    for label in platform.labels {
+        all.extend(["--platform".into(), format!("{label}={image}").into()]);
     }
     all
 }

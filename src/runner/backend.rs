@@ -4,14 +4,17 @@
 
 mod bare;
 mod bwrap;
+mod container;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::bwrap::probe as probe_bwrap;
+use super::engine::Boxed;
 use super::places::Places;
 use super::process::Invocation;
+use super::run::Host;
 use super::{Isolation, Settings};
 
 /// A program that is to run, as it sees itself.
@@ -27,6 +30,8 @@ pub(crate) struct Confined {
     pub(crate) directory: Option<PathBuf>,
     /// Whether it sees the host's devices.
     pub(crate) devices: bool,
+    /// A file of the host that it finds on its standard input.
+    pub(crate) input: Option<PathBuf>,
 }
 
 /// A file or directory of the host that a confined program needs, and by which name.
@@ -59,9 +64,16 @@ pub(crate) trait Backend: Send + Sync {
     fn confine(&self, settings: &Settings, places: &Places, what: &Confined) -> Invocation;
 }
 
+/// The container that a program is to run in, if its isolation is one.
+pub(crate) fn boxed(host: &Host, isolation: Isolation, places: &Places, what: &Confined, mark: &str) -> Option<Boxed> {
+    let engine = host.capabilities.engine.as_ref().ok()?;
+    (isolation == Isolation::Container).then(|| container::boxed(host, engine, places, what, mark))
+}
+
 /// The backend of an isolation.
 pub(crate) fn of(isolation: Isolation) -> &'static dyn Backend {
     match isolation {
+        Isolation::Container => &container::Container,
         Isolation::Bwrap => &bwrap::Bwrap,
         Isolation::None => &bare::Bare,
     }

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{Isolation, Network, Settings, backend, cgroup, install};
+use super::{Engine, Isolation, Network, Settings, backend, cgroup, engine, install};
 
 /// How long `act --version` may take.
 const PROBE: Duration = Duration::from_secs(10);
@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub act: Result<Act, String>,
     /// bubblewrap's version, if it can make a sandbox here.
     pub bwrap: Result<String, String>,
+    /// The container engine, if one answers.
+    pub engine: Result<Engine, String>,
     /// The directory below which each task gets a control group; where it cannot, its reaper alone ends it.
     pub cgroup: Result<PathBuf, String>,
     /// GitHub's own runner, if the settings name one.
@@ -54,6 +56,7 @@ impl Capabilities {
         Self {
             act: act(settings).await,
             bwrap: backend::probe_bwrap(&settings.path).await,
+            engine: engine::probe(settings).await,
             cgroup: cgroup::probe(settings).await,
             runner: install::probe(settings).await,
             labels: settings.labels.iter().map(|label| label.to_lowercase()).collect(),
@@ -69,6 +72,7 @@ impl Capabilities {
     /// What is missing to keep anything away from this host by this isolation.
     pub fn walls(&self, isolation: Isolation) -> Option<&str> {
         match isolation {
+            Isolation::Container => self.engine.as_ref().err().map(String::as_str),
             Isolation::Bwrap => self.bwrap.as_ref().err().map(String::as_str),
             Isolation::None => None,
         }

@@ -4,7 +4,6 @@
 //! order, the order's program enters it before it begins, and a word to `cgroup.kill` ends all that is in it at once,
 //! whoever adopted it. Where none can be made the reaper alone does it, which finds descendants by their parents.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -51,6 +50,7 @@ pub(crate) async fn probe(settings: &Settings) -> Result<PathBuf, String> {
         arguments: vec!["-c".into(), "grep -q runmesh- /proc/self/cgroup".into()],
         environment: [("PATH".into(), settings.path.clone().into())].into(),
         directory: "/".into(),
+        input: None,
     };
     let (mut family, ..) = Supervised::start(&settings.program, &what, Some(group.path())).map_err(fault)?;
     let ended = tokio::time::timeout(PROBE, family.ended()).await.unwrap_or_else(|late| Err(late.into()));
@@ -97,14 +97,21 @@ impl Cgroups {
         }
     }
 
-    /// Ends all groups of this node but those. Waits until they are gone, at most some seconds; says which are not.
-    pub(crate) fn sweep(&self, keep: &BTreeSet<String>) -> Vec<PathBuf> {
+    /// The names that groups of this node bear.
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.base).into_iter().flatten().flatten();
-        let ours = entries.filter(|entry| {
-            let name = entry.file_name();
-            name.to_str().and_then(|name| name.strip_prefix(&self.prefix)).is_some_and(|name| !keep.contains(name))
-        });
-        ours.map(|entry| entry.path()).filter(|path| !end(path)).collect()
+        let name = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_prefix(&self.prefix)?.to_owned());
+        entries.filter_map(name).collect()
+    }
+
+    /// Ends the group of this name, if there is one. Waits until it is gone, at most some seconds; says whether it is.
+    pub(crate) fn end(&self, name: &str) -> bool {
+        end(&self.base.join(format!("{}{name}", self.prefix)))
+    }
+
+    /// Ends all groups of this node. Waits until they are gone, at most some seconds; says which are not.
+    pub(crate) fn sweep(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| !self.end(name)).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::act;
 use super::cgroup::Cgroup;
+use super::engine::{Boxed, Contained};
 use super::lines::{Line, Lines};
 use super::log::{self, Log};
 use super::process::{Invocation, Stream, Supervised};
@@ -84,6 +85,47 @@ pub(crate) trait Ear: Send {
     fn on_other(&mut self, stage: &mut Stage, other: Self::Other) -> impl Future<Output = Option<Cut>> + Send;
 }
 
+/// A program and all that it starts.
+enum Family {
+    /// Below a reaper of this host.
+    Processes(Supervised),
+    /// In a container.
+    Container(Contained),
+}
+
+impl Family {
+    async fn start(stage: &Stage, what: &Invocation, boxed: Option<&Boxed>) -> io::Result<(Self, Stream, Stream)> {
+        if let Some(boxed) = boxed {
+            let (contained, output, errors) = Contained::start(what, boxed).await?;
+            return Ok((Self::Container(contained), output, errors));
+        }
+        let group = stage.cgroup.as_ref().map(Cgroup::path);
+        let (family, output, errors) = Supervised::start(&stage.host.settings.program, what, group)?;
+        Ok((Self::Processes(family), output, errors))
+    }
+
+    async fn stop(&mut self) {
+        match self {
+            Self::Processes(family) => family.stop(),
+            Self::Container(family) => family.stop().await,
+        }
+    }
+
+    async fn kill(&mut self) {
+        match self {
+            Self::Processes(family) => family.kill(),
+            Self::Container(family) => family.stop().await,
+        }
+    }
+
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Processes(family) => family.ended().await,
+            Self::Container(family) => family.ended().await,
+        }
+    }
+}
+
 /// Starts it and stays with it until everything of it is gone. Why it was ended, if it was, and how it ended.
 ///
 /// # Errors
@@ -92,9 +134,9 @@ pub(crate) async fn start(
     stage: &mut Stage,
     ear: &mut impl Ear,
     what: &Invocation,
+    boxed: Option<&Boxed>,
 ) -> io::Result<(Option<Cut>, io::Result<ExitStatus>)> {
-    let (mut family, output, errors) =
-        Supervised::start(&stage.host.settings.program, what, stage.cgroup.as_ref().map(Cgroup::path))?;
+    let (mut family, output, errors) = Family::start(stage, what, boxed).await?;
     ear.begun().await;
     let (mut output, mut errors) = (Some(Lines::new(output, act::LINE)), Some(Lines::new(errors, act::LINE)));
     let (mut cut, mut status) = (None, None);
@@ -112,7 +154,7 @@ pub(crate) async fn start(
             () = sleep_until(next), if goes_on => cut = Some(why),
             () = until(give_up), if status.is_none() => {
                 tracing::error!("a reaper did not end its task in time and is killed; processes may be left");
-                family.kill();
+                family.kill().await;
                 give_up = None;
             }
             () = until(drain) => break,
@@ -135,7 +177,7 @@ pub(crate) async fn start(
         }
         if cut.is_some() && status.is_none() && give_up.is_none() && drain.is_none() {
             stage.phase(Phase::Ending);
-            family.stop();
+            family.stop().await;
             give_up = Some(Instant::now() + STOP);
         }
         if flush.is_none() && stage.log.is_dirty() {

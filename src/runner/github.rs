@@ -27,6 +27,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::backend::{self, Confined, Mount};
+use super::engine::Boxed;
 use super::follow::{self, Cut, Ear, Source, Stage, told};
 use super::install;
 use super::lines::{Line, Lines};
@@ -77,6 +78,7 @@ pub(crate) async fn run(
     places: &Places,
     retire: mpsc::Receiver<oneshot::Sender<Retire>>,
     herald: Herald,
+    mark: &str,
 ) -> RunnerEnd {
     let mut end = RunnerEnd {
         name: work.name.clone(),
@@ -87,9 +89,9 @@ pub(crate) async fn run(
         note: String::new(),
     };
     let idle = Instant::now() + work.idle;
-    match prepare(stage, isolation, &work, places).await {
+    match prepare(stage, isolation, &work, places, mark).await {
         Err(why) => end.note = why,
-        Ok((what, news)) => {
+        Ok((what, boxed, news)) => {
             let watch = Watch {
                 retire,
                 herald,
@@ -101,7 +103,7 @@ pub(crate) async fn run(
                 begun: false,
                 said: String::new(),
             };
-            let (watch, how, note) = watch.follow(stage, &what).await;
+            let (watch, how, note) = watch.follow(stage, &what, boxed.as_ref()).await;
             end = RunnerEnd { how, note, job: watch.job, job_completed: watch.completed, ..end };
         }
     }
@@ -115,11 +117,15 @@ async fn prepare(
     isolation: Isolation,
     work: &GithubRunner,
     places: &Places,
-) -> Result<(Invocation, pipe::Receiver), String> {
+    mark: &str,
+) -> Result<(Invocation, Option<Boxed>, pipe::Receiver), String> {
     let host = stage.host.clone();
     let installed = host.capabilities.runner.as_ref().map_err(Clone::clone)?;
     if let Some(missing) = host.capabilities.walls(isolation) {
         return Err(missing.to_owned());
+    }
+    if let (Isolation::Container, Ok(engine)) = (isolation, &host.capabilities.engine) {
+        engine.has_image(&host.settings.image, host.settings.pull).await?;
     }
     let backend = backend::of(isolation);
     let (root, hooks, pipe) = (places.runner.clone(), places.hooks.clone(), places.news.clone());
@@ -151,7 +157,8 @@ async fn prepare(
     set("ACTIONS_RUNNER_HOOK_JOB_STARTED", hooks.join("started.sh").into());
     set("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", hooks.join("completed.sh").into());
     set("RUNMESH_NEWS", pipe.into());
-    if isolation == Isolation::None && rustix::process::getuid().is_root() {
+    let is_root = rustix::process::getuid().is_root();
+    if isolation == Isolation::Container || (isolation == Isolation::None && is_root) {
         set("RUNNER_ALLOW_RUNASROOT", "1".into());
     }
     let confined = Confined {
@@ -161,8 +168,10 @@ async fn prepare(
         mounts,
         directory: Some(root),
         devices: work.devices,
+        input: None,
     };
-    Ok((backend.confine(&host.settings, places, &confined), news))
+    let boxed = backend::boxed(&host, isolation, places, &confined, mark);
+    Ok((backend.confine(&host.settings, places, &confined), boxed, news))
 }
 
 /// Scripts that say what the runner does into the pipe. They never fail: a hook that does would fail the job.
@@ -210,10 +219,15 @@ enum Other {
 
 impl Watch {
     /// Starts it, again where it says so, and stays to the end.
-    async fn follow(mut self, stage: &mut Stage, what: &Invocation) -> (Self, RunnerEnding, String) {
+    async fn follow(
+        mut self,
+        stage: &mut Stage,
+        what: &Invocation,
+        boxed: Option<&Boxed>,
+    ) -> (Self, RunnerEnding, String) {
         stage.phase(Phase::Waiting);
         for tries in 0.. {
-            let (how, note) = self.follow_once(stage, what).await;
+            let (how, note) = self.follow_once(stage, what, boxed).await;
             let again = how == RunnerEnding::Exited(RunnerExit::Retryable) && self.job.is_none() && tries < AGAIN;
             if !again {
                 return (self, how, note);
@@ -229,8 +243,13 @@ impl Watch {
         unreachable!("the loop has no other end")
     }
 
-    async fn follow_once(&mut self, stage: &mut Stage, what: &Invocation) -> (RunnerEnding, String) {
-        let (cut, status) = match follow::start(stage, self, what).await {
+    async fn follow_once(
+        &mut self,
+        stage: &mut Stage,
+        what: &Invocation,
+        boxed: Option<&Boxed>,
+    ) -> (RunnerEnding, String) {
+        let (cut, status) = match follow::start(stage, self, what, boxed).await {
             Err(error) => return (RunnerEnding::NotStarted, format!("starting the reaper: {error}")),
             Ok((_, Err(error))) => return (RunnerEnding::NotStarted, format!("waiting for the reaper: {error}")),
             Ok((cut, Ok(status))) => (cut, status),

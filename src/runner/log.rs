@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::fs::{DirBuilder, File, OpenOptions};
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 
+use super::Secret;
+
 /// How long a line may wait before somebody who follows the log can see it.
 pub(crate) const FLUSH: Duration = Duration::from_millis(200);
 /// The most bytes of one line.
@@ -18,6 +20,8 @@ pub(crate) struct Log {
     room: u64,
     cap: u64,
     dirty: bool,
+    /// What nobody may read in it, the longest first.
+    masked: Vec<Secret>,
 }
 
 impl Log {
@@ -30,12 +34,31 @@ impl Log {
             DirBuilder::new().recursive(true).mode(0o700).create(directory).await?;
         }
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).await?;
-        Ok(Self { file: Some(BufWriter::with_capacity(64 * 1024, file)), room: cap, cap, dirty: false })
+        Ok(Self {
+            file: Some(BufWriter::with_capacity(64 * 1024, file)),
+            room: cap,
+            cap,
+            dirty: false,
+            masked: Vec::new(),
+        })
+    }
+
+    /// From now on shows `***` for these, and for each of their lines, unless it is shorter than three bytes.
+    pub(crate) fn mask<'a>(&mut self, secrets: impl Iterator<Item = &'a Secret>) {
+        let lines = |secret: &'a Secret| secret.expose().lines().map(str::trim).chain([secret.expose()]);
+        let long = secrets.flat_map(lines).filter(|line| line.len() >= 3);
+        self.masked.extend(long.map(|line| Secret::new(line.to_owned())));
+        self.masked.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+    }
+
+    /// The text without its secrets.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        self.masked.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
     }
 
     /// Adds a line, as long as there is room; where it ends, a line says so once.
     pub(crate) async fn line(&mut self, text: &str) {
-        let text = printable(text);
+        let text = printable(&self.masked(text));
         let needed = text.len() as u64 + 1;
         if needed <= self.room {
             self.room -= needed;
@@ -49,7 +72,7 @@ impl Log {
 
     /// Adds a line of the node's own, which has room always.
     pub(crate) async fn note(&mut self, text: &str) {
-        self.write(&format!("runmesh: {}", printable(text))).await;
+        self.write(&format!("runmesh: {}", printable(&self.masked(text)))).await;
     }
 
     /// Whether lines wait for [`Self::flush`].

@@ -1,5 +1,6 @@
 //! What the daemon asks for: one thing to run now.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,11 +33,25 @@ pub enum Work {
     Workflow(Workflow),
     /// GitHub's own runner, for one job. Ends with [`Outcome::Runner`](super::Outcome::Runner).
     GithubRunner(GithubRunner),
+    /// The operator's own program. Ends with [`Outcome::Task`](super::Outcome::Task).
+    Command(Command),
 }
 
 /// A workflow of the mesh.
 pub struct Workflow {
     pub workload: Arc<Workload>,
+    pub checkout: Checkout,
+    /// By their names, upper case. They reach act by a file, and are masked in the log.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// A task for the operator's own program.
+pub struct Command {
+    pub workload: Arc<Workload>,
+    /// What it finds on its standard input.
+    pub task: serde_json::Value,
+    /// The program and its arguments. A program without a path is looked for in [`Settings::path`](super::Settings::path).
+    pub program: Vec<String>,
     pub checkout: Checkout,
 }
 
@@ -66,11 +81,20 @@ impl fmt::Debug for Order {
 }
 
 impl Work {
+    /// The name of GitHub's runner, where it is one.
+    pub(crate) fn runner(&self) -> Option<String> {
+        match self {
+            Self::GithubRunner(runner) => Some(runner.name.clone()),
+            Self::Workflow(_) | Self::Command(_) => None,
+        }
+    }
+
     /// What executes it, in a word.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Workflow(_) => "act",
             Self::GithubRunner(_) => "actions-runner",
+            Self::Command(_) => "command",
         }
     }
 }

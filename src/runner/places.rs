@@ -1,8 +1,9 @@
 //! The work directory of one task: made, filled and taken away.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::kernel::id::TaskId;
@@ -19,8 +20,12 @@ pub(crate) struct Places {
     pub(crate) runner: PathBuf,
     pub(crate) hooks: PathBuf,
     pub(crate) news: PathBuf,
+    /// The container engine as this task sees it.
+    pub(crate) door: PathBuf,
     /// The event that the run sees.
     pub(crate) event: PathBuf,
+    /// The secrets that act reads.
+    pub(crate) secrets: PathBuf,
     /// A file with nothing in it.
     pub(crate) empty: PathBuf,
     /// `passwd` and `group` for a sandbox.
@@ -44,7 +49,9 @@ impl Places {
             runner: at("runner"),
             hooks: at("hooks"),
             news: at("news"),
+            door: at("engine"),
             event: at("event.json"),
+            secrets: at("secrets.yml"),
             empty: at("empty"),
             passwd: at("passwd"),
             group: at("group"),
@@ -56,9 +63,14 @@ impl Places {
             private.create(directory)?;
         }
         fs::write(&places.empty, "")?;
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&places.secrets)?;
         fs::write(&places.passwd, PASSWD)?;
         fs::write(&places.group, GROUP)?;
         Ok(places)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Takes all of it away.
@@ -93,6 +105,12 @@ pub(crate) fn sweep(work_root: &Path) -> io::Result<Vec<(PathBuf, io::Error)>> {
     Ok(stuck)
 }
 
+/// The names of the directories that were made here.
+pub(crate) fn names(work_root: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(work_root).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_name(name)).collect()
+}
+
 /// Short, because the paths of sockets that a job makes may have 107 bytes at most.
 pub(crate) fn name(task: &TaskId, fence: &Fence) -> String {
     let claim = fence.claim.to_string();
@@ -111,7 +129,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Removes a directory and what is in it, also what a job made read-only. Symbolic links are removed, not followed.
-fn remove(root: &Path) -> io::Result<()> {
+pub(crate) fn remove(root: &Path) -> io::Result<()> {
     match fs::remove_dir_all(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(_) => {

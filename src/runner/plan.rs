@@ -1,14 +1,17 @@
 //! Which jobs a run is expected to report, and whether this host can honour them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Capabilities, Network};
+use super::{Capabilities, Isolation, Network};
 
 /// The jobs of a workflow file. Empty when they are not known, as for a file that is not a workflow: then act says what
 /// is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub jobs: Vec<PlannedJob>,
+    /// The secrets that it cannot do without, upper case.
+    pub secrets: BTreeSet<String>,
 }
 
 /// One job of a workflow file.
@@ -32,17 +35,17 @@ pub struct PlannedJob {
 }
 
 /// Why this host does not run such a workflow, if it does not: one sentence. A host that refuses should not claim.
-pub fn refuse(plan: &Plan, host: &Capabilities) -> Option<String> {
-    plan.jobs.iter().find_map(|job| refuse_job(job, host))
+pub fn refuse(plan: &Plan, host: &Capabilities, isolation: Isolation) -> Option<String> {
+    plan.jobs.iter().find_map(|job| refuse_job(job, host, isolation))
 }
 
-fn refuse_job(job: &PlannedJob, host: &Capabilities) -> Option<String> {
+fn refuse_job(job: &PlannedJob, host: &Capabilities, isolation: Isolation) -> Option<String> {
     let id = &job.id;
-    if job.services {
-        return Some(format!("job `{id}` asks for `services:`, and this host has no container engine to run them"));
+    if job.services && isolation != Isolation::Container {
+        return Some(format!("job `{id}` asks for `services:`, and this host runs no containers"));
     }
-    if job.container {
-        return Some(format!("job `{id}` asks for a `container:`, and this host has no container engine to run it"));
+    if job.container && isolation != Isolation::Container {
+        return Some(format!("job `{id}` asks for a `container:`, and this host runs no containers"));
     }
     if let Some(called) = &job.uses {
         let remote = !called.starts_with("./");
@@ -71,25 +74,29 @@ mod tests {
             bwrap: Err("unused".to_owned()),
             runner: Err("unused".to_owned()),
             cgroup: Err("unused".to_owned()),
+            engine: Err("unused".to_owned()),
             labels: ["linux", "self-hosted"].map(str::to_owned).into(),
             network,
         }
     }
 
     fn plan(job: PlannedJob) -> Plan {
-        Plan { jobs: vec![PlannedJob { id: "build".to_owned(), ..job }] }
+        Plan { jobs: vec![PlannedJob { id: "build".to_owned(), ..job }], ..Plan::default() }
     }
 
     #[test]
     fn mapped_labels_and_expressions_are_taken() {
         let labels = ["Linux", "self-hosted", "${{ matrix.os }}"].map(str::to_owned).to_vec();
-        assert_eq!(refuse(&plan(PlannedJob { labels, ..Default::default() }), &host(Network::Host)), None);
-        assert_eq!(refuse(&Plan::default(), &host(Network::Host)), None);
+        assert_eq!(
+            refuse(&plan(PlannedJob { labels, ..Default::default() }), &host(Network::Host), Isolation::Bwrap),
+            None
+        );
+        assert_eq!(refuse(&Plan::default(), &host(Network::Host), Isolation::Bwrap), None);
     }
 
     #[test]
     fn what_the_host_cannot_honour_is_refused_with_its_name() {
-        let no = |job| refuse(&plan(job), &host(Network::None)).expect("refused");
+        let no = |job| refuse(&plan(job), &host(Network::None), Isolation::Bwrap).expect("refused");
         let windows = vec!["linux".to_owned(), "windows-latest".to_owned()];
         assert!(no(PlannedJob { labels: windows, ..Default::default() }).contains("`windows-latest`"));
         assert!(no(PlannedJob { services: true, ..Default::default() }).contains("services"));
@@ -97,8 +104,11 @@ mod tests {
         let remote = Some("octo/repo/.github/workflows/x.yml@v1".to_owned());
         assert!(no(PlannedJob { uses: remote.clone(), ..Default::default() }).contains("octo/repo"));
         let job = PlannedJob { uses: remote, ..Default::default() };
-        assert_eq!(refuse(&plan(job), &host(Network::Host)), None);
+        assert_eq!(refuse(&plan(job), &host(Network::Host), Isolation::Bwrap), None);
         let local = Some("./.github/workflows/x.yml".to_owned());
-        assert_eq!(refuse(&plan(PlannedJob { uses: local, ..Default::default() }), &host(Network::None)), None);
+        assert_eq!(
+            refuse(&plan(PlannedJob { uses: local, ..Default::default() }), &host(Network::None), Isolation::Bwrap),
+            None
+        );
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Invocation {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: BTreeMap<OsString, OsString>,
     pub(crate) directory: PathBuf,
+    /// A file that it finds on its standard input; nothing where none is said.
+    pub(crate) input: Option<PathBuf>,
 }
 
 /// A started [`Invocation`] under a reaper. Dropping it stops it too, without waiting.
@@ -40,6 +42,9 @@ impl Supervised {
         command.arg("reap");
         if let Some(group) = group {
             command.arg(reaper::GROUP).arg(group);
+        }
+        if let Some(input) = &what.input {
+            command.arg(reaper::INPUT).arg(input);
         }
         command.arg("--").arg(&what.program).args(&what.arguments);
         command.env_clear().envs(&what.environment).current_dir(&what.directory);

@@ -1,4 +1,5 @@
-//! The small process that stands between the node and each task, `runmesh reap [--group DIR] -- PROGRAM ARGUMENTS`, and its promise:
+//! The small process that stands between the node and each task, `runmesh reap [--group DIR]
+//! [--input FILE] -- PROGRAM ARGUMENTS`, and its promise:
 //! when it is gone, everything that the program ever started is gone.
 //!
 //! - It adopts orphans (a child subreaper), so a process that makes its own session and lets its parent die is still its
@@ -14,6 +15,7 @@
 //! [`UNABLE`] when the program could not be started or something could not be killed, with a sentence on standard error.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -43,6 +45,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const TIE: &str = "--tie";
 /// The word before the control group that the program shall run in.
 pub(crate) const GROUP: &str = "--group";
+/// The word before the file that the program finds on its standard input.
+pub(crate) const INPUT: &str = "--input";
 /// What stands for no control group.
 const NONE: &str = "-";
 
@@ -51,11 +55,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let done = match arguments.split_first() {
         Some((word, program)) if word == TIE => Err(tie(program)),
-        Some((word, program)) if word == "--" && !program.is_empty() => reap(program, None),
-        Some((word, [group, dashes, program @ ..])) if word == GROUP && dashes == "--" && !program.is_empty() => {
-            reap(program, Some(Path::new(group)))
-        }
-        _ => Err("started without `-- PROGRAM ARGUMENTS…`; only a node starts this".to_owned()),
+        _ => Given::read(&arguments).and_then(|given| reap(&given)),
     };
     done.map_or_else(
         |why| {
@@ -65,6 +65,29 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         },
         ExitCode::from,
     )
+}
+
+/// What is to be run, and with what.
+struct Given<'a> {
+    group: Option<&'a Path>,
+    input: Option<&'a Path>,
+    program: &'a [OsString],
+}
+
+impl<'a> Given<'a> {
+    fn read(arguments: &'a [OsString]) -> Result<Self, String> {
+        let (mut rest, mut group, mut input) = (arguments, None, None);
+        loop {
+            match rest {
+                [word, program @ ..] if word == "--" && !program.is_empty() => {
+                    return Ok(Self { group, input, program });
+                }
+                [word, path, more @ ..] if word == GROUP => (rest, group) = (more, Some(Path::new(path))),
+                [word, path, more @ ..] if word == INPUT => (rest, input) = (more, Some(Path::new(path))),
+                _ => return Err("started without `-- PROGRAM ARGUMENTS…`; only a node starts this".to_owned()),
+            }
+        }
+    }
 }
 
 /// Becomes the program, to be killed when the parent dies. Returns only when that fails.
@@ -89,7 +112,7 @@ fn tie(arguments: &[OsString]) -> String {
     format!("starting {}: {error}", program.display())
 }
 
-fn reap(program: &[OsString], group: Option<&Path>) -> Result<u8, String> {
+fn reap(given: &Given<'_>) -> Result<u8, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("preparing to wait: {error}"))?.block_on(async {
         // It is the leader of a group already when a shell with job control started it; the group is then its own too.
@@ -100,13 +123,13 @@ fn reap(program: &[OsString], group: Option<&Path>) -> Result<u8, String> {
         let mut deaths = signal(SignalKind::child()).map_err(deaf)?;
         let mut stops = Stops::listen().map_err(deaf)?;
         let mut orders = orders().map_err(|error| format!("reading standard input, which must be a pipe: {error}"))?;
-        let mut child = Child::start(program, group)?;
+        let mut child = Child::start(given)?;
         let status = tokio::select! {
             status = child.ended(&mut deaths) => Some(status),
             () = stops.told() => None,
             _ = orders.read_u8() => None,
         };
-        if !end_all(&mut deaths, group).await {
+        if !end_all(&mut deaths, given.group).await {
             return Err("some processes of the task could not be killed".to_owned());
         }
         Ok(status.map_or(STOPPED, exit_status))
@@ -145,12 +168,17 @@ struct Child {
 }
 
 impl Child {
-    fn start(program: &[OsString], group: Option<&Path>) -> Result<Self, String> {
+    fn start(given: &Given<'_>) -> Result<Self, String> {
+        let Given { group, input, program } = *given;
+        let input = match input {
+            None => Stdio::null(),
+            Some(file) => File::open(file).map_err(|error| format!("opening {}: {error}", file.display()))?.into(),
+        };
         // Through this program itself, because only the started process can ask to be tied to its parent.
         let own = rustix::process::getpid().as_raw_nonzero().to_string();
         let mut command = Command::new("/proc/self/exe");
         command.args(["reap", TIE, &own]).arg(group.unwrap_or(Path::new(NONE)));
-        command.args(program).stdin(Stdio::null());
+        command.args(program).stdin(input);
         let child = command.spawn().map_err(|error| format!("starting {}: {error}", program[0].display()))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         Ok(Self { pid: pid.ok_or("the started process has no number")? })

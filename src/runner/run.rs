@@ -12,7 +12,8 @@ use super::log::Log;
 use super::places::{self, Places};
 use super::workflow::not_started;
 use super::{
-    Capabilities, Order, Outcome, Ran, Retire, RunnerEnd, RunnerEnding, Settings, Work, Workflow, github, workflow,
+    Capabilities, Isolation, Order, Outcome, Ran, Retire, RunnerEnd, RunnerEnding, Settings, Work, Workflow, command,
+    github, reconcile, workflow,
 };
 use crate::kernel::io::Report;
 
@@ -53,6 +54,8 @@ pub(crate) struct Host {
     pub(crate) settings: Settings,
     pub(crate) capabilities: Capabilities,
     pub(crate) cgroups: Option<Cgroups>,
+    /// What everything of this node at a container engine is known by.
+    pub(crate) mark: String,
 }
 
 /// How the supervisor speaks with an order that runs.
@@ -68,20 +71,19 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
     let began = Instant::now();
     let Order { task, fence, repository, path, isolation, log: log_path, time_limit, work } = order;
     let Strings { stop, retire, progress, news } = strings;
-    let runner = match &work {
-        Work::GithubRunner(runner) => Some(runner.name.clone()),
-        Work::Workflow(_) => None,
-    };
+    let runner = work.runner();
     let fail = |why: String| not_begun(runner, why);
     let mut log = match Log::create(&log_path, host.settings.log_cap).await {
         Ok(log) => log,
         Err(error) => return fail(format!("opening the log {}: {error}", log_path.display())),
     };
+    let mark = format!("{}-{}", host.mark, places::name(&task, &fence));
     log.note(&match &work {
         Work::Workflow(Workflow { workload, .. }) => {
             let (commit, attempt) = (&workload.commit, fence.attempt);
             format!("{path} of {repository} at {commit}, attempt {attempt}, isolation {isolation}")
         }
+        Work::Command(_) => format!("the operator's program for {path} of {repository}, isolation {isolation}"),
         Work::GithubRunner(runner) => {
             format!("GitHub's runner {} for {path} of {repository}, isolation {isolation}", runner.name)
         }
@@ -101,23 +103,41 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
             let mut stage = Stage { host, log, stop, progress, began, deadline, cgroup, limit };
             let outcome = match work {
                 Work::Workflow(work) => {
-                    let run = workflow::run(&mut stage, (task, fence), isolation, work, &places, time_limit);
+                    let run = workflow::run(&mut stage, (task, fence), isolation, work, &places, &mark);
                     Outcome::Task(run.await)
                 }
+                Work::Command(work) => Outcome::Task(command::run(&mut stage, isolation, work, &places, &mark).await),
                 Work::GithubRunner(work) => {
                     let news = github::Herald::new((task, fence), news);
-                    Outcome::Runner(github::run(&mut stage, isolation, work, &places, retire, news).await)
+                    Outcome::Runner(github::run(&mut stage, isolation, work, &places, retire, news, &mark).await)
                 }
             };
             stage.phase(Phase::Ending);
+            if let (Isolation::Container, Ok(engine)) = (isolation, &stage.host.capabilities.engine) {
+                for stuck in engine.sweep(&mark).await {
+                    tracing::warn!("taking away what a task left at the container engine: {stuck}");
+                }
+            }
             log = stage.log;
             remove(places, stage.cgroup).await;
             outcome
         }
     };
+    let outcome = unsaid(outcome, &log);
     log.note(&sentence(&outcome)).await;
     log.flush().await;
     outcome
+}
+
+/// The end without the secrets that a program's own words may hold: it goes to all nodes.
+fn unsaid(outcome: Outcome, log: &Log) -> Outcome {
+    match outcome {
+        Outcome::Task(Report::Finished { conclusion, duration_ms, note }) => {
+            Outcome::Task(Report::Finished { conclusion, duration_ms, note: log.masked(&note) })
+        }
+        Outcome::Task(Report::NotStarted { why }) => Outcome::Task(Report::NotStarted { why: log.masked(&why) }),
+        other => other,
+    }
 }
 
 /// The end of an order that did not get as far as to start anything; `runner` is the name of GitHub's runner.
@@ -157,6 +177,8 @@ async fn remove(places: Places, cgroup: Option<Cgroup>) {
         if !cgroup.is_none_or(Cgroup::end) {
             tracing::warn!("a task's control group does not end: the next start of the node tries again");
         }
+        // What lost its reaper, where there is no group.
+        reconcile::kill_at_home(places.root());
         places.remove()
     });
     let removed = removed.await;

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::cgroup::{self, Cgroups};
+use super::engine;
 use super::run::{self, Host, Phase, Progress, Strings};
-use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, Work, places, procfs};
+use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, places, reconcile};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
 use crate::kernel::task::Fence;
@@ -24,8 +25,6 @@ const ORDERS: usize = 64;
 const REPORTS: usize = 64;
 /// Reports that wait for room in that channel; no order is taken while there are more.
 const BACKLOG: usize = 256;
-/// How long what an earlier life left running may take to die.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// The runner room could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +48,7 @@ pub struct Running {
     /// What people call the repository, and the workflow's path in it.
     pub repository: String,
     pub path: String,
-    /// What executes it: `act` or `actions-runner`.
+    /// What executes it: `act`, `actions-runner` or `command`.
     pub executor: &'static str,
     pub isolation: Isolation,
     pub elapsed: Duration,
@@ -144,12 +143,18 @@ impl Supervisor {
             cleared.map_err(|error| OpenError::Clear(settings.work_root.clone(), io::Error::other(error)))??;
         let capabilities = Capabilities::probe(&settings).await;
         let cgroups = capabilities.cgroup.as_ref().ok().map(|base| Cgroups::new(base.clone(), &settings.work_root));
+        let mark = engine::node_mark(&settings.work_root);
+        if let Ok(engine) = &capabilities.engine {
+            for stuck in engine.sweep(&format!("{mark}-")).await {
+                tracing::warn!("taking away what an earlier node left at the container engine: {stuck}");
+            }
+        }
         let shared = Arc::new(capabilities.clone());
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (reports, outbox) = mpsc::channel(REPORTS);
         let (herald, news) = mpsc::channel(REPORTS);
         let actor = Actor {
-            host: Arc::new(Host { settings, capabilities, cgroups }),
+            host: Arc::new(Host { settings, capabilities, cgroups, mark }),
             inbox,
             herald,
             news,
@@ -158,6 +163,7 @@ impl Supervisor {
             tasks: JoinSet::new(),
             names: BTreeMap::new(),
             backlog: VecDeque::new(),
+            rounds: JoinSet::new(),
         };
         let actor = tokio::spawn(actor.work());
         Ok((Self { actor, handle: Handle { orders, capabilities: shared } }, outbox))
@@ -191,19 +197,11 @@ fn clear(work_root: &Path) -> Result<PathBuf, OpenError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(work_root).map_err(make)?;
     let work_root = std::fs::canonicalize(work_root).map_err(make)?;
     if let Some(base) = cgroup::base() {
-        for stuck in Cgroups::new(base, &work_root).sweep(&BTreeSet::new()) {
-            tracing::warn!(path = %stuck.display(), "ending what an earlier node left in a control group");
+        for stuck in Cgroups::new(base, &work_root).sweep() {
+            tracing::warn!(%stuck, "ending what an earlier node left in a control group");
         }
     }
-    let deadline = std::time::Instant::now() + SWEEP;
-    loop {
-        let left = procfs::at_home_below(&work_root);
-        if left.is_empty() || std::time::Instant::now() > deadline {
-            break;
-        }
-        left.into_iter().for_each(procfs::Process::kill);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    reconcile::kill_at_home(&work_root);
     let stuck = places::sweep(&work_root).map_err(|error| OpenError::Clear(work_root.clone(), error))?;
     for (path, error) in stuck {
         tracing::warn!(path = %path.display(), %error, "removing what an earlier node left: remove it yourself");
@@ -222,6 +220,8 @@ struct Actor {
     tasks: JoinSet<Outcome>,
     names: BTreeMap<Id, (TaskId, Fence)>,
     backlog: VecDeque<Ran>,
+    /// The present round: it looks, or it clears.
+    rounds: JoinSet<BTreeSet<String>>,
 }
 
 struct Here {
@@ -241,6 +241,8 @@ impl Actor {
     async fn work(mut self) {
         let reports = self.reports.clone();
         let mut closing = false;
+        let mut round = interval(self.host.settings.round);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !closing || !self.tasks.is_empty() || !self.backlog.is_empty() {
             tokio::select! {
                 word = self.inbox.recv(), if !closing && self.backlog.len() < BACKLOG => match word {
@@ -252,6 +254,10 @@ impl Actor {
                 },
                 Some(news) = self.news.recv(), if self.backlog.len() < BACKLOG => self.backlog.push_back(news),
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.on_done(done),
+                _ = round.tick(), if !closing && self.rounds.is_empty() => {
+                    self.rounds.spawn(reconcile::look(self.host.clone()));
+                }
+                Some(seen) = self.rounds.join_next() => self.on_seen(seen.unwrap_or_default()),
                 permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => if let Some(ran) = self.backlog.pop_front() { permit.send(ran) },
                     // Nobody wants to know any more.
@@ -273,10 +279,7 @@ impl Actor {
         let (stop, stopped) = watch::channel(false);
         let (retire, asks) = mpsc::channel(1);
         let (progress, shown) = watch::channel(Progress { phase: Phase::Preparing, step: None });
-        let runner = match &order.work {
-            Work::GithubRunner(runner) => Some(runner.name.clone()),
-            Work::Workflow(_) => None,
-        };
+        let runner = order.work.runner();
         let here = Here {
             stop,
             retire,
@@ -337,6 +340,19 @@ impl Actor {
             run::not_begun(here.and_then(|here| here.runner), "a fault in the runner; its log says more".to_owned())
         });
         self.backlog.push_back((task, fence, outcome));
+    }
+
+    /// Clears what bears a name that no order here has. What was listed before an order came cannot be that order's.
+    fn on_seen(&mut self, seen: BTreeSet<String>) {
+        let own: BTreeSet<String> = self.here.keys().map(|(task, fence)| places::name(task, fence)).collect();
+        let nobodys: BTreeSet<String> = seen.difference(&own).cloned().collect();
+        if !nobodys.is_empty() {
+            let clear = reconcile::clear(self.host.clone(), nobodys);
+            self.rounds.spawn(async {
+                clear.await;
+                BTreeSet::new()
+            });
+        }
     }
 
     fn snapshot(&self) -> Vec<Running> {

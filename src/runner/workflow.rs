@@ -1,21 +1,23 @@
 //! A workflow of the mesh, run by act: checkout, act, conclusion.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::future::pending;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use zeroize::Zeroizing;
 
-use super::act::{self, Inside, JobLine, Leg, Said};
+use super::act::{self, Inside, JobLine, Leg, Platform, Said};
 use super::backend::{self, Confined, Mount};
+use super::engine::{Door, Engine, Rules};
 use super::follow::{self, Cut, Ear, Source, Stage, told};
 use super::lines::Line;
 use super::places::Places;
 use super::plan::Plan;
 use super::run::Phase;
 use super::tally::{Change, Tally, clip};
-use super::{Devices, Isolation, Workflow, payload, reaper, refuse};
+use super::{Capabilities, Devices, Isolation, Network, Workflow, payload, reaper, refuse};
 use crate::kernel::entry::MAX_NOTE;
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
@@ -32,9 +34,10 @@ pub(crate) async fn run(
     isolation: Isolation,
     work: Workflow,
     places: &Places,
-    time_limit: Duration,
+    mark: &str,
 ) -> Report {
-    let Workflow { workload, checkout } = work;
+    let Workflow { workload, checkout, secrets } = work;
+    stage.log.mask(secrets.values());
     let host = stage.host.clone();
     if let Some(missing) = host.capabilities.missing(isolation).first() {
         return not_started(missing);
@@ -44,43 +47,92 @@ pub(crate) async fn run(
         biased;
         () = told(&mut stage.stop) => return Report::Stopped,
         () = sleep_until(stage.deadline) => {
-            return not_started(format!("the checkout took longer than the time limit of {time_limit:?}"));
+            return not_started(format!("the checkout took longer than the time limit, {}", stage.limit));
         }
         made = checkout => match made {
             Ok(plan) => plan,
             Err(why) => return not_started(format!("checking out: {why}")),
         },
     };
-    if let Some(why) = refuse(&plan, &host.capabilities) {
+    if let Some(why) = refuse(&plan, &host.capabilities, isolation) {
         return Report::Declined { why: clip(&why, MAX_NOTE) };
+    }
+    if let Some(name) = plan.secrets.iter().find(|name| !secrets.contains_key(*name)) {
+        let repository = &workload.repository.name;
+        return Report::Declined { why: format!("this host has no secret `{name}` for {repository}") };
     }
     let Ok(program) = &host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
     let event = payload::event(&workload).to_string();
     if let Err(error) = tokio::fs::write(&places.event, event).await {
         return not_started(format!("writing the event: {error}"));
     }
-    let backend = backend::of(isolation);
-    let mounts = [
+    // JSON is YAML, which act reads by the file's ending; the other form it knows has no lines in its values.
+    let secrets: BTreeMap<&String, &str> = secrets.iter().map(|(name, secret)| (name, secret.expose())).collect();
+    let secrets = Zeroizing::new(serde_json::to_string(&secrets).unwrap_or_default());
+    if let Err(error) = tokio::fs::write(&places.secrets, secrets.as_bytes()).await {
+        return not_started(format!("writing the secrets: {error}"));
+    }
+    let engine = match isolation {
+        Isolation::Container => host.capabilities.engine.as_ref().ok(),
+        Isolation::Bwrap | Isolation::None => None,
+    };
+    let door = match engine.map(|engine| open(stage, engine, mark, places)) {
+        None => None,
+        Some(Ok(door)) => Some(door),
+        Some(Err(error)) => return not_started(format!("opening a way to the container engine: {error}")),
+    };
+    if let Some(engine) = engine
+        && plan.jobs.iter().any(|job| !job.container)
+    {
+        let there = tokio::select! {
+            biased;
+            () = told(&mut stage.stop) => return Report::Stopped,
+            there = engine.has_image(&host.settings.image, host.settings.pull) => there,
+        };
+        if let Err(why) = there {
+            return not_started(why);
+        }
+    }
+    let backend = backend::of(walls(isolation, &host.capabilities));
+    let mut mounts = vec![
         Mount::read_only(&program.path, "/runmesh/act"),
         Mount::read_only(&places.checkout, "/runmesh/checkout"),
         Mount::read_only(&places.event, "/runmesh/event.json"),
         Mount::read_only(&places.empty, "/runmesh/empty"),
+        Mount::read_only(&places.secrets, "/runmesh/secrets.yml"),
     ];
-    let [act, checkout, event, empty] = mounts.each_ref().map(|mount| backend.seen(mount));
-    let inside = Inside { checkout, event, empty };
+    let [act, checkout, event, empty, secrets] = [0, 1, 2, 3, 4].map(|at: usize| backend.seen(&mounts[at]));
+    let mut environment = BTreeMap::new();
+    if door.is_some() {
+        let socket = Mount::writable(&places.door, "/runmesh/engine");
+        let host: OsString = format!("unix://{}", backend.seen(&socket).display()).into();
+        environment.insert("DOCKER_HOST".into(), host);
+        mounts.push(socket);
+    }
+    let platform = Platform { labels: &host.capabilities.labels, image: engine.map(|_| host.settings.image.as_str()) };
+    let inside = Inside { checkout, event, empty, secrets };
     let confined = Confined {
         program: act,
-        arguments: act::arguments(&inside, &workload, &task, &fence, &host.capabilities.labels),
-        environment: BTreeMap::new(),
-        mounts: mounts.into(),
+        arguments: act::arguments(&inside, &workload, &task, &fence, platform),
+        environment,
+        mounts,
         directory: None,
         devices: Devices::are_asked_for(&workload.labels),
+        input: None,
     };
     let invocation = backend.confine(&host.settings, places, &confined);
-    let mut run =
-        Run { plan: &plan, tally: Tally::new(&workload, &plan), timers: BTreeMap::new(), last_words: String::new() };
+    let mut run = Run {
+        plan: &plan,
+        tally: Tally::new(&workload, &plan),
+        timers: BTreeMap::new(),
+        stepped: false,
+        last_words: String::new(),
+    };
     stage.phase(Phase::Running);
-    let (cut, status) = match follow::start(stage, &mut run, &invocation).await {
+    let followed = follow::start(stage, &mut run, &invocation, None).await;
+    let no_image = door.as_ref().and_then(Door::refused_image);
+    drop(door);
+    let (cut, status) = match followed {
         Ok((cut, Ok(status))) => (cut, status),
         Ok((_, Err(error))) => return not_started(format!("waiting for the reaper: {error}")),
         Err(error) => return not_started(format!("starting the reaper: {error}")),
@@ -89,8 +141,35 @@ pub(crate) async fn run(
     match cut {
         Some(Cut::Stopped | Cut::Retired(_)) => Report::Stopped,
         Some(Cut::TimedOut(note)) => Report::Finished { conclusion: Conclusion::TimedOut, duration_ms, note },
-        None => run.conclude(status, duration_ms),
+        None => match no_image {
+            Some(image) if !run.stepped => not_started(format!(
+                "the image {image} is not on this host, and its settings do not allow to fetch any"
+            )),
+            _ => run.conclude(status, duration_ms),
+        },
     }
+}
+
+/// What stands between act and the host.
+fn walls(isolation: Isolation, host: &Capabilities) -> Isolation {
+    match isolation {
+        // In this case act runs nothing itself, it only asks for containers.
+        Isolation::Container if host.bwrap.is_err() => Isolation::None,
+        Isolation::Container => Isolation::Bwrap,
+        other => other,
+    }
+}
+
+fn open(stage: &Stage, engine: &Engine, mark: &str, places: &Places) -> std::io::Result<Door> {
+    let settings = &stage.host.settings;
+    let rules = Rules {
+        mark: mark.to_owned(),
+        node: stage.host.mark.clone(),
+        limits: settings.limits,
+        network: settings.network == Network::Host,
+        pull: settings.pull,
+    };
+    Door::open(&places.door, engine.socket.clone(), rules)
 }
 
 /// What is known of a running act.
@@ -99,6 +178,8 @@ struct Run<'a> {
     tally: Tally,
     /// When each running job with a `timeout-minutes` has had its time, and what to say then.
     timers: BTreeMap<Leg, (Instant, String)>,
+    /// Whether a step has run.
+    stepped: bool,
     /// The last plain line on standard error: the reaper's or bwrap's, if act never spoke.
     last_words: String,
 }
@@ -116,9 +197,11 @@ impl Ear for Run<'_> {
             Said::Debug => self.tally.own("", false),
             Said::Job(job) => {
                 self.note(&job);
+                // act's own step, in which it makes the containers, is none of the workflow's.
+                self.stepped |= job.step_result.is_some() && job.step.as_deref() != Some("Set up job");
                 if !job.debug || job.job_result.is_some() {
                     let step = job.step.as_deref().map(|step| format!("/{step}")).unwrap_or_default();
-                    let at = format!("{}{step}", job.leg.short());
+                    let at = stage.log.masked(&format!("{}{step}", job.leg.short()));
                     stage.log.line(&format!("[{at}] {}", job.text)).await;
                     stage.progress.send_if_modified(|progress| {
                         let changed = progress.step.as_ref() != Some(&at);

@@ -70,6 +70,9 @@ pub const MAX_RUNNING: usize = 128;
 pub const MAX_SOURCES: usize = 64;
 /// The most bytes of a source's key.
 pub const MAX_SOURCE: usize = 160;
+/// The most repositories that one host says it looks into, of all its sources together: what a presence has room for.
+/// Those beyond them are looked into by others besides, which costs calls.
+pub const MAX_COVERED: usize = 8 * 1024;
 /// The most bytes of a version's name.
 pub const MAX_VERSION: usize = 64;
 /// The most tasks in one question of turn.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use ed25519_dalek::{Signer as _, SigningKey};
 use prost::Message as _;
 
-use super::field::{array, cid, clip, decode, map, peer, set, size, task, text};
+use super::field::{array, cid, clip, count, decode, map, peer, set, size, task, text};
 use super::limits::{
-    MAX_GOSSIP, MAX_HEADS, MAX_LABEL, MAX_LABELS, MAX_RUNNING, MAX_SOURCE, MAX_SOURCES, MAX_UNHEARD, MAX_VERSION,
+    MAX_COVERED, MAX_GOSSIP, MAX_HEADS, MAX_LABEL, MAX_LABELS, MAX_RUNNING, MAX_SOURCE, MAX_SOURCES, MAX_UNHEARD,
+    MAX_VERSION,
 };
 use super::{WireError, proto};
 use crate::kernel::entry::Signature;
 use crate::kernel::id::MeshId;
-use crate::kernel::io::{Offer, Presence, Signed};
+use crate::kernel::io::{Offer, Presence, RepositoryMark, Signed};
 use crate::kernel::task::Fence;
 
 /// Signs a presence with its peer's key. A presence is a hint, so what is beyond a limit is left out: the last of too
@@ -34,8 +35,10 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
         running,
         unheard,
         discovered,
+        covers,
         version,
     } = presence;
+    let mut room = MAX_COVERED;
     let source_fits = |source: &&String| source.len() <= MAX_SOURCE;
     let message = proto::Presence {
         peer: peer.public_key().to_vec(),
@@ -65,6 +68,16 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
             .take(MAX_SOURCES)
             .map(|(source, ago_ms)| proto::Discovered { source: source.clone(), ago_ms: *ago_ms })
             .collect(),
+        covers: covers
+            .iter()
+            .filter(|(source, _)| source_fits(source))
+            .take(MAX_SOURCES)
+            .map(|(source, marks)| {
+                let mark: Vec<u32> = marks.iter().take(room).map(|mark| mark.0).collect();
+                room -= mark.len();
+                proto::Covers { source: source.clone(), mark }
+            })
+            .collect(),
         version: clip(version, MAX_VERSION),
     };
     let payload = message.encode_to_vec();
@@ -85,6 +98,8 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
     if !signature.is_by(from.public_key(), &signed_bytes(mesh, &sealed.payload)) {
         return Err(WireError::Signature);
     }
+    let covered = message.covers.iter().map(|one| one.mark.len()).sum();
+    count(covered, "covered repositories", MAX_COVERED)?;
     Ok(Presence {
         peer: from,
         life: message.life,
@@ -105,6 +120,10 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
         unheard: set(message.unheard, "members not heard", MAX_UNHEARD, |one| peer(&one))?,
         discovered: map(message.discovered, "discovered sources", MAX_SOURCES, |one| {
             size(one.source.len(), "a source", MAX_SOURCE).map(|()| (one.source, one.ago_ms))
+        })?,
+        covers: map(message.covers, "covered sources", MAX_SOURCES, |one| {
+            size(one.source.len(), "a source", MAX_SOURCE)?;
+            Ok((one.source, one.mark.into_iter().map(RepositoryMark).collect()))
         })?,
         version: text(message.version, "a version", MAX_VERSION)?,
     })
@@ -147,6 +166,11 @@ mod tests {
         *Cid::of(&number.to_be_bytes()).digest()
     }
 
+    fn marks(of: usize, many: usize) -> BTreeSet<RepositoryMark> {
+        let mark = |n| RepositoryMark(u32::MAX - u32::try_from(of * many + n).expect("small"));
+        (0..many).map(mark).collect()
+    }
+
     /// With so many of everything that has a number, each of the greatest size.
     fn presence(more: usize) -> Presence {
         let name = |length: usize, number: usize| format!("{number:0>length$}");
@@ -168,6 +192,9 @@ mod tests {
             running: (0..MAX_RUNNING + more).map(|n| (TaskId(digest(n)), fence(n))).collect(),
             unheard: (0..MAX_UNHEARD + more).map(|n| PeerId::from_public_key(digest(n))).collect(),
             discovered: (0..MAX_SOURCES + more).map(|n| (name(MAX_SOURCE, n), u64::MAX)).collect(),
+            covers: (0..MAX_SOURCES + more)
+                .map(|n| (name(MAX_SOURCE, n), marks(n, MAX_COVERED / MAX_SOURCES)))
+                .collect(),
             version: "v".repeat(MAX_VERSION + more),
         }
     }
@@ -206,7 +233,7 @@ mod tests {
     #[test]
     fn limits_hold_against_those_who_do_not_keep_them() {
         type Break = fn(&mut proto::Presence);
-        let breaks: [(&str, Break); 8] = [
+        let breaks: [(&str, Break); 10] = [
             ("head", |p| p.head.push(vec![1; 32])),
             ("labels", |p| p.label.push("a".to_owned())),
             ("label", |p| p.label[0].push('a')),
@@ -214,6 +241,8 @@ mod tests {
             ("source", |p| p.source[0].push('a')),
             ("running", |p| p.running.push(proto::Running { task: vec![1; 32], attempt: 1, claim: vec![1; 32] })),
             ("unheard", |p| p.unheard.push(vec![1; 32])),
+            ("covers", |p| p.covers.push(proto::Covers { source: "a".to_owned(), mark: Vec::new() })),
+            ("covered", |p| p.covers[0].mark.push(1)),
             ("discovered", |p| p.discovered.push(proto::Discovered { source: "a".to_owned(), ago_ms: 1 })),
         ];
         for (what, change) in breaks {
@@ -269,10 +298,11 @@ mod tests {
             btree_map(arbitrary::task(), fence, 0..5),
             btree_set(arbitrary::peer(), 0..5),
             btree_map("[a-z]{0,9}", any::<u64>(), 0..5),
+            btree_map("[a-z]{0,9}", btree_set(any::<u32>().prop_map(RepositoryMark), 0..5), 0..5),
         );
         (numbers, offer, sets, "[0-9.é]{0,20}").prop_map(
             |((life, beat, every, free, (draining, attentive)), (slots, labels, sources), sets, version)| {
-                let (heads, running, unheard, discovered): (_, BTreeMap<_, _>, _, _) = sets;
+                let (heads, running, unheard, discovered, covers): (_, BTreeMap<_, _>, _, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
                 let Presence { peer, .. } = presence(0);
                 Presence {
@@ -288,6 +318,7 @@ mod tests {
                     running,
                     unheard,
                     discovered,
+                    covers,
                     version,
                 }
             },

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId, TaskId};
-use runmesh::kernel::io::{Input, Now, Offer, Output, Reply, Report, Response, Signed, Token};
+use runmesh::kernel::io::{
+    Discovery, Input, Now, Offer, Output, Reply, Report, RepositoryMark, Response, Signed, Token,
+};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::task::{Conclusion, Products, State};
 
@@ -62,7 +64,10 @@ struct Host {
     serving: BTreeMap<Token, (usize, Token)>,
 }
 
-struct World {
+/// What comes of a host's look into the source, but for these repositories.
+pub(crate) type Look = Box<dyn FnMut(usize, &BTreeSet<RepositoryMark>) -> Discovery>;
+
+pub(crate) struct World {
     hosts: Vec<Host>,
     by_peer: BTreeMap<PeerId, usize>,
     entries: BTreeMap<Cid, Arc<Entry>>,
@@ -75,11 +80,30 @@ struct World {
     starts: BTreeMap<TaskId, usize>,
     finished: BTreeSet<TaskId>,
     last_task_at: u64,
+    look: Look,
 }
 
 impl World {
+    /// A mesh of so many nodes that look into a source at this interval, in milliseconds, and run nothing of it.
+    pub(crate) fn looking(nodes: usize, source: &str, interval: u64, look: Look) -> Self {
+        let mut world = Self::made(nodes, source, interval, 0);
+        world.look = look;
+        world
+    }
+
     /// A mesh of so many nodes to which so many tasks come, so many a second.
     fn of(nodes: usize, tasks: usize, a_second: u64) -> Self {
+        let mut world = Self::made(nodes, "git:bench", 3_600_000, SLOTS);
+        (world.tasks, world.last_task_at) = (tasks, BEGIN + tasks as u64 * 1_000 / a_second);
+        for n in 0..tasks {
+            let at = BEGIN + n as u64 * 1_000 / a_second;
+            let host = world.draw(0, nodes as u64 - 1) as usize;
+            world.plan(at, host, Input::Submit { token: Token(n as u64), workload: Box::new(workload(n)) });
+        }
+        world
+    }
+
+    fn made(nodes: usize, source: &str, discovery: u64, slots: u32) -> Self {
         let mesh_key = SigningKey::from_bytes(&[9; 32]);
         let mesh = MeshId(mesh_key.verifying_key().to_bytes());
         let mut world = Self {
@@ -90,10 +114,11 @@ impl World {
             inputs: BTreeMap::new(),
             planned: 0,
             now: 1,
-            tasks,
+            tasks: 0,
             starts: BTreeMap::new(),
             finished: BTreeSet::new(),
-            last_task_at: BEGIN + tasks as u64 * 1_000 / a_second,
+            last_task_at: 0,
+            look: Box::new(|_, _| Discovery::default()),
         };
         for n in 0..nodes {
             let key = SigningKey::from_bytes(&Digest::of(&[b"host", &n.to_be_bytes()]).0);
@@ -102,7 +127,7 @@ impl World {
                 0 => Entrance::Founder(Right::founder(&mesh_key, &peer)),
                 n => Entrance::Ticket(Ticket::sign(&mesh_key, n as u64, u64::MAX)),
             };
-            let timings = Timings { discovery: 3_600_000, ..Timings::default() };
+            let timings = Timings { discovery, ..Timings::default() };
             let settings =
                 Settings { key, mesh, entrance, seed: n as u64, timings, attempts: 3, version: String::new() };
             let (node, outputs) = Node::new(Now { mono: 1, wall: 1 }, settings, Vec::new());
@@ -112,41 +137,50 @@ impl World {
         }
         for host in 0..nodes {
             let offer = Offer {
-                slots: SLOTS,
+                slots,
                 labels: BTreeSet::from(["ubuntu-latest".to_owned()]),
-                sources: BTreeSet::from(["git:bench".to_owned()]),
+                sources: BTreeSet::from([source.to_owned()]),
             };
             world.plan(1, host, Input::Offer(offer));
             for other in (0..nodes).filter(|other| *other != host) {
                 world.plan(2, host, Input::Connected(world.hosts[other].peer));
             }
         }
-        for n in 0..tasks {
-            let at = BEGIN + n as u64 * 1_000 / a_second;
-            let host = world.draw(0, nodes as u64 - 1) as usize;
-            world.plan(at, host, Input::Submit { token: Token(n as u64), workload: Box::new(workload(n)) });
-        }
         world
+    }
+
+    /// Lets time go on to there, in milliseconds.
+    pub(crate) fn run_until(&mut self, until: u64) {
+        while let Some(Reverse((at, ..))) = self.ahead.peek()
+            && *at <= until
+        {
+            self.step();
+        }
+    }
+
+    /// Lets happen what is next. `None` when nothing is.
+    fn step(&mut self) -> Option<()> {
+        let Reverse((at, number, host)) = self.ahead.pop()?;
+        self.now = at;
+        let input = match self.inputs.remove(&number) {
+            Some(input) => input,
+            // A wake that an earlier one has replaced.
+            None if self.hosts[host].wake != at => return Some(()),
+            None => Input::Wake,
+        };
+        if let Input::Ran { task, report: Report::Finished { .. }, .. } = &input {
+            self.finished.insert(*task);
+        }
+        let outputs = self.hosts[host].node.handle(Now { mono: at, wall: at }, input);
+        self.carry_out(host, outputs);
+        Some(())
     }
 
     fn run(mut self) -> Outcome<Ended> {
         while self.now < self.last_task_at || self.finished.len() < self.tasks || !self.is_quiet() {
-            let Some(Reverse((at, number, host))) = self.ahead.pop() else { break };
-            if at > self.last_task_at + PATIENCE {
+            if self.now > self.last_task_at + PATIENCE || self.step().is_none() {
                 break;
             }
-            self.now = at;
-            let input = match self.inputs.remove(&number) {
-                Some(input) => input,
-                // A wake that an earlier one has replaced.
-                None if self.hosts[host].wake != at => continue,
-                None => Input::Wake,
-            };
-            if let Input::Ran { task, report: Report::Finished { .. }, .. } = &input {
-                self.finished.insert(*task);
-            }
-            let outputs = self.hosts[host].node.handle(Now { mono: at, wall: at }, input);
-            self.carry_out(host, outputs);
         }
         Ok(self.ended())
     }
@@ -242,12 +276,9 @@ impl World {
                         Input::Ran { task, fence, report: Report::Stopped, products: Products::default() },
                     );
                 }
-                Output::Discover { source } => {
-                    self.plan(
-                        self.now + 1,
-                        host,
-                        Input::Discovered { source, workloads: Vec::new(), gone: Vec::new() },
-                    );
+                Output::Discover { source, except } => {
+                    let found = (self.look)(host, &except);
+                    self.plan(self.now + 1, host, Input::Discovered { source, found });
                 }
                 Output::Answer { .. } | Output::Revoked { .. } | Output::Condense { .. } | Output::Notice(_) => {}
             }

@@ -8,6 +8,7 @@
 
 mod agreement;
 mod alarms;
+mod burst;
 mod calls;
 mod dispatch;
 mod election;
@@ -23,13 +24,30 @@ mod mesh;
 mod processes;
 mod report;
 mod room;
+mod runners;
 mod serf;
+mod simulated;
 mod sync;
 mod tags;
 
 #[path = "../github"]
 mod github {
     pub(crate) mod fake;
+}
+
+#[path = "../simulation"]
+#[expect(dead_code, reason = "the tests of the simulation use the rest")]
+mod simulation {
+    pub(crate) mod adapter;
+    pub(crate) mod chance;
+    pub(crate) mod checks;
+    pub(crate) mod effects;
+    pub(crate) mod groups;
+    pub(crate) mod host;
+    pub(crate) mod network;
+    pub(crate) mod scenario;
+    pub(crate) mod work;
+    pub(crate) mod world;
 }
 
 use std::process::ExitCode;
@@ -59,10 +77,19 @@ const THEMES: &[Theme] = &[
     Theme { names: &["failover_close_s", "failover_silence_s"], measure: failover::takeover },
     Theme { names: &["history_"], measure: room::steady },
     Theme { names: &["false_alarms_under_load", "false_takeovers_under_load"], measure: alarms::under_load },
+    Theme { names: &["runner_start_poll_"], measure: runners::starts },
+    Theme { names: &["burst_400_s"], measure: burst::free },
+    Theme { names: &["burst_400_limited_s"], measure: burst::limited },
+    Theme { names: &["surplus_runners_", "job_calls_"], measure: runners::surplus },
+    Theme { names: &["runner_recovery_s"], measure: runners::recovery },
     Theme { names: &["idle_rss_", "idle_cpu_", "idle_sent_"], measure: idle::cost },
     Theme { names: &["idle_3_"], measure: idle::cost_of_3 },
     Theme { names: &["idle_100_"], measure: idle::cost_of_100 },
+    Theme { names: &[CONVERGES], measure: simulated::converges },
 ];
+
+/// Takes long, so it is measured only when it is asked for by name.
+const CONVERGES: &str = "sim_converges";
 
 impl Theme {
     fn is_meant_by(&self, word: &str) -> bool {
@@ -88,7 +115,8 @@ fn run() -> Outcome<()> {
     }
     let mut rows = Vec::new();
     for theme in THEMES {
-        if words.is_empty() || words.iter().any(|word| theme.is_meant_by(word)) {
+        let usual = words.is_empty() && theme.names != [CONVERGES];
+        if usual || words.iter().any(|word| theme.is_meant_by(word)) {
             eprintln!("==> {} ({})", theme.names.join(", "), measure::load());
             rows.extend((theme.measure)()?);
         }

@@ -1,12 +1,14 @@
 //! What discovery costs at GitHub: calls of the first, an unchanged and a changed look, against the fake GitHub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use runmesh::forge::github::{Credentials, Github, Looked, Memory, Secret, Selection, Target};
+use runmesh::forge::Manner;
+use runmesh::forge::github::{Credentials, Github, Looked, Memory, Secret, Selection, Target, Terms};
+use runmesh::kernel::io::{Discovery, RepositoryMark};
 
-use super::Outcome;
 use super::github::fake::{Fake, World};
 use super::report::{Goal, Row};
+use super::{Outcome, agreement};
 
 /// What the source system needs for 50 repositories of 3 workflow files: a list, then a call for each repository and for
 /// each file (DESIGN.md section 10; about 50 of them where its cache serves).
@@ -23,19 +25,64 @@ pub(crate) fn number() -> Outcome<Vec<Row>> {
             rows.push(row.against(RIVAL, rival));
         }
     }
+    let [one, eight, hundred] = [1, 8, 100].map(looks);
+    let one = one?;
+    for (nodes, calls) in [(8, eight?), (100, hundred?)] {
+        let row = Row::alone(&format!("api_calls_{nodes}_nodes"), "times one node's", Goal::AtMost(1.05), calls / one);
+        rows.push(row.against("each node for itself", nodes as f64));
+    }
     Ok(rows)
 }
 
-/// Calls of the three looks.
-fn calls(repositories: usize) -> Outcome<[f64; 3]> {
+/// Looks at the usual interval: one census, which comes in thirty of them, is among them.
+const LOOKS: u64 = 40;
+/// Between two looks, in milliseconds of virtual time.
+const INTERVAL: u64 = 60_000;
+
+/// Calls of these looks by a mesh of so many nodes, each with a token of its own, that list one source of 50 repositories, one
+/// of which changes. The nodes' kernels and time are in one process and virtual; their looks are real calls.
+fn looks(nodes: usize) -> Outcome<f64> {
+    let fake = std::sync::Arc::new(Fake::start(repositories(50)));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut hosts = Vec::new();
+    for n in 0..nodes {
+        let credentials = Credentials::Token(Secret::new(format!("t{n}")));
+        hosts.push((Github::new(fake.api().parse()?, credentials, Selection::default())?, Memory::default()));
+    }
+    drop(entered);
+    let target = Target { owner: "octo".to_owned(), repository: None };
+    let source = hosts[0].0.key(&target);
+    let look = move |host: usize, except: &BTreeSet<RepositoryMark>| {
+        let (github, memory) = &mut hosts[host];
+        let (known, manner) = (BTreeMap::new(), Manner::default());
+        let terms = Terms { known: &known, minute: 0, except, manner, progress: &|_, _| () };
+        let looked = runtime.block_on(github.discover(&target, std::mem::take(memory), terms));
+        *memory = looked.memory;
+        let found = looked.outcome.unwrap_or_else(|error| panic!("the fake answers: {error}"));
+        Discovery { workloads: found.workloads, seen: found.seen, ..Discovery::default() }
+    };
+    let mut world = agreement::World::looking(nodes, &source, INTERVAL, Box::new(look));
+    world.run_until(LOOKS / 2 * INTERVAL);
+    fake.commit("octo/r0007", &[(".github/workflows/0.yml", Some(&workflow(7, 99)))]);
+    world.run_until(LOOKS * INTERVAL);
+    Ok(fake.take_calls().len() as f64)
+}
+
+fn repositories(count: usize) -> World {
     let mut world = World::new();
-    for n in 0..repositories {
+    for n in 0..count {
         let files: Vec<(String, String)> =
             (0..3).map(|file| (format!(".github/workflows/{file}.yml"), workflow(n, file))).collect();
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         world.repository(&format!("octo/r{n:04}"), &files);
     }
-    let fake = Fake::start(world);
+    world
+}
+
+/// Calls of the three looks.
+fn calls(repositories: usize) -> Outcome<[f64; 3]> {
+    let fake = Fake::start(self::repositories(repositories));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let credentials = Credentials::Token(Secret::new("t"));
@@ -46,7 +93,10 @@ fn calls(repositories: usize) -> Outcome<[f64; 3]> {
             if look == 2 {
                 fake.commit("octo/r0007", &[(".github/workflows/0.yml", Some(&workflow(7, 99)))]);
             }
-            let looked = github.discover(&target, memory, &BTreeMap::new(), 0, &|_, _| ()).await;
+            let (known, except) = (BTreeMap::new(), BTreeSet::new());
+            let manner = Manner::default();
+            let terms = Terms { known: &known, minute: 0, except: &except, manner, progress: &|_, _| () };
+            let looked = github.discover(&target, memory, terms).await;
             let Looked { memory: kept, cycle, outcome } = looked;
             outcome?;
             // What the fake has counted is what counts.
@@ -61,6 +111,6 @@ fn calls(repositories: usize) -> Outcome<[f64; 3]> {
 }
 
 fn workflow(repository: usize, file: usize) -> String {
-    let tags = if file == 0 { "# P2P: p2p-eligible\n" } else { "" };
+    let tags = if file == 0 { "# P2P: p2p-only\n" } else { "" };
     format!("{tags}name: {repository} {file}\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: make\n")
 }

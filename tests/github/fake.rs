@@ -14,6 +14,7 @@ pub(crate) mod jobs;
 pub(crate) mod limits;
 pub(crate) mod rest;
 pub(crate) mod runners;
+pub(crate) mod runs;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod world;
@@ -32,6 +33,7 @@ pub(crate) struct State {
     pub(crate) world: World,
     pub(crate) limits: Limits,
     pub(crate) actions: Actions,
+    pub(crate) commit_runs: Vec<runs::CommitRun>,
     pub(crate) calls: Vec<Call>,
     /// Where the server listens, as clients write it: `http://127.0.0.1:PORT`.
     pub(crate) base: String,
@@ -66,7 +68,14 @@ impl Fake {
     pub(crate) fn start_at(world: World, address: &str) -> Self {
         let listener = std::net::TcpListener::bind(address).expect("a port to listen on");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let state = State { world, limits: Limits::default(), actions: Actions::default(), calls: Vec::new(), base };
+        let state = State {
+            world,
+            limits: Limits::default(),
+            actions: Actions::default(),
+            commit_runs: Vec::new(),
+            calls: Vec::new(),
+            base,
+        };
         let state = Arc::new(Mutex::new(state));
         Self { server: server::Server::start(listener, state.clone()), state }
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Entry, Revoke, Right, Ticket};
 use runmesh::kernel::id::{Cid, Digest, MeshId, PeerId};
-use runmesh::kernel::io::{Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Signed, Token};
+use runmesh::kernel::io::{
+    Discovery, Input, Notice, Now, Offer, Output, Reply, Report, Request, Response, Signed, Token,
+};
 use runmesh::kernel::node::{Entrance, Node, Settings, Timings};
 use runmesh::kernel::snapshot::{self, Sealed, Snapshot};
 use runmesh::kernel::task::{Conclusion, Priority, Products, Repository, RunEvent, Tag, Trigger, Workload};
@@ -326,9 +328,13 @@ impl Mesh {
                         Input::Ran { task, fence, report: Report::Stopped, products: Products::default() },
                     );
                 }
-                Output::Discover { source } => {
+                Output::Discover { source, .. } => {
                     let workloads = self.found.clone();
-                    self.later(HOP, number, Input::Discovered { source, workloads, gone: Vec::new() });
+                    self.later(
+                        HOP,
+                        number,
+                        Input::Discovered { source, found: Discovery { workloads, ..Discovery::default() } },
+                    );
                 }
                 Output::Answer { answer, .. } => {
                     answer.expect("the node takes it");

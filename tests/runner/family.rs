@@ -3,6 +3,7 @@
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::Conclusion;
@@ -128,7 +129,7 @@ async fn a_node_that_is_killed_takes_its_tasks_along() {
 }
 
 #[tokio::test]
-async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_next_life() {
+async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_killed() {
     let nap = crate::rig::nap(40);
     let mut rig = Rig::with(|settings| settings.cgroups = false).await;
     need(&rig.handle);
@@ -139,19 +140,8 @@ async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_cleared_by_the_ne
         kill_reapers(&rig);
         let report = rig.report().await;
         assert_eq!(report, Report::NotStarted { why: "somebody killed the task's reaper".to_owned() });
-        if isolation == Isolation::Bwrap {
-            wait("the sandbox falls", || processes(&nap).is_empty()).await;
-        } else {
-            let here = processes(rig.scratch.path().to_str().unwrap());
-            let act = || processes("act\0workflow_dispatch").into_iter().filter(|pid| here.contains(pid)).count();
-            wait("act falls, though not what it started", || act() == 0).await;
-            assert_ne!(processes(&nap), [0; 0], "there is something to clear");
-        }
+        wait("nothing of it is left", || processes(&nap).is_empty()).await;
     }
-    let work = rig.scratch.path().join("data/work");
-    let (again, _reports) = Supervisor::open(settings(&work)).await.unwrap();
-    assert_eq!(processes(&nap), [0; 0]);
-    assert!(again.shutdown(PATIENCE).await);
     rig.close().await;
 }
 
@@ -163,6 +153,26 @@ fn kill_reapers(rig: &Rig) {
     for reaper in own {
         kill_process(Pid::from_raw(reaper.cast_signed()).unwrap(), Signal::KILL).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_no_order_owns_is_gone_after_a_round_and_what_one_owns_stays() {
+    let other = crate::rig::nap(81);
+    let mut rig = Rig::with(|settings| settings.round = Duration::from_millis(200)).await;
+    need(&rig.handle);
+    let left = rig.scratch.path().join("data/work/0123456789ab-1-abcdefgh");
+    std::fs::create_dir_all(left.join("home")).unwrap();
+    let mut stray = Mortal(Command::new("sleep").arg(&other).env("HOME", left.join("home")).spawn().unwrap());
+    rig.start(2, Isolation::Bwrap, &script(&format!("echo begun; sleep {other}9; true")), one()).await;
+    let log = rig.log_path(2);
+    wait("the task runs", || std::fs::read_to_string(&log).unwrap_or_default().contains("] begun")).await;
+    wait("the stray is killed", || stray.0.try_wait().unwrap().is_some()).await;
+    wait("its directory is gone", || !left.exists()).await;
+    assert_eq!(rig.handle.running().await.unwrap().len(), 1);
+    let running = &rig.handle.running().await.unwrap()[0];
+    rig.handle.stop(running.task, running.fence).await.unwrap();
+    assert_eq!(rig.report().await, Report::Stopped);
+    rig.close().await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use runmesh::runner::{
     Supervisor, Work,
 };
 
+use crate::podman::Podman;
 use crate::rig::{BOTH, PATIENCE, Rig, nap, processes, settings, wait};
 
 fn order(rig: &Rig, number: u8, isolation: Isolation, script: &str) -> Order {
@@ -84,6 +85,29 @@ async fn a_runner_takes_its_job_and_goes() {
             assert!(log.contains("at /runmesh/runner/_work home /home/runner"), "{log}");
         }
     }
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_runner_works_in_a_container() {
+    let engine = Podman::start().await;
+    let mut rig = Rig::with(|settings| engine.set(settings)).await;
+    let brood = nap(105);
+    let script = format!("job octo/lab 77 2 build\nstep id -u; pwd; (setsid sleep {brood} &)\ndone");
+    rig.order(order(&rig, 1, Isolation::Container, &script)).await;
+    let (news, end) = all(&mut rig).await;
+    let log = rig.log(1);
+    assert_eq!(news, [RunnerNews::Started, RunnerNews::JobStarted(seen()), RunnerNews::JobCompleted], "{end:?} {log}");
+    assert_eq!((end.how, end.job), (RunnerEnding::Exited(RunnerExit::Done), Some(seen())), "{log}");
+    assert!(log.contains("runner: /runmesh/runner/_work\n"), "{log}");
+    let waits = order(&rig, 2, Isolation::Container, &format!("step sleep {brood}"));
+    let (task, fence) = (waits.task, waits.fence);
+    rig.order(waits).await;
+    started(&mut rig).await;
+    assert_eq!(rig.handle.retire(task, fence).await.unwrap(), Retire::Going);
+    assert_eq!(all(&mut rig).await.1.how, RunnerEnding::Retired);
+    assert_eq!(processes(&format!("sleep\0{brood}")), [0; 0]);
+    assert_eq!(engine.left(), [""; 0]);
     rig.close().await;
 }
 

@@ -157,7 +157,7 @@ pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checko
         isolation,
         log: log.to_owned(),
         time_limit: PATIENCE,
-        work: Work::Workflow(Workflow { workload: Arc::new(workload), checkout }),
+        work: Work::Workflow(Workflow { workload: Arc::new(workload), checkout, secrets: [].into() }),
     }
 }
 
@@ -194,7 +194,7 @@ pub(crate) fn plan(jobs: &[(&str, Option<u32>)]) -> Plan {
         labels: vec!["linux".to_owned()],
         ..PlannedJob::default()
     };
-    Plan { jobs: jobs.iter().map(job).collect() }
+    Plan { jobs: jobs.iter().map(job).collect(), ..Plan::default() }
 }
 
 pub(crate) fn one() -> Plan {

@@ -1,6 +1,6 @@
 //! The one place where the simulation meets the node's own names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
@@ -55,10 +55,6 @@ impl Kernel {
 
     pub(crate) fn state_hash(&self) -> Digest {
         self.0.state_hash()
-    }
-
-    pub(crate) fn tasks(&self) -> BTreeMap<TaskId, Folded> {
-        self.0.tasks().map(|(task, folded)| (*task, folded.clone())).collect()
     }
 
     pub(crate) fn task_ids(&self) -> impl Iterator<Item = TaskId> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use runmesh::kernel::entry::{self, Entry};
 use runmesh::kernel::id::{Cid, TaskId};
-use runmesh::kernel::io::{Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
+use runmesh::kernel::io::{Discovery, Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
 use runmesh::kernel::task::{Fence, Products, Workload};
 
 use super::host::Run;
@@ -60,7 +60,7 @@ impl World<'_> {
                 self.tell(host, || format!("stops {task:?} ({why:?})"));
                 self.stop(host, at, task, fence);
             }
-            Output::Discover { source } => self.discover(host, &source),
+            Output::Discover { source, .. } => self.discover(host, &source),
             Output::Answer { token, answer } => {
                 self.tell(host, || format!("answers {answer:?}"));
                 self.on_answer(host, token, answer);
@@ -249,10 +249,10 @@ impl World<'_> {
     pub(crate) fn on_found(&mut self, host: usize, boot: u64) {
         let source = SOURCE.to_owned();
         if self.chance.permille(self.scenario.network.undiscovered) {
-            return self.give(host, boot, Input::Undiscovered { source });
+            return self.give(host, boot, Input::Undiscovered { source, wait_ms: None });
         }
         let there = self.jobs.iter().filter(|job| job.origin == Origin::Discovered && job.at <= self.now);
         let workloads = there.map(|job| job.workload.as_ref().clone()).collect();
-        self.give(host, boot, Input::Discovered { source, workloads, gone: Vec::new() });
+        self.give(host, boot, Input::Discovered { source, found: Discovery { workloads, ..Discovery::default() } });
     }
 }

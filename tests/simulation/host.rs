@@ -108,7 +108,9 @@ pub(crate) struct Disk {
 
 /// All entries of a run, numbered: what the disks of a thousand hosts have in common.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Catalogue(Rc<RefCell<BTreeMap<Cid, (usize, Arc<Entry>)>>>);
+pub(crate) struct Catalogue(Rc<RefCell<Numbered>>);
+
+type Numbered = BTreeMap<Cid, (usize, Arc<Entry>)>;
 
 impl Disk {
     fn empty(catalogue: &Catalogue) -> Self {

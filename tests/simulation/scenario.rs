@@ -226,6 +226,13 @@ impl Scenario {
         }
     }
 
+    /// The same in a large mesh, at some fifty tasks a second. Pages hold as much as real ones do.
+    pub(crate) const fn at_large(name: &'static str, nodes: usize, tasks: usize) -> Self {
+        let rough = Self::rough(name, nodes, tasks).within((3_000, 3_000 + 18 * tasks as u64), (200, 3_000));
+        // Beyond that size the nodes' copies do not fit into memory.
+        Self { network: Network { page: 1024, ..rough.network }, shares: nodes > 100, ..rough }
+    }
+
     /// Everything goes wrong all the time.
     pub(crate) const fn hopeless(name: &'static str, nodes: usize, tasks: usize) -> Self {
         let rough = Self::rough(name, nodes, tasks);

@@ -74,6 +74,8 @@ pub(crate) enum Sabotage {
     Deafen,
     /// Host 1 is given nothing that is gossiped.
     MissGossip,
+    /// Host 1 is given no presence of host 0.
+    MissOne,
     /// Host 1 tells its node that each run came to another end.
     TwistReports,
     /// Host 1 starts from an old copy of its disk.
@@ -383,6 +385,7 @@ impl<'a> World<'a> {
             (Some(Sabotage::SwallowReports), Input::Ran { .. })
             | (Some(Sabotage::Deafen), Input::Entries { .. } | Input::Response { .. })
             | (Some(Sabotage::MissGossip), Input::Entries { .. } | Input::Presence(_)) => None,
+            (Some(Sabotage::MissOne), Input::Presence(said)) if said.presence.peer == self.hosts[0].peer => None,
             (
                 Some(Sabotage::TwistReports),
                 Input::Ran { task, fence, report: Report::Finished { duration_ms, note, .. }, products },
@@ -540,6 +543,23 @@ impl<'a> World<'a> {
     fn any_host(&mut self) -> Option<(usize, u64)> {
         let up: Vec<_> = (0..self.hosts.len()).filter_map(|host| Some((host, self.boot_of(host)?))).collect();
         self.chance.pick(&up).copied()
+    }
+
+    /// A person turns to one host.
+    pub(crate) fn command_at(&mut self, host: usize, command: Command) {
+        let (Command::Submit(job) | Command::Cancel(job)) = command;
+        let Some(boot) = self.boot_of(host) else { return };
+        let job = &self.jobs[job];
+        let (workload, task) = (Box::new(job.workload.as_ref().clone()), job.id);
+        let Some(process) = self.process(host, boot) else { return };
+        process.next_token += 1;
+        let token = Token(process.next_token);
+        process.commands.insert(token, command);
+        let input = match command {
+            Command::Submit(_) => Input::Submit { token, workload },
+            Command::Cancel(_) => Input::Cancel { token, task, why: "somebody changed their mind".to_owned() },
+        };
+        self.give(host, boot, input);
     }
 
     fn command(&mut self, command: Command, input: impl FnOnce(Token) -> Input) {

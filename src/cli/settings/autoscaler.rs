@@ -58,7 +58,7 @@ impl Autoscaler {
             interval: self.interval.map_or(usual.interval, Duration::from_secs),
             idle: self.idle.unwrap_or(usual.idle),
             group: self.group.clone(),
-            split: Split { share, idle, mesh: self.no_mesh != Some(true) },
+            split: Split { share, idle, mesh: self.no_mesh != Some(true), spare: 0 },
             any_arch: self.any_arch.unwrap_or_default(),
         })
     }

@@ -1,18 +1,21 @@
 //! The settings file: TOML, whose keys are the long flags with `_` for `-`, and lists in the plural.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::Value;
 
 use super::super::failure::Failure;
 use super::{
-    Layer, app, autoscaler, days, duration, endpoint, interval, label, multiaddr, pattern, runners, size, source, word,
+    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
+    runners, size, source, word, work,
 };
+use crate::forge::Manner;
 
 /// The most bytes a settings file may have.
 const LARGEST: u64 = 1 << 20;
 /// The keys that a settings file may have.
-const KEYS: [&str; 29] = [
+const KEYS: &[&str] = &[
     "data_dir",
     "output",
     "listen",
@@ -37,6 +40,10 @@ const KEYS: [&str; 29] = [
     "act",
     "actions_runner",
     "autoscaler",
+    "command",
+    "containers",
+    "min_free",
+    "secrets",
     "interval",
     "retention",
     "logs_retention",
@@ -97,7 +104,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "swarm_key" => layer.swarm_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "mdns" => layer.mdns = Some(flag(value).map_err(wrong)?),
             "relay" => layer.relay = Some(flag(value).map_err(wrong)?),
-            "sources" => layer.sources = Some(list(value, source).map_err(wrong)?),
+            "sources" => sources(value, &mut layer).map_err(wrong)?,
             "github_api" => layer.github_api = Some(string(value, endpoint).map_err(wrong)?),
             "github_app" => layer.github_app = Some(number(value, app).map_err(wrong)?),
             "github_app_key" => layer.github_app_key = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
@@ -105,7 +112,9 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "exclude" => layer.exclude = Some(list(value, pattern).map_err(wrong)?),
             "forks" => layer.forks = Some(flag(value).map_err(wrong)?),
             "since_days" => layer.since_days = Some(number(value, days).map_err(wrong)?),
-            "stop_when_cut_off" => layer.stop_when_cut_off = Some(list(value, source).map_err(wrong)?),
+            "stop_when_cut_off" => {
+                layer.stop_when_cut_off.get_or_insert_default().extend(list(value, source).map_err(wrong)?);
+            }
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
             "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
@@ -117,11 +126,51 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
+            "command" | "containers" | "min_free" | "secrets" => work::take(&mut layer.work, key, value)?,
             "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
     }
     Ok(layer)
+}
+
+/// A list of sources: each its name alone, or a table with what is said of it besides.
+fn sources(value: &Value, layer: &mut Layer) -> Result<(), String> {
+    let items = value.as_array().ok_or("is not a [\"list\", \"of strings\"], nor [[sources]] tables")?;
+    let (mut specs, mut manners) = (Vec::new(), BTreeMap::new());
+    for item in items {
+        let Value::Table(table) = item else {
+            specs.push(string(item, source)?);
+            continue;
+        };
+        let spec = table.get("spec").ok_or("has a table without `spec`, such as spec = \"github:my-org\"")?;
+        let spec = string(spec, source).map_err(|why| format!("`spec` {why}"))?;
+        let mut manner = Manner::default();
+        for (key, value) in table {
+            let wrong = |why: String| format!("of {spec}: `{key}` {why}");
+            match key.as_str() {
+                "spec" => {}
+                "first_scan" => manner.first_scan = string(value, first_scan).map_err(wrong)?,
+                "duplicate" => manner.duplicate = string(value, duplicate).map_err(wrong)?,
+                "stop_when_cut_off" => {
+                    if value.as_bool().ok_or("is not true or false".to_owned()).map_err(wrong)? {
+                        layer.stop_when_cut_off.get_or_insert_default().push(spec.clone());
+                    }
+                }
+                _ => {
+                    return Err(wrong(
+                        "is no setting of a source; there are: spec, first_scan, duplicate, stop_when_cut_off"
+                            .to_owned(),
+                    ));
+                }
+            }
+        }
+        specs.push(spec.clone());
+        manners.insert(spec, manner);
+    }
+    layer.sources = Some(specs);
+    layer.manners = Some(manners);
+    Ok(())
 }
 
 fn flag(value: &Value) -> Result<bool, String> {
@@ -137,7 +186,7 @@ pub(super) fn number<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>)
     read(&value.as_integer().ok_or("is not a number")?.to_string())
 }
 
-fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+pub(super) fn list<T>(value: &Value, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     let items = value.as_array().ok_or("is not a [\"list\", \"of strings\"]")?;
     items.iter().map(|item| string(item, &read)).collect()
 }
@@ -171,6 +220,7 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forge::{Duplicate, FirstScan};
 
     fn complaint(text: &str) -> String {
         match parse(text) {
@@ -210,6 +260,8 @@ mod tests {
             logs_quota = "500 MiB"
             drain = true
             actions_runner = "/r.tar.gz"
+            command = ["/p", "--once"]
+            min_free = "2GiB"
             [autoscaler]
             github = true
             interval = 7
@@ -218,6 +270,16 @@ mod tests {
             share = 30
             lend = false
             any_arch = true
+            [containers]
+            engine = "/e.sock"
+            image = "localhost/lab:1"
+            pull = true
+            memory = "2GiB"
+            millicpus = 1500
+            pids = 300
+            [secrets."Octo/Lab"]
+            npm_token = { file = "/npm" }
+            KEY = { env = "LAB_KEY" }
         "#;
         let layer = parse(text).unwrap();
         let keys: Vec<String> = text.parse::<toml::Table>().unwrap().keys().cloned().collect();
@@ -237,6 +299,32 @@ mod tests {
         let scale = layer.autoscaler.settings().expect("it is on");
         assert_eq!((scale.interval.as_secs(), scale.idle.as_secs(), scale.group.as_deref()), (7, 90, Some("lab")));
         assert!(scale.any_arch);
+        let work = layer.work.settings(true);
+        assert_eq!((work.command.len(), work.min_free, work.pull), (2, Some(2 << 30), true));
+        assert_eq!(
+            (work.limits.memory, work.limits.millicpus, work.limits.pids),
+            (Some(2 << 30), Some(1500), Some(300))
+        );
+        let secrets: Vec<&str> = work.secrets["octo/lab"].keys().map(String::as_str).collect();
+        assert_eq!(secrets, ["KEY", "NPM_TOKEN"]);
+    }
+
+    #[test]
+    fn sources_may_be_tables() {
+        let tables = "stop_when_cut_off = [\"git:/c\"]\n[[sources]]\nspec = \"github:a\"\nfirst_scan = \"record\"\n\
+                      [[sources]]\nspec = \"git:/b\"\nduplicate = \"allow\"\nstop_when_cut_off = true\n";
+        let mixed = "sources = [{spec = \"github:a\", first_scan = \"record\"}, \"git:/b\"]";
+        let [tables, mixed] = [tables, mixed].map(|text| parse(text).unwrap());
+        assert_eq!(tables.sources, mixed.sources);
+        let manner = |layer: &Layer, spec: &str| {
+            layer.manners.as_ref().and_then(|manners| manners.get(&spec.parse().unwrap()).copied())
+        };
+        let record = Manner { first_scan: FirstScan::Record, ..Manner::default() };
+        let allow = Manner { duplicate: Duplicate::Allow, ..Manner::default() };
+        assert_eq!([manner(&tables, "github:a"), manner(&tables, "git:/b")], [Some(record), Some(allow)]);
+        assert_eq!([manner(&mixed, "github:a"), manner(&mixed, "git:/b")], [Some(record), None]);
+        let stops: Vec<String> = tables.stop_when_cut_off.unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(stops, ["git:/b", "git:/c"]);
     }
 
     #[test]
@@ -245,12 +333,27 @@ mod tests {
         assert!(complaint("colour = 1").starts_with("`colour` is no setting; there are: data_dir, output"));
         assert_eq!(complaint("max_runners = 5000"), "`max_runners` is not a number from 0 to 1024");
         assert_eq!(complaint("max_runners = \"2\""), "`max_runners` is not a number");
-        assert_eq!(complaint("isolation = \"jail\""), "`isolation` has `jail`, which is not one of: bwrap, none");
-        assert_eq!(complaint("sources = \"git:/r\""), "`sources` is not a [\"list\", \"of strings\"]");
+        assert_eq!(
+            complaint("isolation = \"jail\""),
+            "`isolation` has `jail`, which is not one of: container, bwrap, none"
+        );
+        assert_eq!(
+            complaint("sources = \"git:/r\""),
+            "`sources` is not a [\"list\", \"of strings\"], nor [[sources]] tables"
+        );
+        assert!(complaint("[[sources]]\nfirst_scan = \"record\"").contains("without `spec`"));
+        assert!(complaint("[[sources]]\nspec = \"git:/r\"\nfirst = 1").contains("of git:/r: `first` is no setting"));
+        assert!(complaint("[[sources]]\nspec = \"git:/r\"\nduplicate = \"no\"").contains("not avoid or allow"));
         assert_eq!(complaint("[autoscaler]\nshare = 101"), "`autoscaler.share` is not a number from 0 to 100");
         assert!(
             complaint("[autoscaler]\nshares = 1").starts_with("`autoscaler.shares` is no setting; there are: github, ")
         );
+        assert_eq!(
+            complaint("[secrets.\"o/r\"]\nA = \"hunter2\""),
+            "`secrets.o/r.A` is not { file = \"PATH\" } or { env = \"VARIABLE\" }"
+        );
+        assert_eq!(complaint("command = []"), "`command` names no program");
+        assert!(complaint("[containers]\nimg = 1").starts_with("`containers.img` is no setting; there are: engine"));
         assert_eq!(complaint("autoscaler = true"), "`autoscaler` is not a [table]");
         assert!(complaint("\n\nlisten = [").starts_with("line 3 is not TOML: "));
     }

@@ -48,6 +48,7 @@ struct Held {
     fence: Fence,
     workload: Arc<Workload>,
     job: u64,
+    since: u64,
     /// Since when no runner here is meant for it.
     bare: Option<u64>,
     /// Why its runner went.
@@ -70,6 +71,8 @@ enum Stage {
 #[derive(Debug)]
 struct Hand {
     scope: Scope,
+    /// That of the task it was started for.
+    repository: Repository,
     labels: BTreeSet<String>,
     /// What the runner room knows it by.
     order: (TaskId, Fence),
@@ -84,6 +87,8 @@ struct Hand {
     idle: u64,
     /// Since when GitHub calls that job over.
     done: Option<u64>,
+    /// It has waited for long enough.
+    tired: bool,
 }
 
 pub(super) struct Pool {
@@ -118,6 +123,11 @@ impl Pool {
         (most + count(self.held.len())).saturating_sub(count(self.hands.len()))
     }
 
+    /// How many runners wait here that nothing is meant for: jobs may be claimed for them beside all slots.
+    pub(super) fn spare(&self) -> u32 {
+        u32::try_from(self.hands.values().filter(|hand| hand.is_spare()).count()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn holds(&self, task: &TaskId) -> bool {
         self.held.contains_key(task)
     }
@@ -126,13 +136,25 @@ impl Pool {
         self.held.is_empty() && self.hands.is_empty()
     }
 
-    /// The jobs of the held tasks, by repository.
+    /// The jobs of the held tasks, by repository; and repositories of which a runner may have been given some other job.
     pub(super) fn jobs(&self) -> BTreeMap<Repository, BTreeSet<u64>> {
         let mut jobs: BTreeMap<Repository, BTreeSet<u64>> = BTreeMap::new();
         for held in self.held.values() {
             jobs.entry(held.workload.repository.clone()).or_default().insert(held.job);
         }
+        for hand in self.hands.values().filter(|hand| hand.is_loose()) {
+            jobs.entry(hand.repository.clone()).or_default();
+        }
         jobs
+    }
+
+    /// Organisations of which a runner may have been given any job.
+    pub(super) fn wide(&self) -> BTreeSet<String> {
+        let owner = |hand: &Hand| match &hand.scope {
+            Scope::Organization(name) if hand.serves.is_none() => Some(name.to_ascii_lowercase()),
+            _ => None,
+        };
+        self.hands.values().filter_map(owner).collect()
     }
 
     /// Whether GitHub is to be asked again soon: it has not yet said what a runner did that has ended.
@@ -160,13 +182,12 @@ impl Pool {
         is_taken: bool,
     ) -> Vec<Deed> {
         let Trigger::GithubJob { job, .. } = workload.trigger else { return Vec::new() };
+        let repository = workload.repository.clone();
         let mut labels = workload.labels.clone();
         labels.remove(GITHUB_RUNNER);
-        self.held.insert(task, Held { fence, workload, job, bare: Some(now), why: String::new() });
+        self.held.insert(task, Held { fence, workload, job, since: now, bare: Some(now), why: String::new() });
         let serves = |hand: &Hand| hand.serves == Some(job);
-        let free = |hand: &Hand| {
-            hand.is_loose() && hand.stage == Stage::Alive && hand.scope == scope && labels.is_subset(&hand.labels)
-        };
+        let free = |hand: &Hand| hand.is_spare() && hand.scope == scope && labels.is_subset(&hand.labels);
         let is_served = self.hands.values().any(serves);
         if let Some(hand) = self.hands.values_mut().find(|hand| if is_served { serves(hand) } else { free(hand) }) {
             (hand.meant, hand.idle) = (Some(task), now);
@@ -176,9 +197,14 @@ impl Pool {
         if is_taken {
             return Vec::new();
         }
+        // One that cannot have this job makes room for one that can.
+        if let Some(hand) = self.hands.values_mut().find(|hand| hand.is_spare()) {
+            hand.tired = true;
+        }
         let name = self.name(&fence);
         let hand = Hand {
             scope: scope.clone(),
+            repository,
             labels: labels.clone(),
             order: (task, fence),
             registration: None,
@@ -188,6 +214,7 @@ impl Pool {
             since: now,
             idle: now,
             done: None,
+            tired: false,
         };
         self.hands.insert(name.clone(), hand);
         self.clothe(task);
@@ -290,12 +317,7 @@ impl Pool {
                 }
             }
         }
-        let of_it = |held: &&Held| same(&held.workload.repository, repository);
-        let held: Vec<(TaskId, u64)> =
-            self.held.iter().filter(|(_, held)| of_it(held)).map(|(task, held)| (*task, held.job)).collect();
-        for (task, job) in held {
-            deeds.extend(self.judge(now, asked, task, jobs.get(&job), draining));
-        }
+        // Claimed before what its runner was meant for is given back.
         let mine: BTreeSet<u64> = self.held.values().map(|held| held.job).collect();
         let serving: BTreeSet<u64> = self.hands.values().filter_map(|hand| hand.serves).collect();
         for job in serving.iter().filter_map(|id| jobs.get(id)) {
@@ -303,12 +325,20 @@ impl Pool {
                 deeds.push(Deed::Serves(Box::new(job.workload())));
             }
         }
+        let of_it = |held: &&Held| same(&held.workload.repository, repository);
+        let held: Vec<(TaskId, u64)> =
+            self.held.iter().filter(|(_, held)| of_it(held)).map(|(task, held)| (*task, held.job)).collect();
+        for (task, job) in held {
+            deeds.extend(self.judge(now, asked, task, jobs.get(&job), draining));
+        }
         deeds
     }
 
     /// What becomes of a held task, its job being so.
     fn judge(&mut self, now: u64, asked: u64, task: TaskId, job: Option<&Job>, draining: bool) -> Option<Deed> {
         let Some(job) = job else {
+            // What was asked before it came here was not asked about it.
+            self.held.get(&task).filter(|held| held.since <= asked)?;
             let report = Report::Finished {
                 conclusion: Conclusion::Cancelled,
                 duration_ms: 0,
@@ -370,6 +400,7 @@ impl Pool {
             let why = if draining { "its host goes away" } else { "GitHub gave its runner no job in time" };
             let reason = if draining { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
             tracing::debug!("runner {name}: {why}");
+            hand.tired = true;
             return self.give_up(now, task, given_back(reason, why));
         }
         None
@@ -385,7 +416,7 @@ impl Pool {
     pub(super) fn thin_out(&mut self, now: u64, draining: bool) -> Vec<Deed> {
         let mut deeds = Vec::new();
         for (name, hand) in &mut self.hands {
-            let over = draining || now.saturating_sub(hand.idle) >= LOOSE;
+            let over = draining || hand.tired || now.saturating_sub(hand.idle) >= LOOSE;
             if hand.stage == Stage::Alive
                 && hand.is_loose()
                 && over
@@ -455,6 +486,11 @@ pub(super) fn word(how: &RunnerEnding) -> String {
 }
 
 impl Hand {
+    /// Whether some task may be left to it.
+    const fn is_spare(&self) -> bool {
+        self.is_loose() && !self.tired && matches!(self.stage, Stage::Alive | Stage::Configuring)
+    }
+
     const fn is_loose(&self) -> bool {
         self.meant.is_none() && self.serves.is_none()
     }

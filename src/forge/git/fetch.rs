@@ -34,6 +34,8 @@ pub(in crate::forge) async fn fetch(
         "https_proxy",
         "HTTP_PROXY",
         "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
         "NO_PROXY",
         "no_proxy",
         "SSL_CERT_FILE",

@@ -8,17 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LINK};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LINK, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Limited};
+use octocrab::auth::AppAuth;
 use octocrab::models::{AppId, InstallationId};
-use octocrab::{Octocrab, OctocrabBuilder};
+use octocrab::service::middleware::base_uri::BaseUriLayer;
+use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
+use octocrab::{AuthState, EncodingKey, Octocrab, OctocrabBuilder};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::limits::{Gauge, Limits, Reason, now};
 use super::memory::Memory;
+use super::proxy::{self, Proxy};
 use super::{Credentials, GithubError, Secret, graphql, lock, rest};
 
 /// The host of GitHub's own API.
@@ -111,6 +115,7 @@ impl Tally {
 /// All that is called with one set of credentials.
 pub(super) struct Api {
     pub(super) endpoint: Endpoint,
+    proxy: Proxy,
     kind: Kind,
 }
 
@@ -130,18 +135,19 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    pub(super) fn new(endpoint: Endpoint, credentials: Credentials) -> Result<Self, GithubError> {
+    pub(super) fn new(endpoint: Endpoint, proxy: Proxy, credentials: Credentials) -> Result<Self, GithubError> {
         let kind = match credentials {
             Credentials::Token(token) => {
-                Kind::Token(Arc::new(Client::new(&endpoint, Source::Fixed(token), String::new())?))
+                Kind::Token(Arc::new(Client::new(&endpoint, &proxy, Source::Fixed(token), String::new())?))
             }
             Credentials::App { id, key } => {
-                let crab = builder(&endpoint, &endpoint.rest)?.app_from_rsa_pem(AppId(id), key);
-                let crab = crab.and_then(|builder| builder.build()).map_err(|error| endpoint.failed(&error))?;
+                let key = EncodingKey::from_rsa_pem(&key).map_err(|error| endpoint.failed(&error))?;
+                let auth = AuthState::App(AppAuth { app_id: AppId(id), key });
+                let crab = crab(&endpoint, &proxy, &endpoint.rest, auth)?;
                 Kind::App { crab: Box::new(crab), clients: Mutex::default() }
             }
         };
-        Ok(Self { endpoint, kind })
+        Ok(Self { endpoint, proxy, kind })
     }
 
     /// The clients there are already.
@@ -189,7 +195,8 @@ impl Api {
                     continue;
                 }
                 let crab = crab.installation(InstallationId(one.id)).map_err(|error| self.endpoint.failed(&error))?;
-                let client = Client::new(&self.endpoint, Source::Installation(crab), account.login.clone())?;
+                let source = Source::Installation(crab);
+                let client = Client::new(&self.endpoint, &self.proxy, source, account.login.clone())?;
                 lock(clients).insert(account.login.to_ascii_lowercase(), Arc::new(client));
             }
             if !full {
@@ -240,8 +247,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(endpoint: &Endpoint, source: Source, account: String) -> Result<Self, GithubError> {
-        let make = |base: &str| builder(endpoint, base)?.build().map_err(|error| endpoint.failed(&error));
+    fn new(endpoint: &Endpoint, proxy: &Proxy, source: Source, account: String) -> Result<Self, GithubError> {
+        let make = |base: &str| crab(endpoint, proxy, base, AuthState::None);
         Ok(Self {
             rest: make(&endpoint.rest)?,
             graphql: make(&endpoint.graphql)?,
@@ -436,12 +443,19 @@ pub(super) struct Got {
     pub(super) bytes: Vec<u8>,
 }
 
-fn builder(endpoint: &Endpoint, base: &str) -> Result<Builder, GithubError> {
-    Octocrab::builder().base_uri(base).map_err(|error| endpoint.failed(&error))
+/// A client for the calls below an address.
+fn crab(endpoint: &Endpoint, proxy: &Proxy, base: &str, auth: AuthState) -> Result<Octocrab, GithubError> {
+    let client = proxy::client(proxy).map_err(|error| endpoint.failed(&error))?;
+    let base: http::Uri = base.parse().map_err(|_| GithubError::Endpoint(base.to_owned()))?;
+    let agent = HeaderValue::from_static(concat!("runmesh/", env!("CARGO_PKG_VERSION")));
+    let made = OctocrabBuilder::new_empty()
+        .with_service(client)
+        .with_layer(&ExtraHeadersLayer::new(Arc::new(vec![(USER_AGENT, agent)])))
+        .with_layer(&BaseUriLayer::new(base))
+        .with_auth(auth)
+        .build();
+    Ok(made.unwrap_or_else(|never| match never {}))
 }
-
-type Builder =
-    OctocrabBuilder<octocrab::NoSvc, octocrab::DefaultOctocrabBuilderConfig, octocrab::NoAuth, octocrab::NotLayerReady>;
 
 fn request(
     method: Method,

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use crate::forge::decide::{Changed, Decision, Site, decide};
 use crate::forge::git::{is_commit_id, read_if_tagged};
-use crate::forge::{Findings, Head, policy_forbids};
-use crate::kernel::io::SourceKey;
-use crate::kernel::known::{Gone, Known};
-use crate::kernel::task::{Policy, Repository};
+use crate::forge::{Duplicate, Findings, FirstScan, Head, Manner, policy_forbids};
+use crate::kernel::io::{RepositoryMark, SourceKey};
+use crate::kernel::known::{Gone, KnownWorkflow};
+use crate::kernel::task::{Policy, Repository, Workload};
 use crate::workflow::{self, Workflow};
 
 use super::api::{Client, Tally};
 use super::graphql::{self, Wanted};
 use super::memory::{Memory, Remembered};
-use super::{Cycle, File, Github, GithubError, Listed, Selection, Standing, Target, limits, rest};
+use super::{Cycle, File, Github, GithubError, Listed, Selection, Standing, Target, Terms, limits, rest};
 
 /// How long after a push a list's time of it is not trusted, in seconds: it counts whole seconds, and a second push may
 /// follow within one.
@@ -31,23 +31,22 @@ pub(super) struct Look<'a> {
 }
 
 impl Look<'_> {
-    pub(super) async fn run(
-        &mut self,
-        known: &BTreeMap<String, Known>,
-        minute: u64,
-        progress: &(dyn Fn(usize, usize) + Send + Sync),
-    ) -> Result<Findings, GithubError> {
+    pub(super) async fn run(&mut self, terms: Terms<'_>) -> Result<Findings, GithubError> {
+        let Terms { except, progress, .. } = terms;
         let client = self.github.api.client(&self.target.owner).await?;
         let mut listed = self.list(&client).await?;
         let now = limits::now();
-        listed.retain(|one| self.github.selection.admits(one, now));
+        listed.retain(|one| self.github.selection.admits(one, now) && !except.contains(&mark(one.id)));
         self.stand(&client, &mut listed, progress).await?;
         self.read(&client, &listed, progress).await?;
-        let mut findings = Findings::default();
+        let mut findings = Findings { seen: listed.iter().map(|one| mark(one.id)).collect(), ..Findings::default() };
         for one in &listed {
-            self.decide(&client, one, known, minute, &mut findings).await?;
+            self.decide(&client, one, terms, &mut findings).await?;
+            if terms.manner.first_scan == FirstScan::Record && !terms.known.contains_key(&one.id.to_string()) {
+                findings.record(&one.name);
+            }
         }
-        self.remember(listed);
+        self.remember(listed, except);
         findings.workflows.sort_by(|a, b| (&a.repository, &a.path).cmp(&(&b.repository, &b.path)));
         Ok(findings)
     }
@@ -156,10 +155,10 @@ impl Look<'_> {
         &mut self,
         client: &Client,
         one: &Listed,
-        known: &BTreeMap<String, Known>,
-        minute: u64,
+        terms: Terms<'_>,
         findings: &mut Findings,
     ) -> Result<(), GithubError> {
+        let Terms { known, minute, .. } = terms;
         let Some(Standing { head: Some(head), files }) = &one.state else { return Ok(()) };
         let repository =
             Repository { host: self.github.host().to_owned(), id: one.id.to_string(), name: one.name.clone() };
@@ -189,9 +188,14 @@ impl Look<'_> {
                     decide(site, &file.path, &file.blob, &workflow, of_it, Some(&changed), minute).unwrap_or_default()
                 }
             };
-            let Decision { workloads, why_not, warnings } = decision;
+            let Decision { mut workloads, mut why_not, warnings } = decision;
             findings.warnings.extend(warnings);
-            findings.warnings.extend(also_at_github(&workflow).map(|text| site.says(&file.path, &text)));
+            if let Some(text) = also_at_github(&workflow, terms.manner) {
+                findings.warnings.push(site.says(&file.path, &text));
+                if terms.manner.duplicate == Duplicate::Avoid && Policy::of(&workflow.tags) == Policy::MeshFirst {
+                    why_not = self.leave_to_github(client, one, of_it, &mut workloads, findings).await?.or(why_not);
+                }
+            }
             findings.workflows.push(site.found(&file.path, Some(&workflow), why_not));
             findings.workloads.extend(workloads);
         }
@@ -203,6 +207,33 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes out what GitHub runs itself, of what has not been submitted yet. Says why.
+    async fn leave_to_github(
+        &mut self,
+        client: &Client,
+        one: &Listed,
+        known: Option<&KnownWorkflow>,
+        workloads: &mut Vec<Workload>,
+        findings: &mut Findings,
+    ) -> Result<Option<String>, GithubError> {
+        let Some(new) = workloads.iter().find(|one| !known.is_some_and(|known| known.has(one))).cloned() else {
+            return Ok(None);
+        };
+        let repository = (one.id, one.name.as_str());
+        match self.memory.runs.of(client, repository, &new.commit, &new.path, self.tally).await {
+            Ok(Some(why)) => {
+                workloads.retain(|one| known.is_some_and(|known| known.has(one)));
+                Ok(Some(why))
+            }
+            Ok(None) => Ok(None),
+            Err(error @ (GithubError::Forbidden { .. } | GithubError::NotFound { .. })) => {
+                findings.warnings.push(format!("whether GitHub runs it too is not known: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn changed(
@@ -225,11 +256,14 @@ impl Look<'_> {
     }
 
     /// Counts what has changed since the last look, and keeps what there is now.
-    fn remember(&mut self, listed: Vec<Listed>) {
-        let mut now = BTreeMap::new();
+    fn remember(&mut self, listed: Vec<Listed>, except: &BTreeSet<RepositoryMark>) {
+        // What others look into now was this node's duty once, and may be again.
+        let mut now = std::mem::take(&mut self.memory.repositories);
+        let before = now.clone();
+        now.retain(|id, _| except.contains(&mark(*id)));
         for one in listed {
             let Some(state) = one.state else { continue };
-            let before = self.memory.repositories.get(&one.id).map(|kept| kept.files.as_slice()).unwrap_or_default();
+            let before = before.get(&one.id).map(|kept| kept.files.as_slice()).unwrap_or_default();
             let blob =
                 |files: &[File], path: &str| files.iter().find(|file| file.path == path).map(|file| file.blob.clone());
             for file in &state.files {
@@ -245,9 +279,10 @@ impl Look<'_> {
             let head = state.head.map(|head| (head.r#ref, head.commit));
             now.insert(one.id, Remembered { pushed_at: one.pushed_at, head, files: state.files });
         }
-        let lost = self.memory.repositories.iter().filter(|(id, _)| !now.contains_key(*id));
+        let lost = before.iter().filter(|(id, _)| !now.contains_key(*id));
         self.cycle.gone += lost.map(|(_, kept)| kept.files.len() as u64).sum::<u64>();
         self.memory.repositories = now;
+        self.memory.runs.prune();
         self.memory.prune();
     }
 }
@@ -280,18 +315,29 @@ fn telling(first: GithubError, second: GithubError) -> GithubError {
 }
 
 /// What to change in a workflow that GitHub would start besides.
-fn also_at_github(workflow: &Workflow) -> Option<String> {
+fn also_at_github(workflow: &Workflow, manner: Manner) -> Option<String> {
     let mut events = Vec::new();
     events.extend(workflow.triggers.push.is_some().then_some("push"));
     events.extend((!workflow.triggers.schedule.is_empty()).then_some("schedule"));
     events.extend(workflow.triggers.others.iter().map(String::as_str));
-    (!events.is_empty() && Policy::of(&workflow.tags) != Policy::GithubOnly).then(|| {
+    let policy = Policy::of(&workflow.tags);
+    (!events.is_empty() && policy != Policy::GithubOnly).then(|| {
+        let both = match (policy, manner.duplicate) {
+            (Policy::MeshFirst, Duplicate::Avoid) => {
+                "; what GitHub runs the mesh leaves alone, unless the source says `duplicate = \"allow\"`"
+            }
+            _ => "",
+        };
         format!(
             "GitHub starts it too, on `{}`: leave only `workflow_dispatch:` in its `on:`, or disable it there, if only the mesh \
-             shall run it",
+             shall run it{both}",
             events.join("`, `")
         )
     })
+}
+
+fn mark(id: u64) -> RepositoryMark {
+    RepositoryMark::of(&id.to_string())
 }
 
 impl Selection {

@@ -10,6 +10,7 @@ use crate::workflow::Workflow;
 
 use super::File;
 use super::rest::Entry;
+use super::runs::Runs;
 
 /// The form of what is kept; another one is forgotten, which costs one look more.
 const FORM: u32 = 1;
@@ -30,6 +31,8 @@ pub struct Memory {
     /// By repository and the two commits.
     #[serde(skip)]
     pub(super) compared: BTreeMap<(u64, String, String), Changed>,
+    #[serde(skip)]
+    pub(super) runs: Runs,
 }
 
 /// A repository at the last look.
@@ -57,7 +60,13 @@ impl Memory {
 
     /// What is to be kept.
     pub fn bytes(&self) -> Vec<u8> {
-        let kept = Self { form: FORM, parsed: BTreeMap::new(), compared: BTreeMap::new(), ..self.clone() };
+        let kept = Self {
+            form: FORM,
+            parsed: BTreeMap::new(),
+            compared: BTreeMap::new(),
+            runs: Runs::default(),
+            ..self.clone()
+        };
         serde_json::to_vec(&kept).unwrap_or_else(|error| unreachable!("text and numbers always encode: {error}"))
     }
 

@@ -78,6 +78,7 @@ impl Clock {
         for cid in &gone {
             self.placed.remove(cid);
         }
+        self.recent = super::recent::Recent::default();
         self.order.retain(|mark| self.placed.contains_key(&mark.cid));
         let bases = snapshot.chains.iter().map(|base| (base.author, base)).collect::<BTreeMap<_, _>>();
         for chain in &mut self.chains {

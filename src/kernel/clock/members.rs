@@ -251,6 +251,12 @@ impl Members {
         self.tickets.get(&ticket).map(|(_, peer)| *peer)
     }
 
+    /// The peers that are members, by id.
+    pub fn peers(&self) -> impl Iterator<Item = &PeerId> {
+        let holds = |(_, all): &(&PeerId, &Vec<Admission>)| all.iter().any(|admission| self.holds(admission));
+        self.admissions.iter().filter(holds).map(|(peer, _)| peer)
+    }
+
     /// All members, by peer id.
     pub fn all(&self) -> impl Iterator<Item = Member> {
         self.admitted_ones().filter(|member| !self.revoked.contains_key(&member.peer))

@@ -236,7 +236,10 @@ impl<'a> Pass<'a> {
             Event::Cancel(_) if known_introduction => {
                 self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
             }
-            Event::Withdraw(_) if known_introduction => {
+            // It may stand in the entry of the introduction itself: nobody ever claims such a task.
+            Event::Withdraw(_)
+                if known_introduction || self.introductions.iter().any(|one| one.cid == fact.mark.cid) =>
+            {
                 let highest = self.known_claims(fact).map(|known| known.claim.fence.attempt).max();
                 let held =
                     |known: &Standing<'_>| known.claim.released.is_none() && Some(known.claim.fence.attempt) == highest;

@@ -183,7 +183,7 @@ impl Node {
             self.wake_for_claim(until);
             return;
         }
-        if self.free_slots() == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
+        if self.free_slots() + self.jobs.split.spare == 0 || self.queue.is_empty() && self.jobs.queue.is_empty() {
             return;
         }
         self.take_standings();
@@ -194,7 +194,9 @@ impl Node {
             let mut window = std::mem::take(&mut self.claims.window);
             for standing in &mut window {
                 let (task, kind) = (standing.task, standing.kind);
-                if *of(&mut starts, kind) == 0
+                // A job may also go to a runner here that waits for any.
+                let spare = kind == Kind::Github && self.jobs.split.spare > 0;
+                if *of(&mut starts, kind) == 0 && !spare
                     || self.is_said_to_run(&task)
                     || self.custody.runs(&task)
                     || !self.has_room_for(&task, &claimed)
@@ -202,7 +204,10 @@ impl Node {
                     continue;
                 }
                 if self.consider(standing, &mut questions) {
-                    *of(&mut starts, kind) -= 1;
+                    match of(&mut starts, kind) {
+                        0 => self.jobs.split.spare -= 1,
+                        free => *free -= 1,
+                    }
                     if let Some(folded) = self.ledger.get(&task) {
                         claimed = claimed.plus(Amounts::of(&folded.workload.labels));
                     }

@@ -416,7 +416,7 @@ impl Node {
             // A holder that is heard says itself that it does not run the task; of one that is not, others may know more.
             let agreed = silent
                 && (self.peers.hears(&watch.holder)
-                    || self.peers.others_agree_on_loss(&watch.holder, doubted, now, &timings));
+                    || self.peers.others_agree_on_loss(&watch.holder, &self.me, doubted, now, &timings));
             // Who is a member no longer holds nothing.
             let gone = !self.clock.members().contains(&watch.holder);
             let missed = gone || now >= overdue || agreed;

@@ -1,45 +1,48 @@
 //! Looking for work: for each source, one live member does it.
 //!
 //! On duty is the first by Hamming rank for the source's name among those that list it, unless its last good discovery
-//! is too old; then the next.
+//! is too old; then the next. `coverage` says who looks into what the one on duty cannot see.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Node;
+use super::coverage::Coverage;
 use crate::kernel::election::Place;
-use crate::kernel::entry::{Event, Introduce};
+use crate::kernel::entry::{Event, Introduce, MAX_EVENTS, Withdraw};
 use crate::kernel::id::{Digest, PeerId, TaskId};
-use crate::kernel::io::{Notice, Offer, Output, SourceKey};
-use crate::kernel::known::Gone;
+use crate::kernel::io::{Discovery, Notice, Offer, Output, SourceKey};
+use crate::kernel::rules::GROUPS;
 use crate::kernel::task::{Policy, State, Trigger, Workload};
 
 /// Intervals without a good discovery after which the next node takes over (DESIGN.md section 5).
-const STALE_INTERVALS: u64 = 2;
-/// Intervals for which a node that could not discover a source leaves it to the others.
+pub(super) const STALE_INTERVALS: u64 = 2;
+/// Intervals for which a node that could not discover a source leaves it to the others, where GitHub has told no time.
 const FAILED_INTERVALS: u64 = 10;
 /// The age that is told of a source that this node cannot read, in milliseconds: a year.
 pub(super) const NEVER: u64 = 365 * 86_400_000;
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Source {
+#[derive(Debug, Default)]
+pub(super) struct Source {
     /// When this node last discovered it well.
     good: Option<u64>,
     /// When this node looks next, if it is on duty then.
     next: u64,
-    /// When a discovery by this node failed, unless a good one has come since: others do it for a while.
-    failed: Option<u64>,
+    /// Until when others do it, since a discovery by this node has failed.
+    failing_until: Option<u64>,
     /// A discovery is under way.
     busy: bool,
+    /// It is none of this node's duty.
+    besides: bool,
+    pub(super) coverage: Coverage,
     /// Since when this node lists it.
     since: u64,
 }
 
 impl Source {
     /// How long ago this node discovered it well; [`NEVER`] while it cannot.
-    fn age(&self, now: u64, interval: u64) -> Option<u64> {
-        let failing = self.failed.is_some_and(|failed| now - failed < FAILED_INTERVALS * interval);
-        if failing { Some(NEVER) } else { Some(now - self.good?) }
+    fn age(&self, now: u64) -> Option<u64> {
+        if self.failing_until.is_some_and(|until| now < until) { Some(NEVER) } else { Some(now - self.good?) }
     }
 }
 
@@ -66,9 +69,16 @@ impl Duty {
     }
 
     /// As [`Self::ages`], for the others to choose by: a source that this node cannot read now counts as never read.
-    pub(super) fn told(&self, now: u64, interval: u64) -> BTreeMap<SourceKey, u64> {
-        let told = self.sources.iter().filter_map(|(key, source)| Some((key.clone(), source.age(now, interval)?)));
-        told.collect()
+    pub(super) fn told(&self, now: u64) -> BTreeMap<SourceKey, u64> {
+        self.sources.iter().filter_map(|(key, source)| Some((key.clone(), source.age(now)?))).collect()
+    }
+
+    pub(super) fn source(&mut self, key: &SourceKey) -> Option<&mut Source> {
+        self.sources.get_mut(key)
+    }
+
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&SourceKey, &Source)> {
+        self.sources.iter()
     }
 }
 
@@ -103,12 +113,13 @@ impl Node {
         let due: Vec<SourceKey> = due.map(|(key, _)| key.clone()).collect();
         for key in due {
             let mine = self.on_duty(&key) == self.me.peer();
+            let except = if mine { Some(BTreeSet::new()) } else { self.looks_besides(&key) };
             let Some(source) = self.duty.sources.get_mut(&key) else { continue };
             // One that is not on duty looks often enough to step in without a gap.
-            source.next = if mine { now + interval } else { now + (interval / 4).max(1) };
-            if mine {
-                source.busy = true;
-                self.outbox.push(Output::Discover { source: key });
+            source.next = if except.is_some() { now + interval } else { now + (interval / 4).max(1) };
+            if let Some(except) = except {
+                (source.busy, source.besides) = (true, !mine);
+                self.outbox.push(Output::Discover { source: key, except });
             }
         }
     }
@@ -120,7 +131,7 @@ impl Node {
         let now = self.now.mono;
         let interval = self.settings.timings.discovery;
         let name = Digest::of(&[key.as_bytes()]);
-        let mine = self.duty.sources.get(key).map(|source| (self.me, source.age(now, interval), source.since));
+        let mine = self.duty.sources.get(key).map(|source| (self.me, source.age(now), source.since));
         let others =
             self.peers.heard().filter(|peer| !peer.presence().draining && peer.presence().offer.sources.contains(key));
         let others = others.map(|peer| {
@@ -143,11 +154,16 @@ impl Node {
     }
 
     /// A discovery came to its end: introduces what is not known yet.
-    pub(super) fn on_discovered(&mut self, key: SourceKey, workloads: Vec<Workload>, gone: &[Gone]) {
-        if let Some(source) = self.duty.sources.get_mut(&key) {
+    pub(super) fn on_discovered(&mut self, key: &SourceKey, found: Discovery) {
+        let Discovery { workloads, recorded, gone, seen } = found;
+        if let Some(source) = self.duty.sources.get_mut(key) {
+            let besides = std::mem::take(&mut source.besides);
             source.busy = false;
-            source.good = Some(self.now.mono);
-            source.failed = None;
+            if !besides {
+                source.good = Some(self.now.mono);
+                source.failing_until = None;
+            }
+            source.coverage.note(seen, besides, self.now.mono);
         }
         if !self.may_write() {
             return;
@@ -159,7 +175,8 @@ impl Node {
                 self.introduce(workload);
             }
         }
-        for gone in gone {
+        self.record(recorded);
+        for gone in &gone {
             let is_gone = |workload: &Workload| {
                 gone.host == workload.repository.host
                     && gone.id == workload.repository.id
@@ -167,6 +184,33 @@ impl Node {
                     && gone.commits.contains(&workload.commit)
             };
             self.cancel_pending(is_gone, "its workflow was deleted, or has no tags any more");
+        }
+    }
+
+    /// Introduces tasks and withdraws each in the same entry, so that nobody ever claims one. While a member does not
+    /// know withdrawals nothing is written: the next look finds the same.
+    fn record(&mut self, workloads: Vec<Workload>) {
+        if workloads.is_empty() || self.clock.rules() < GROUPS {
+            return;
+        }
+        // What waits is written first, so that what belongs together is not parted.
+        self.write();
+        let mut events = Vec::new();
+        for workload in workloads {
+            if self.ledger.was_submitted(&workload) {
+                continue;
+            }
+            let (task, why) = (workload.id(), "it was there before the first look into its source".to_owned());
+            let workload = Arc::new(self.understood(workload));
+            events.push(Event::Introduce(Introduce { workload }));
+            events.push(Event::Withdraw(Withdraw { task, why }));
+            // One alone may fill half of an entry.
+            if events.len() == MAX_EVENTS || super::size_of(&events) > super::MAX_EVENT_BYTES / 2 {
+                self.append(std::mem::take(&mut events));
+            }
+        }
+        if !events.is_empty() {
+            self.append(events);
         }
     }
 
@@ -202,10 +246,15 @@ impl Node {
         }
     }
 
-    pub(super) fn on_undiscovered(&mut self, key: &SourceKey) {
+    pub(super) fn on_undiscovered(&mut self, key: &SourceKey, wait_ms: Option<u64>) {
+        let (now, interval) = (self.now.mono, self.settings.timings.discovery);
         if let Some(source) = self.duty.sources.get_mut(key) {
             source.busy = false;
-            source.failed = Some(self.now.mono);
+            source.coverage.failed();
+            if std::mem::take(&mut source.besides) {
+                return;
+            }
+            source.failing_until = Some(now.saturating_add(wait_ms.unwrap_or(FAILED_INTERVALS * interval)));
             self.peers.changed(self.now.mono, &self.settings.timings);
         }
     }

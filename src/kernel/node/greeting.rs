@@ -36,8 +36,8 @@ impl Node {
         }
         let Some(to) = able.get(draw % able.len().max(1)).copied() else { return };
         let me = self.me.peer();
-        let others = self.clock.members().all().map(|member| member.peer);
-        let of: BTreeSet<PeerId> = others.filter(|peer| *peer != me && !self.peers.hears(peer)).collect();
+        let others = self.clock.members().peers().filter(|peer| **peer != me && !self.peers.hears(peer));
+        let of: BTreeSet<PeerId> = others.copied().collect();
         self.ask(to, Request::Presences { of }, Asked::Presences);
         // Should no answer come, or not bring all.
         self.peers.ask_by(now + timings.beat);

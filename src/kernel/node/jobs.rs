@@ -27,11 +27,13 @@ pub struct Split {
     pub idle: Idle,
     /// Whether the mesh's own tasks are taken at all.
     pub mesh: bool,
+    /// Runners that wait here for jobs and that nothing is meant for: so many more jobs may be claimed.
+    pub spare: u32,
 }
 
 impl Default for Split {
     fn default() -> Self {
-        Self { share: Share::default(), idle: Idle::default(), mesh: true }
+        Self { share: Share::default(), idle: Idle::default(), mesh: true, spare: 0 }
     }
 }
 
@@ -55,6 +57,7 @@ pub(super) const fn kind(workload: &Workload) -> Kind {
 
 impl Node {
     pub(super) fn on_split(&mut self, split: Split) {
+        self.peers.changed(self.now.mono, &self.settings.timings);
         self.jobs.split = split;
         self.claims.look_again();
     }
@@ -105,6 +108,10 @@ impl Node {
         }
     }
 
+    pub const fn split(&self) -> Split {
+        self.jobs.split
+    }
+
     /// How many tasks of each kind may be claimed now.
     pub(super) fn starts(&self) -> Starts {
         let running = self.running_kinds();
@@ -116,11 +123,12 @@ impl Node {
                 oldest_ms: oldest.map_or(0, |folded: &Folded| self.now.wall.saturating_sub(folded.introduced.ms)),
             }
         };
-        let Split { share, idle, mesh: takes_mesh } = self.jobs.split;
+        let Split { share, idle, mesh: takes_mesh, .. } = self.jobs.split;
         let mesh = demand(&self.queue, running.mesh);
         let mesh = if takes_mesh { mesh } else { Demand { waiting: 0, ..mesh } };
         let capacity = Capacity { max: self.offer.slots, share, idle };
-        allocate(capacity, mesh, demand(&self.jobs.queue, running.github))
+        let github = demand(&self.jobs.queue, running.github);
+        allocate(capacity, mesh, github)
     }
 
     pub(super) const fn queue_of(&mut self, kind: Kind) -> &mut Queue {

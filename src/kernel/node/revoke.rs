@@ -84,7 +84,10 @@ impl Node {
         let revoked: Vec<PeerId> = self.clock.revoked().filter(|peer| !self.told_revoked.contains(peer)).collect();
         for peer in revoked {
             self.told_revoked.insert(peer);
-            self.notice(Notice::Revoked { peer });
+            // What a node learns of the time before it took part is history, not news.
+            if self.may_write() {
+                self.notice(Notice::Revoked { peer });
+            }
         }
         let strangers: Vec<PeerId> =
             self.peers.all().map(|peer| peer.place.peer()).filter(|peer| !self.is_member(peer)).collect();

@@ -18,6 +18,8 @@ const MAX_LISTED: usize = 4096;
 const MAX_WANTED: usize = 256;
 /// The most heads that are remembered as told of and not here.
 const MAX_TOLD: usize = 4096;
+/// How many round trips a question may take before somebody else is asked too. Own choice: a page takes a few.
+const PATIENCE: u64 = 16;
 /// How many peers that have just connected wait to be asked at most.
 const GREETED: usize = 3;
 /// A head that nobody could deliver after so many questions is not waited for any longer.
@@ -43,6 +45,8 @@ pub(super) struct Sync {
     /// Questions whose answers are awaited, and when they were put.
     open: BTreeMap<Token, (PeerId, Asked, u64)>,
     syncing: Option<Token>,
+    /// When somebody else is asked although that one has not answered yet.
+    patience: u64,
     /// Whom to ask next.
     next: VecDeque<PeerId>,
     /// Whom it asked in vain since the last pause.
@@ -50,6 +54,8 @@ pub(super) struct Sync {
     /// Heads that peers named and that are not here.
     told: BTreeMap<Cid, Told>,
     retry_at: Option<u64>,
+    /// When those are asked who named heads that have not come meanwhile.
+    ask_tellers_at: Option<u64>,
     /// When the first question of turn that is open has waited too long.
     overdue_at: Option<u64>,
     /// When some peer is asked although nothing seems to be missing.
@@ -68,7 +74,9 @@ pub(super) struct Sync {
 impl Sync {
     pub(super) fn next_wake(&self) -> u64 {
         // An open question is answered or given up by the transport; nothing is asked before that.
-        let asks = if self.syncing.is_some() { u64::MAX } else { self.retry_at.unwrap_or(self.next_round) };
+        let tellers = self.ask_tellers_at.unwrap_or(u64::MAX).max(self.retry_at.unwrap_or(0));
+        let asks =
+            if self.syncing.is_some() { self.patience } else { self.retry_at.unwrap_or(self.next_round).min(tellers) };
         asks.min(self.overdue_at.unwrap_or(u64::MAX))
     }
 
@@ -202,30 +210,53 @@ impl Node {
     pub(super) fn note_heads(&mut self, peer: PeerId, presence: &Presence) {
         // What the peer has left out since was not delivered and is not there any more.
         let before = self.sync.told.len();
-        self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        if before > 0 {
+            self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
+        }
         if self.sync.told.len() != before {
             self.claims.look_again();
         }
         let mut unknown = false;
         for head in &presence.heads {
-            if self.clock.contains(head) || self.sync.told.len() >= MAX_TOLD {
+            if self.sync.told.len() >= MAX_TOLD || self.clock.contains(head) {
                 continue;
             }
             let told = self.sync.told.entry(*head).or_insert(Told { by: peer, asked: 0 });
             unknown |= told.asked < MAX_ASKED;
         }
         if unknown {
+            // Most are on their way: a presence may overtake the entries that it names.
+            let at = self.now.mono + self.settings.timings.heads;
+            self.sync.ask_tellers_at.get_or_insert(at);
+        }
+    }
+
+    /// Heads that peers named have not come by themselves: a few of those peers are asked for them.
+    fn ask_tellers(&mut self) {
+        if self.sync.ask_tellers_at.is_none_or(|at| self.now.mono < at) {
+            return;
+        }
+        self.sync.ask_tellers_at = None;
+        let late = self.sync.told.values().filter(|told| told.asked < MAX_ASKED);
+        let tellers: BTreeSet<PeerId> = late.map(|told| told.by).filter(|by| self.peers.is_connected(by)).collect();
+        for peer in tellers.into_iter().take(GREETED) {
             self.sync.greet(peer);
         }
     }
 
-    /// Asks the next peer, unless a question is open.
+    /// Asks the next peer, unless a question is open that may still be answered soon.
     pub(super) fn pull(&mut self) {
         let now = self.now.mono;
+        if self.sync.syncing.is_some() && now >= self.sync.patience {
+            // Its answer is taken when it comes after all. Whom one lost message, or one stopped peer, keeps from what it
+            // lacks claims nothing meanwhile.
+            self.sync.syncing = None;
+        }
         if self.sync.syncing.is_some() || self.sync.retry_at.is_some_and(|at| now < at) {
             return;
         }
         self.sync.retry_at = None;
+        self.ask_tellers();
         while let Some(peer) = self.sync.next.pop_front() {
             if !self.peers.is_connected(&peer) {
                 continue;
@@ -241,7 +272,8 @@ impl Node {
             return;
         }
         // Nobody is left to ask, and something is still missing: ask again whoever is connected.
-        let missing = !self.sync.complete || !self.quarantine.is_empty() || !self.sync.has_all_it_was_told_of();
+        let overdue = self.sync.ask_tellers_at.is_none() && !self.sync.has_all_it_was_told_of();
+        let missing = !self.sync.complete || !self.quarantine.is_empty() || overdue;
         if missing && self.peers.connected().len() > 0 {
             let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
             let connected: Vec<PeerId> = self.peers.connected().copied().collect();
@@ -292,6 +324,8 @@ impl Node {
         let token = self.token();
         if !matches!(asked, Asked::Turn | Asked::Presences) {
             self.sync.syncing = Some(token);
+            let usual = PATIENCE * self.sync.round_trip().unwrap_or(0);
+            self.sync.patience = self.now.mono + self.settings.timings.retry.max(usual);
         }
         self.sync.open.insert(token, (to, asked, self.now.mono));
         self.outbox.push(Output::Request { to, token, request });
@@ -324,7 +358,9 @@ impl Node {
                 }
                 if more && progress {
                     self.go_on_learning();
-                    self.ask_for_more(from);
+                    if self.sync.syncing.is_none() {
+                        self.ask_for_more(from);
+                    }
                 } else {
                     self.names_none(from);
                     // Who has nothing to give cannot tell that nothing is missing when others say that it is.

@@ -12,7 +12,7 @@ use super::Task;
 use crate::kernel::id::PeerId;
 use crate::net::bootstrap;
 use crate::net::names::{is_quic, is_relayed, kernel_peer, relay_of, strip_peer, swarm_peer};
-use crate::net::roster::Roster;
+use crate::net::roster::{Roster, Waiting};
 
 /// On whose behalf an address is being dialed.
 pub(super) enum Dial {
@@ -21,7 +21,7 @@ pub(super) enum Dial {
     /// The address book's: the addresses that are tried now, and those that are left for when all of these fail.
     Known { peer: PeerId, now: Vec<Multiaddr>, rest: Vec<Multiaddr> },
     /// Its own, now that both ends are let in; those who wait for the peer.
-    Again { peer: PeerId, waiting: Vec<oneshot::Sender<Result<PeerId, String>>> },
+    Again { peer: PeerId, waiting: Waiting },
     /// The owner's.
     Asked { answer: oneshot::Sender<Result<PeerId, String>> },
 }
@@ -180,7 +180,7 @@ impl Task {
 fn can_dial(address: &Multiaddr, roster: &Roster, hidden: bool) -> bool {
     match relay_of(address) {
         Some((_, relay)) => roster.is_proven(&relay),
-        None => !is_relayed(address) && !(hidden && is_quic(address)),
+        None => !(is_relayed(address) || hidden && is_quic(address)),
     }
 }
 

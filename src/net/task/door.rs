@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use libp2p::Multiaddr;
 use libp2p::request_response::{Message, OutboundFailure, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use tokio::sync::oneshot;
 
 use super::Task;
 use super::dials::Dial;
@@ -22,6 +21,7 @@ use crate::kernel::io::Response;
 use crate::net::client::{Direction, Papers};
 use crate::net::event::{Event, ReplyToken};
 use crate::net::names::{kernel_peer, swarm_peer};
+use crate::net::roster::Waiting;
 use crate::wire::response;
 
 /// The most connections of strangers that others made, at once.
@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// A connection that is made once more, now that both ends are let in.
 pub(super) struct Again {
     pub(super) address: Multiaddr,
-    pub(super) waiting: Vec<oneshot::Sender<Result<PeerId, String>>>,
+    pub(super) waiting: Waiting,
 }
 
 impl Task {

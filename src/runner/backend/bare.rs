@@ -21,6 +21,7 @@ impl Backend for Bare {
             arguments: what.arguments.clone(),
             environment: environment(settings, &places.home, &places.tmp, what),
             directory: what.directory.clone().unwrap_or_else(|| places.home.clone()),
+            input: what.input.clone(),
         }
     }
 }

@@ -69,6 +69,7 @@ impl Backend for Bwrap {
             // Handed on by bwrap as it is, since `--setenv` would show it among the arguments.
             environment: environment(settings, Path::new(HOME), Path::new("/tmp"), what),
             directory: places.home.clone(),
+            input: what.input.clone(),
         }
     }
 }

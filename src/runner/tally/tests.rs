@@ -52,7 +52,7 @@ fn job(id: &str, legs: Option<u32>) -> PlannedJob {
 }
 
 fn conclude(lines: &[String], jobs: Vec<PlannedJob>, exit: u8) -> (Conclusion, String) {
-    let plan = Plan { jobs };
+    let plan = Plan { jobs, ..Plan::default() };
     let mut tally = tally("ci", &plan);
     feed(&mut tally, lines);
     tally.conclude(&plan, exit)
@@ -132,7 +132,7 @@ fn a_called_workflows_jobs_answer_for_the_caller() {
 #[test]
 fn a_workflow_that_calls_others_is_known_by_its_name_or_its_file() {
     let call = PlannedJob { uses: Some("./x.yml".to_owned()), ..job("call", Some(1)) };
-    let plan = Plan { jobs: vec![call, job("a", Some(1))] };
+    let plan = Plan { jobs: vec![call, job("a", Some(1))], ..Plan::default() };
     for (name, label) in [("", "ci.yml/a"), ("The name", "The name/a")] {
         let mut tally = tally(name, &plan);
         feed(&mut tally, &[result("call/x.yml/b", "b", 0, "success"), result(label, "a", 0, "success")]);

@@ -235,7 +235,7 @@ impl Asking<'_> {
                 "login" => json!(login),
                 "repositories" => {
                     let mine = |one: &&Repository| match (viewer, &self.token.sees) {
-                        (true, Some(sees)) => sees.contains(&one.owner),
+                        (true, Some(_)) => self.token.sees_private(one),
                         (true, None) => one.owner == self.token.login,
                         (false, _) => one.owner.eq_ignore_ascii_case(login) && self.token.may_see(one, self.world),
                     };

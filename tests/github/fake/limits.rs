@@ -12,7 +12,7 @@ pub(crate) struct Token {
     pub(crate) login: String,
     /// Of an installation of an app.
     pub(crate) installation: Option<u64>,
-    /// Owners whose private repositories it sees too; all where it is absent.
+    /// Owners whose private repositories it sees too, and such repositories by name; all where it is absent.
     pub(crate) sees: Option<Vec<String>>,
     pub(crate) core: Quota,
     pub(crate) graphql: Quota,
@@ -69,9 +69,14 @@ impl Token {
         }
     }
 
+    pub(crate) fn sees_private(&self, repository: &Repository) -> bool {
+        let is_named = |sees: &Vec<String>| sees.contains(&repository.owner) || sees.contains(&repository.full_name());
+        self.sees.as_ref().is_none_or(is_named)
+    }
+
     pub(crate) fn may_see(&self, repository: &Repository, world: &World) -> bool {
         let Some(installation) = self.installation else {
-            return !repository.private || self.sees.as_ref().is_none_or(|sees| sees.contains(&repository.owner));
+            return !repository.private || self.sees_private(repository);
         };
         let account = world.installations.iter().find(|one| one.id == installation).map(|one| one.account.as_str());
         !repository.private || account == Some(&repository.owner)

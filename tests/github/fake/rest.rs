@@ -7,7 +7,7 @@ use super::State;
 use super::limits::Token;
 use super::server::{Answer, Asked};
 use super::world::{Kind, Repository, entries, now, object_id, timestamp};
-use super::{jobs, runners, shapes};
+use super::{jobs, runners, runs, shapes};
 
 pub(crate) fn answer(state: &mut State, asked: &Asked) -> Answer {
     let path: Vec<&str> = asked.path.trim_matches('/').split('/').collect();
@@ -90,7 +90,7 @@ fn own_repositories(state: &mut State, asked: &Asked) -> Answer {
         return Answer::error(403, "Resource not accessible by integration");
     }
     let mine =
-        |one: &&Repository| token.sees.as_ref().map_or(one.owner == token.login, |sees| sees.contains(&one.owner));
+        |one: &&Repository| if token.sees.is_some() { token.sees_private(one) } else { one.owner == token.login };
     let all: Vec<Value> =
         state.world.repositories().filter(mine).map(|one| shapes::repository(&state.base, &state.world, one)).collect();
     page(state, asked, &all, Value::Array)
@@ -251,6 +251,7 @@ fn in_repository(state: &mut State, asked: &Asked, owner: &str, name: &str, rest
             })),
             None => not_found(),
         },
+        ["actions", "runs"] if asked.parameter("head_sha").is_some() => runs::of_commit(state, asked, one),
         ["actions", rest @ ..] => jobs::answer(state, asked, one, rest),
         ["compare", range] => compare(base, one, range),
         _ => not_found(),

@@ -58,6 +58,7 @@ fn presence(number: u8, beat: u64, every: u32) -> Input {
         running: BTreeMap::new(),
         unheard: BTreeSet::new(),
         discovered: BTreeMap::new(),
+        covers: BTreeMap::new(),
         version: String::new(),
     };
     Input::Presence(Arc::new(Signed { presence, bytes: Box::default() }))
