@@ -122,7 +122,7 @@ pub struct Timings {
     pub yield_to: Duration,
     /// Some connected peer is asked whom it knows so often, while connections are wanted.
     pub exchange: Duration,
-    /// Round trips are measured so often. Two that get no answer within this time close the connection.
+    /// Round trips are measured so often. Three in a row that get no answer within this time close the connection.
     pub ping: Duration,
     /// Gossip links are mended so often.
     pub heartbeat: Duration,
@@ -141,7 +141,7 @@ impl Default for Timings {
             forget: Duration::from_secs(600),
             yield_to: Duration::from_millis(250),
             exchange: Duration::from_secs(30),
-            ping: Duration::from_secs(10),
+            ping: Duration::from_secs(5),
             heartbeat: Duration::from_secs(1),
             linger: Duration::from_millis(200),
         }

@@ -293,6 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_has_moved_waits_for_nothing() {
+        let mut desk = Desk::new(&[address("/ip4/10.0.0.1/tcp/1")]);
+        for _ in 0..9 {
+            assert_eq!(desk.due(), [0]);
+            desk.fail(0);
+            assert!(desk.due().is_empty());
+            desk.bootstrap.hurry(desk.now);
+        }
+        assert_eq!(desk.due(), [0]);
+        desk.bootstrap.hurry(desk.now);
+        assert!(desk.due().is_empty(), "what is being dialed is not dialed twice");
+    }
+
+    #[test]
     fn nobody_dials_itself_or_one_address_twice() {
         let places = [
             with_peer(&address("/ip4/10.0.0.2/tcp/1"), &ME),

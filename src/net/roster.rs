@@ -34,7 +34,7 @@ const REQUEST_BURST: f64 = 512.0;
 /// How often one peer may show its papers in a second, and how often at once.
 const DOOR_RATE: f64 = 1.0;
 const DOOR_BURST: f64 = 4.0;
-/// Pings in a row that may be lost.
+/// Pings in a row that are told to be lost; libp2p keeps the first to itself.
 const MISSED_PINGS: u32 = 2;
 /// The least time between two questions of one peer for peers.
 const EXCHANGE_AT_MOST: Duration = Duration::from_millis(100);
@@ -150,6 +150,13 @@ impl Roster {
         connections
             .filter(|one| one.id == id)
             .any(|one| one.direction == Direction::Outbound && !is_relayed(&one.address))
+    }
+
+    /// The direct connections with a peer that stood already so long ago.
+    pub(super) fn older(&self, peer: &PeerId, now: Instant, age: Duration) -> Vec<ConnectionId> {
+        let connections = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        let older = |one: &&Connection| !is_relayed(&one.address) && now.duration_since(one.since) >= age;
+        connections.filter(older).map(|one| one.id).collect()
     }
 
     /// The relayed connections of members beside which a direct one has stood for so long.
@@ -519,6 +526,37 @@ mod tests {
         assert!(roster.turn_away(&PEER, "late".to_owned()));
         assert!(!roster.turn_away(&PEER, "again".to_owned()));
         assert!(roster.prove(&PEER).is_none(), "too late");
+    }
+
+    #[test]
+    fn a_relayed_connection_is_needless_beside_a_direct_one_that_works() {
+        let (mut roster, ids) = roster(&[PEER]);
+        let (now, settled) = (Instant::now(), Duration::from_secs(3));
+        let relayed = ConnectionId::new_unchecked(7);
+        let way = super::super::names::relayed_by(&"/ip4/10.0.0.1/tcp/1".parse().expect("an address"), &OTHER);
+        roster.opened(PEER, relayed, way, Direction::Outbound, true, now);
+        assert!(roster.is_dialed(&PEER, ids[0]) == roster.is_dialed(&PEER, relayed), "neither was dialed directly");
+        roster.prove(&PEER);
+        assert_eq!(roster.older(&PEER, now, settled), []);
+        assert_eq!(roster.older(&PEER, now + settled, settled), [ids[0]]);
+        assert_eq!(roster.needless(now, settled), []);
+        assert_eq!(roster.needless(now + settled, settled), [relayed]);
+        assert!(!roster.missed(&PEER, ids[0]));
+        assert_eq!(roster.needless(now + settled, settled), [], "it may be dead");
+        roster.ponged(&PEER, ids[0], Duration::from_millis(1));
+        roster.closed(&PEER, ids[0]);
+        assert_eq!(roster.needless(now + settled, settled), [], "it is the only one");
+    }
+
+    #[test]
+    fn connections_are_found_by_the_address_of_this_host_that_they_use() {
+        let (mut roster, ids) = roster(&[PEER, PEER, OTHER]);
+        let [here, there]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().expect("an address"));
+        roster.stands_at(&PEER, ids[0], here);
+        roster.stands_at(&PEER, ids[1], there);
+        roster.stands_at(&OTHER, ids[2], here);
+        assert_eq!(roster.standing_at(&here), [ids[0], ids[2]]);
+        assert_eq!(roster.standing_at(&there), [ids[1]]);
     }
 
     #[test]

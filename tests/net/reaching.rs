@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use runmesh::net::{Multiaddr, NetError, Papers, Settings, SwarmKey, with_peer};
+use runmesh::net::{Multiaddr, NetError, Papers, Settings, SwarmKey, Timings, with_peer};
 
-use crate::node::{Node, Seen, any_quic, eventually, members, peer, settings};
+use crate::node::{Node, PATIENCE, Seen, any_quic, eventually, members, peer, settings, timings};
 
 /// Which tests here take for no member.
 const STRANGER: u8 = 99;
@@ -122,7 +122,9 @@ async fn a_relay_brings_strangers_no_further_than_the_door() {
     let way: Multiaddr = format!("{address}/p2p-circuit/p2p/{}", target.peer()).parse().expect("an address");
 
     let alone = |papers| Settings { connections: 0, papers, ..unreachable(STRANGER, &address) };
-    let mut foreign = Node::start(alone(Papers::default()));
+    // It is patient, so that it is the other end that ends it.
+    let patient = Timings { prove: PATIENCE, ..timings() };
+    let mut foreign = Node::start(Settings { timings: patient, ..alone(Papers::default()) });
     foreign.connected(relay.peer()).await;
     let turned_away = target.client.counters().turned_away;
     assert!(matches!(foreign.client.dial(way.clone()).await, Err(NetError::Dial { .. })));

@@ -74,7 +74,7 @@ impl Rig {
     /// A network that carries what hosts say to each other, also to all.
     pub(crate) fn network(&mut self, name: &str) {
         self.run(&format!(
-            "ip netns add {name} && ip -n {name} link add br type bridge && ip -n {name} link set br up"
+            "ip netns add {name} && ip -n {name} link add name bridge0 type bridge && ip -n {name} link set bridge0 up"
         ));
     }
 
@@ -86,8 +86,8 @@ impl Rig {
 
     fn plug(&mut self, host: &str, network: &str, address: &str) {
         self.run(&format!(
-            "ip -n {host} link add {network} type veth peer name {host} netns {network} && \
-             ip -n {network} link set {host} master br up && \
+            "ip -n {host} link add name {network} type veth peer name {host} netns {network} && \
+             ip -n {network} link set {host} master bridge0 up && \
              ip -n {host} addr add {address} dev {network} && ip -n {host} link set {network} up"
         ));
     }
@@ -101,7 +101,7 @@ impl Rig {
         self.plug(&router, &home, "192.168.1.1/24");
         self.host(host, &home, "192.168.1.10/24");
         self.run(&format!("ip -n {host} route add default via 192.168.1.1"));
-        self.run(&format!("nsenter --net=/run/netns/{router} sysctl -qw net.ipv4.ip_forward=1"));
+        self.run(&format!("nsenter --net=/run/netns/{router} sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'"));
         let rules = format!(
             "table ip runmesh {{\n chain leaving {{\n type nat hook postrouting priority 100\n oifname \"{outside}\" \
              masquerade {ports}\n }}\n chain own {{\n type filter hook input priority 0\n iifname \"{outside}\" drop\n \
@@ -233,6 +233,10 @@ impl Node {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn mesh_key(&self) -> String {
+        self.home.join("data/mesh.key").to_str().expect("UTF-8").to_owned()
     }
 
     /// Writes a file that nobody else may read beside its data, and gives its path.

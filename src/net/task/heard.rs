@@ -86,6 +86,7 @@ impl Task {
                 let here = ip_of(&local_addr);
                 if open {
                     self.came(&send_back_addr, local_addr);
+                    self.leave_behind(&peer, now);
                 }
                 (send_back_addr, Direction::Inbound, here)
             }

@@ -21,6 +21,8 @@ use crate::net::names::{
 
 /// How long a direct connection has stood before the relayed ones beside it are closed: what was asked by them is answered.
 const SETTLED: Duration = Duration::from_secs(3);
+/// Connections with one peer that came about within so long of each other may both be good.
+const ANEW: Duration = Duration::from_secs(10);
 /// The most of this host's addresses that relayed connections may come in by, and neighbours that are remembered.
 const MAX_SERVED: usize = 8;
 const MAX_NEIGHBOURS: usize = 256;
@@ -90,7 +92,14 @@ impl Task {
             relay::Event::CircuitReqDenied { src_peer_id, dst_peer_id, status } => {
                 tracing::debug!(from = %src_peer_id, to = %dst_peer_id, ?status, "a connection was not relayed");
             }
-            event => tracing::debug!(?event, "relaying"),
+            relay::Event::ReservationReqAccepted { src_peer_id, renewed: false } => {
+                tracing::debug!(peer = %src_peer_id, "a place is kept for a member");
+            }
+            relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
+                tracing::debug!(from = %src_peer_id, to = %dst_peer_id, "a connection is relayed");
+            }
+            // That comes with every connection that ends.
+            _ => {}
         }
     }
 
@@ -150,6 +159,14 @@ impl Task {
             }
         }
         self.tick_soon();
+    }
+
+    /// A peer comes anew. Nobody dials whom it is connected with, so what has stood for longer than two that dial each
+    /// other at once is dead at its end: it has moved, slept or begun a new life. Here nothing else would tell for long.
+    pub(super) fn leave_behind(&mut self, peer: &PeerId, now: Instant) {
+        for id in self.roster.older(peer, now, ANEW) {
+            self.swarm.close_connection(id);
+        }
     }
 
     /// A peer says as what it sees this node, through a connection that this node has made.
