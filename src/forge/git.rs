@@ -63,6 +63,8 @@ pub enum GitError {
     Shallow { path: PathBuf },
     #[error("commit {commit} is not in {}: fetch it there, or let a host run the task that has it", path.display())]
     NoCommit { path: PathBuf, commit: String },
+    #[error("commit {commit} is on no branch of {}: this host runs only what stands on a branch", path.display())]
+    Elsewhere { path: PathBuf, commit: String },
     #[error("check out into {}: it is not empty", path.display())]
     NotEmpty { path: PathBuf },
     #[error("submit {workflow} of {}: {why}", path.display())]

@@ -145,6 +145,11 @@ pub enum GithubError {
     Answer { what: String, why: String },
     #[error("submit {workflow} of {repository}: {why}")]
     Refused { repository: String, workflow: String, why: String },
+    #[error(
+        "commit {commit} is not on {branch} of {repository}: this host runs only what stands on a branch of a repository \
+         that it lists"
+    )]
+    Elsewhere { commit: String, branch: String, repository: String },
     #[error("{0}")]
     Git(Arc<GitError>),
 }
@@ -258,11 +263,22 @@ impl Github {
     /// Fetches the commit of a task, without its history, into an empty folder.
     ///
     /// # Errors
-    /// What git says, or why there is no token.
+    /// [`GithubError::Elsewhere`] when the commit is not on the branch that the task names; what GitHub or git says; why
+    /// there is no token.
     pub async fn checkout(&self, workload: &Workload, into: &Path) -> Result<(), GithubError> {
         use base64::Engine as _;
         let name = &workload.repository.name;
         let client = self.api.client(name.split('/').next().unwrap_or_default()).await?;
+        // Whoever introduced the task may be a member that lies, and GitHub hands out commits of forks by their ids too.
+        let Workload { commit, r#ref, .. } = workload;
+        let on_branch = match r#ref.strip_prefix("refs/heads/") {
+            Some(branch) => rest::is_on_branch(&client, name, branch, commit, &Tally::default()).await?,
+            None => false,
+        };
+        if !on_branch {
+            let (commit, branch, repository) = (commit.clone(), r#ref.clone(), name.clone());
+            return Err(GithubError::Elsewhere { commit, branch, repository });
+        }
         let url = format!("{}/{name}.git", self.api.endpoint.web);
         let token = client.token().await?;
         let pair = format!("x-access-token:{}", token.expose());

@@ -80,6 +80,7 @@ async fn a_commit_is_fetched_with_a_token_that_stays_nowhere() {
     let mut world = World::new();
     world.repository("octo/secret", &[(format!("{W}ci.yml").as_str(), &tagged("ci")), ("a/b.txt", "text")]).private =
         true;
+    world.repository("octo/other", &[("a/b.txt", "text")]);
     let fake = Fake::start(world);
     let mine = Token { sees: Some(vec!["octo".to_owned()]), ..Token::of("octo") };
     fake.state().limits.tokens.insert("t0p-secret".to_owned(), mine);
@@ -100,7 +101,18 @@ async fn a_commit_is_fetched_with_a_token_that_stays_nowhere() {
     assert!(!files_with(&into, "t0p-secret") && !files_with(&into, "x-access-token"));
     let refused = selecting(&fake, "other", Selection::default()).checkout(workload, &folder.path().join("2")).await;
     let error = refused.expect_err("refused").to_string();
-    assert!(error.contains("fetch a commit") && !error.contains("other"), "{error}");
+    assert!(error.contains("look whether a commit is on a branch") && !error.contains("other"), "{error}");
+    // What a member that lies may name: a pull request's head, another branch's commit, a commit of a fork.
+    let lies = [("refs/pull/1/head", workload.commit.as_str()), ("refs/heads/none", &workload.commit)];
+    for (n, (r#ref, commit)) in lies.into_iter().enumerate() {
+        let lie = Workload { r#ref: r#ref.to_owned(), commit: commit.to_owned(), ..workload.clone() };
+        let into = folder.path().join(format!("lie {n}"));
+        let refused = github.checkout(&lie, &into).await.expect_err("refused").to_string();
+        assert!(!into.exists() && refused.contains("branch"), "{refused}");
+    }
+    let elsewhere = fake.commit("octo/other", &[("a/b.txt", Some("of another repository"))]);
+    let lie = Workload { commit: elsewhere, ..workload.clone() };
+    assert!(github.checkout(&lie, &folder.path().join("elsewhere")).await.is_err());
 }
 
 fn files_with(folder: &Path, text: &str) -> bool {

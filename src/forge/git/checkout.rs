@@ -26,7 +26,8 @@ const LOCAL_OWNER: &str = "local";
 /// shallow source gives the commit alone.
 ///
 /// # Errors
-/// [`GitError::NoCommit`] when the source does not have it, [`GitError::NotEmpty`], or what git says. Then `into` may hold
+/// [`GitError::NoCommit`] when the source does not have it, [`GitError::Elsewhere`] when none of its branches does,
+/// [`GitError::NotEmpty`], or what git says. Then `into` may hold
 /// parts, for the caller to remove.
 pub async fn checkout(
     repository: &LocalRepository,
@@ -37,6 +38,12 @@ pub async fn checkout(
 ) -> Result<(), GitError> {
     let source = repository.git();
     let commit = repository.commit(&source, commit).await?;
+    // Whoever introduced the task may be a member that lies.
+    let contains = format!("--contains={commit}");
+    let branches = ["for-each-ref", "--count=1", "--format=%(refname)", &contains, "refs/heads", "refs/remotes"];
+    if source.line("look whether a commit is on a branch", &branches).await?.is_none() {
+        return Err(GitError::Elsewhere { path: repository.path.clone(), commit });
+    }
     let into = &within("make a folder", into, prepare(into)).await?;
     let here = Git::at(into);
     let copy = Git::of(into, &into.join(".git"));

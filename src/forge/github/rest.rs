@@ -299,6 +299,31 @@ fn decoded(what: &str, bytes: &[u8]) -> Result<Vec<u8>, GithubError> {
     base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| unreadable(error.to_string()))
 }
 
+/// Whether a commit is a branch's head or one of its ancestors.
+pub(super) async fn is_on_branch(
+    client: &Client,
+    name: &str,
+    branch: &str,
+    commit: &str,
+    tally: &Tally,
+) -> Result<bool, GithubError> {
+    #[derive(Deserialize)]
+    struct Standing {
+        status: String,
+    }
+    let what = format!("look whether a commit is on a branch of {name}");
+    let path = format!("/repos/{name}/compare/{}...{}?per_page=1", encoded(branch), encoded(commit));
+    let got = client.get(&path, None, &what, tally).await?;
+    let standing: Standing = read(&what, &got.bytes)?;
+    Ok(matches!(standing.status.as_str(), "identical" | "behind"))
+}
+
+/// A name in a path (RFC 3986, section 2.1); slashes stay.
+fn encoded(name: &str) -> String {
+    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    name.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 /// The files that differ between two commits.
 pub(super) async fn compare(
     client: &Client,

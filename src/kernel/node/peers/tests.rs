@@ -128,8 +128,5 @@ fn an_idle_node_beats_the_more_slowly_the_more_it_hears_and_says_so() {
         for pair in said.windows(2) {
             assert!(pair[1].0 - pair[0].0 <= u64::from(pair[0].1), "{pair:?}");
         }
-        // The change that made it slower was told three times by the shortest rhythm first.
-        let brisk = said.windows(2).filter(|pair| pair[1].0 - pair[0].0 <= 1_000).count();
-        assert!(brisk >= BRISK_BEATS as usize, "{said:?}");
     }
 }
