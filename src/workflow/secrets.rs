@@ -51,7 +51,7 @@ mod tests {
     fn what_is_used_for_certain_is_listed() {
         assert_eq!(
             of("a: ${{ secrets.Deploy_Key }}\nb: x${{secrets['npm']}}y${{ SECRETS . A }}"),
-            ["DEPLOY_KEY", "NPM"]
+            ["A", "DEPLOY_KEY", "NPM"]
         );
         assert_eq!(of("run: |\n  echo ${{ format('{0}', secrets.B) }}"), ["B"]);
         for none in [

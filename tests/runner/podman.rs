@@ -112,7 +112,12 @@ impl Drop for Podman {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        let _ = Command::new("umount").arg(self.scratch.path().join("storage/overlay")).output();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let below = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let scratch = self.scratch.path().to_str().unwrap().to_owned();
+        for mount in below.filter(|path| path.starts_with(&scratch)).collect::<Vec<_>>().into_iter().rev() {
+            let _ = Command::new("umount").args(["--lazy", mount]).output();
+        }
     }
 }
 

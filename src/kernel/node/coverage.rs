@@ -26,7 +26,8 @@ pub(super) struct Coverage {
     seen: BTreeSet<RepositoryMark>,
     /// When it looked last.
     at: Option<u64>,
-    /// When its next census is due; nothing before it is known.
+    /// Since when it is not on duty, and when its next census is due once it has taken one.
+    since: Option<u64>,
     census: Option<u64>,
     /// It is not on duty, and looks into what others cannot see.
     besides: bool,
@@ -73,8 +74,10 @@ impl Node {
         let others = listing.len() as u64 - 1;
         let coverage = &mut self.duty.source(key)?.coverage;
         let rank = listing.iter().filter(|peer| **peer != on_duty).position(|peer| *peer == self.me.peer())?;
-        let first = || now + (FIRST_CENSUS + CENSUS_INTERVALS * rank as u64) * interval;
-        let due = *coverage.census.get_or_insert_with(first);
+        // The place of the first is asked for anew each time: while a mesh forms, many see few others before them.
+        let since = *coverage.since.get_or_insert(now);
+        let first = since + (FIRST_CENSUS + CENSUS_INTERVALS * rank as u64) * interval;
+        let due = coverage.census.unwrap_or(first);
         if now < due && !coverage.besides {
             return None;
         }
