@@ -66,11 +66,10 @@ fn behind_routers_that_let_nothing_through_members_work_by_a_member_that_relays(
     // Relays carry members alone, so a ticket from behind a router leads to the relay itself.
     let (status, ticket) = left.run(&["mesh", "invite", "--mesh-key", &hub.mesh_key()]);
     assert_eq!(status, 0, "{ticket}");
-    let late = rig.node("late");
+    let mut late = rig.node("late");
     rig.behind("late", "internet", "203.0.113.4/24", "random");
     let (status, said) = late.run(&["mesh", "join", &ticket]);
     assert_eq!(status, 0, "{said}");
-    let mut late = late;
     rig.start(&mut late, "");
     late.hears(&[&hub, &left, &right]);
     // A relay that comes back is a relay again.
@@ -115,7 +114,8 @@ fn who_was_cut_off_or_asleep_or_has_moved_is_found_again() {
     two.hears(&[&one, &three, &four]);
     assert_eq!(three.ways_to(&four).iter().filter(|way| is_relayed(way)).count(), 0, "nothing is in between");
 
-    // One is cut off, one sleeps; the others notice and go on.
+    // One is cut off, one sleeps; the others notice and go on, although one of them hears badly.
+    rig.lose("two", 5);
     rig.cut_off("three");
     rig.signal(&four, "STOP");
     one.hears(&[&two]);

@@ -127,6 +127,15 @@ impl Rig {
         self.rules(host, &format!("table inet cut {{\n{rules}}}\n"));
     }
 
+    /// Of what comes to that host, so many of a hundred packets are lost.
+    pub(crate) fn lose(&mut self, host: &str, percent: u32) {
+        let rules = format!(
+            "table inet loss {{\n chain comes {{\n type filter hook input priority -10\n iifname != \"lo\" numgen random \
+             mod 100 < {percent} drop\n }}\n}}\n"
+        );
+        self.rules(host, &rules);
+    }
+
     pub(crate) fn reconnect(&mut self, host: &str) {
         self.rules(host, "delete table inet cut\n");
     }
