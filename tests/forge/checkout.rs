@@ -124,12 +124,25 @@ async fn a_commit_that_would_write_into_the_copys_own_git_folder_is_refused() {
     for name in [".git", ".GIT", "..", ".git\u{200c}"] {
         let tree = make(name, &format!("040000 tree {}", make("config", &format!("100644 blob {blob}"))));
         let commit = git(repo.path(), &["commit-tree", &tree, "-m", "evil"]);
+        git(repo.path(), &["update-ref", "refs/heads/evil", &commit]);
         let room = tempfile::tempdir().expect("a folder");
         let into = room.path().join("in");
-        let refused = checkout(&repo.local().await, &commit, "refs/heads/main", &into, History::Full).await;
+        let refused = checkout(&repo.local().await, &commit, "refs/heads/evil", &into, History::Full).await;
         let config = std::fs::read_to_string(into.join(".git/config")).expect("is there");
         assert!(!config.contains("evil") && !room.path().join("config").exists(), "{name}");
         // On this file system the last three are names like others, apart from `..`.
         assert!(refused.is_err() || (name != ".git" && name != ".."), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_commit_that_no_branch_holds_is_refused() {
+    let repo = Repo::with(&[("a.txt", "one")]);
+    let tree = git(repo.path(), &["rev-parse", "HEAD^{tree}"]);
+    let stray = git(repo.path(), &["commit-tree", &tree, "-m", "of a pull request"]);
+    git(repo.path(), &["update-ref", "refs/pull/1/head", &stray]);
+    let room = tempfile::tempdir().expect("a folder");
+    let into = room.path().join("in");
+    let refused = checkout(&repo.local().await, &stray, "refs/heads/main", &into, History::Full).await;
+    assert!(refused.expect_err("refused").to_string().contains("on no branch") && !into.exists());
 }
