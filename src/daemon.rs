@@ -11,18 +11,19 @@ mod chronicle;
 mod demand;
 mod disk;
 mod effects;
+mod found;
 mod home;
 mod intake;
 mod logs;
 mod membership;
 mod scale;
+mod settings;
 mod sources;
 mod suspects;
 mod work;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,18 +35,18 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
 pub use scale::Settings as AutoscalerSettings;
+pub use settings::{GithubSettings, Reach, Settings};
 pub use work::WorkSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
 use self::disk::Disk;
+use self::found::Found;
 use self::intake::Intake;
 use self::membership::Gate;
-use self::sources::{Found, Sources};
+use self::sources::Sources;
 use self::suspects::Suspects;
 use self::workers::Workers;
 use crate::control::{self, Answer, ControlError, Query, Refusal};
-use crate::forge::github::{Endpoint, Github, GithubError, Lookup, Selection};
-use crate::forge::{Manner, Spec};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
@@ -53,9 +54,9 @@ use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
 use crate::kernel::snapshot::Sealed;
 use crate::kernel::task::CONTAINER_ENGINE;
-use crate::net::{self, Multiaddr, NetError, SwarmKey};
+use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
-use crate::store::{Blobs, Keeping, Owner, Store, StoreError};
+use crate::store::{Blobs, Owner, Store, StoreError};
 use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
 
 /// Questions of the control API that wait.
@@ -79,74 +80,6 @@ const CONTROL_GRACE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60);
 /// Attempts of a task that are lost before it counts as lost (DESIGN.md section 4).
 const ATTEMPTS: u32 = 3;
-
-/// What a node is told by its operator, validated.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub data_dir: PathBuf,
-    pub listen: Vec<Multiaddr>,
-    /// Besides those that a ticket brought.
-    pub bootstrap: Vec<Multiaddr>,
-    pub reach: Reach,
-    pub sources: Vec<Spec>,
-    /// How those are treated of which it is not as usual.
-    pub manners: BTreeMap<Spec, Manner>,
-    pub github: GithubSettings,
-    /// Those of them whose tasks are claimed and kept here only while more than half of the members are heard.
-    pub stop_when_cut_off: Vec<Spec>,
-    /// The most tasks at once; 0 for a node that only takes part.
-    pub max_runners: u32,
-    pub isolation: Isolation,
-    /// Labels that `runs-on` may ask for, lower case.
-    pub labels: BTreeSet<String>,
-    /// The `act` program; looked for on PATH when absent.
-    pub act: Option<PathBuf>,
-    /// GitHub's own runner, its directory or archive.
-    pub actions_runner: Option<PathBuf>,
-    pub work: WorkSettings,
-    /// Runners for the jobs that GitHub queues.
-    pub autoscaler: Option<AutoscalerSettings>,
-    /// On a signal, finish what runs instead of handing it over.
-    pub drain: bool,
-    /// Between two looks at a source.
-    pub discovery_interval: Duration,
-    /// How long history is kept at least.
-    pub retention: Duration,
-    /// How much of what runs leave behind is kept, and for how long.
-    pub keeping: Keeping,
-}
-
-/// How this node and others reach each other.
-#[derive(Debug, Clone, Default)]
-pub struct Reach {
-    /// Where others reach this node, besides where it listens.
-    pub announce: Vec<Multiaddr>,
-    /// Whoever does not have it connects with nobody here.
-    pub swarm_key: Option<SwarmKey>,
-    /// Make this node known on the LAN, and look for members there.
-    pub mdns: bool,
-    /// Carry connections of members that cannot reach each other.
-    pub relay: bool,
-}
-
-/// How this host reaches GitHub.
-#[derive(Debug, Clone, Default)]
-pub struct GithubSettings {
-    pub endpoint: Endpoint,
-    pub credentials: Lookup,
-    pub selection: Selection,
-}
-
-impl GithubSettings {
-    /// Finds the credentials. Asks GitHub nothing yet.
-    ///
-    /// # Errors
-    /// When there are none.
-    pub async fn open(&self) -> Result<Github, GithubError> {
-        let credentials = self.credentials.find(&self.endpoint.host).await?;
-        Github::new(self.endpoint.clone(), credentials, self.selection.clone())
-    }
-}
 
 /// Why a node could not start, or had to end.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::sources::Found;
+use super::found::Found;
 use super::{Daemon, SWEEP};
 use crate::control::{Answer, LogFile, Refusal, TaskName, Writing};
 use crate::kernel::id::{PeerId, TaskId};

@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::pool::{Deed, Pool};
 use super::demand::{self, Known, Round, Seen};
-use super::sources::{Found, Place};
+use super::found::Found;
+use super::sources::Place;
 use super::{Daemon, Leaving};
 use crate::control::Writing;
 use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Daemon;
 use super::chronicle::wall_ms;
-use super::{Asker, Daemon};
+use super::found::Found;
 use crate::control::{Answer, Refusal, SubmitQuery, proto};
 use crate::forge::git::{self, LocalRepository, Resolved};
 use crate::forge::github::{Cycle, Github, GithubError, Limits, Looked, Memory, Tally, Target, Terms};
 use crate::forge::{Asked, Findings, FirstScan, GitSource, Spec};
 use crate::kernel::id::TaskId;
-use crate::kernel::io::{Discovery, Input, Report, RepositoryMark, SourceKey};
-use crate::kernel::task::{Fence, Products, Workload};
+use crate::kernel::io::{Discovery, Input, RepositoryMark, SourceKey};
+use crate::kernel::task::Workload;
 use crate::wire;
 
 /// Between two looks at which repositories the sources hold.
@@ -25,30 +26,6 @@ const RESOLVE: Duration = Duration::from_secs(30);
 const OWNERS: Duration = Duration::from_secs(600);
 /// The most that is kept of a source from one look to the next, in bytes: that of ten thousand tagged files.
 const MAX_MEMORY: usize = 64 << 20;
-
-/// What a helper task has found.
-pub(super) enum Found {
-    Places(Box<Resolution>),
-    Looked {
-        source: SourceKey,
-        found: Box<Result<Findings, Failed>>,
-        /// What a look at GitHub leaves behind.
-        remembered: Option<(Box<Memory>, Cycle)>,
-    },
-    /// A task's run has ended, and what it left behind is kept.
-    Kept {
-        task: TaskId,
-        fence: Fence,
-        report: Report,
-        products: Products,
-    },
-    /// Of the autoscaler.
-    Scale(super::scale::Heard),
-    Submission {
-        workload: Box<Result<Workload, String>>,
-        answer: Answer<TaskId>,
-    },
-}
 
 /// Why a look has failed.
 pub(super) struct Failed {
@@ -217,31 +194,7 @@ impl Daemon {
         });
     }
 
-    pub(super) async fn on_found(&mut self, found: Found) {
-        match found {
-            Found::Places(resolution) => self.on_places(*resolution),
-            Found::Scale(heard) => self.on_heard(heard).await,
-            Found::Looked { source, found, remembered } => self.on_looked(source, *found, remembered),
-            Found::Kept { task, fence, report, products } => self.on_kept(task, fence, report, products),
-            Found::Submission { workload, answer } => match workload.and_then(|workload| {
-                wire::entry::check_workload(&workload).map_err(|error| error.to_string())?;
-                Ok(workload)
-            }) {
-                Ok(_) if self.unwritten.is_some() => {
-                    let why = "the disk takes nothing now: try again".to_owned();
-                    answer.send(Err(self.disk_refuses().unwrap_or(Refusal::Unavailable(why))));
-                }
-                Ok(workload) => {
-                    let token = self.token();
-                    self.commands.insert(token, Asker::Task(answer));
-                    self.feed(Input::Submit { token, workload: Box::new(workload) });
-                }
-                Err(why) => answer.send(Err(Refusal::Invalid(why))),
-            },
-        }
-    }
-
-    fn on_places(&mut self, resolution: Resolution) {
+    pub(super) fn on_places(&mut self, resolution: Resolution) {
         let before = self.sources.keys();
         let mut places: Vec<(SourceKey, Spec, Place)> = Vec::new();
         self.sources.problems.clear();
@@ -390,7 +343,7 @@ impl Daemon {
         self.sources.memories.insert(source.clone(), memory);
     }
 
-    fn on_looked(
+    pub(super) fn on_looked(
         &mut self,
         source: SourceKey,
         found: Result<Findings, Failed>,

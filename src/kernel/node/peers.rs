@@ -7,9 +7,12 @@
 //! about a task somebody holds depends on it: life is the task in its holder's presence (`custody`). Only who has to
 //! know at any time whether it hears most of the members (`quorum`) is heard by nodes that do not rest.
 
+mod tally;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::tally::Tally;
 use super::claims::{Class, may_run};
 use super::{Node, Timings};
 use crate::kernel::election::Place;
@@ -140,50 +143,6 @@ pub(super) struct Peers {
     /// What is announced next is to be said again soon.
     weighty: bool,
     next_watch: u64,
-}
-
-/// What those heard say, summed up.
-#[derive(Debug, Default)]
-struct Tally {
-    heard: usize,
-    /// How many of them are attentive.
-    attentive: usize,
-    /// What they say they run, and in which attempt.
-    running: BTreeMap<TaskId, BTreeMap<PeerId, u32>>,
-    /// Members about whom somebody has changed their mind since the tasks were looked at.
-    opinions: BTreeSet<PeerId>,
-    /// Others than before are heard since then.
-    others: bool,
-}
-
-impl Tally {
-    /// Somebody that said one thing says another; nothing where it is not heard.
-    fn count(&mut self, peer: PeerId, before: Option<&Presence>, after: Option<&Presence>) {
-        let says = |presence: Option<&Presence>, what: fn(&Presence) -> bool| usize::from(presence.is_some_and(what));
-        self.heard = self.heard + usize::from(after.is_some()) - usize::from(before.is_some());
-        self.attentive = self.attentive + says(after, |one| one.attentive) - says(before, |one| one.attentive);
-        self.others |= before.is_some() != after.is_some();
-        let nobody = BTreeSet::new();
-        let [was, is] = [before, after].map(|presence| presence.map_or(&nobody, |presence| &presence.unheard));
-        if was != is {
-            self.opinions.extend(was.symmetric_difference(is));
-        }
-        let nothing = BTreeMap::new();
-        let [was, is] = [before, after].map(|presence| presence.map_or(&nothing, |presence| &presence.running));
-        if was != is {
-            for task in was.keys() {
-                if let Some(by) = self.running.get_mut(task) {
-                    by.remove(&peer);
-                    if by.is_empty() {
-                        self.running.remove(task);
-                    }
-                }
-            }
-            for (task, fence) in is {
-                self.running.entry(*task).or_default().insert(peer, fence.attempt);
-            }
-        }
-    }
 }
 
 impl Peers {
