@@ -7,6 +7,7 @@
 //! runner's process to the runner room.
 
 mod pool;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,12 +18,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::pool::{Deed, Pool};
+pub use self::warm::WarmSet;
 use super::demand::{self, Known, Round, Seen};
 use super::found::Found;
 use super::sources::Place;
 use super::{Daemon, Leaving};
 use crate::control::Writing;
-use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};
+use crate::forge::github::{
+    Github, GithubError, Jit, Job, JobState, LONGEST_JOB_S, Removal, RunnerError, Scope, Target,
+};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::node::{Split, Standing};
@@ -56,6 +60,10 @@ pub struct Settings {
     pub split: Split,
     /// Jobs for other processor architectures too.
     pub any_arch: bool,
+    /// Runners that are to wait for jobs before there are any.
+    pub warm: Vec<WarmSet>,
+    /// How long one of those waits before another takes its place.
+    pub warm_age: Duration,
 }
 
 impl Default for Settings {
@@ -66,6 +74,9 @@ impl Default for Settings {
             group: None,
             split: Split::default(),
             any_arch: false,
+            warm: Vec::new(),
+            // GitHub forgets a runner that has not connected for a day; so it is never near that.
+            warm_age: Duration::from_secs(6 * 3600),
         }
     }
 }
@@ -86,6 +97,8 @@ pub(super) struct Scale {
     scopes: BTreeSet<Scope>,
     next_full: Instant,
     next: Instant,
+    /// When it is looked next whether as many runners wait as should.
+    next_tend: Option<Instant>,
     /// Jobs that some runner had at the last look, by repository id.
     taken: BTreeMap<String, BTreeSet<u64>>,
     asking: Arc<Semaphore>,
@@ -97,7 +110,9 @@ impl Scale {
     pub(super) fn new(settings: Option<Settings>, peer: &str) -> Self {
         let idle = settings.as_ref().map_or(Duration::ZERO, |settings| settings.idle);
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let warm = settings.as_ref().is_some_and(|settings| !settings.warm.is_empty());
         Self {
+            next_tend: warm.then(Instant::now),
             settings,
             pool: Pool::new(peer, idle),
             known: Some(Known::default()),
@@ -113,7 +128,8 @@ impl Scale {
 
     /// When to look; nothing while a look is under way.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        (self.settings.is_some() && self.known.is_some()).then(|| self.next.min(self.next_full))
+        let look = (self.settings.is_some() && self.known.is_some()).then(|| self.next.min(self.next_full));
+        look.into_iter().chain(self.next_tend).min()
     }
 
     /// How many slots there are for the kernel, of so many.
@@ -129,6 +145,11 @@ impl Scale {
     fn soon(&mut self, after: Duration) {
         self.next = self.next.min(Instant::now() + after);
     }
+}
+
+/// Whether what asks for these labels is given the host's devices.
+fn wants_devices(labels: &BTreeSet<String>) -> bool {
+    ["gpu", "cuda", "rocm"].into_iter().any(|label| labels.contains(label))
 }
 
 /// Whether a task is a job that GitHub has queued.
@@ -205,7 +226,9 @@ impl Daemon {
         let now = self.now().mono;
         let Trigger::GithubJob { job, .. } = workload.trigger else { return };
         let is_taken = self.scale.taken.get(&workload.repository.id).is_some_and(|taken| taken.contains(&job));
-        let deeds = self.scale.pool.take(now, (task, fence), workload, scope, is_taken);
+        let of_the_mesh = self.node.running().filter(|(_, _, workload)| !is_job(workload)).count();
+        let most = self.settings.max_runners.saturating_sub(u32::try_from(of_the_mesh).unwrap_or(u32::MAX));
+        let deeds = self.scale.pool.take(now, (task, fence), workload, scope, is_taken, most);
         self.carry_out_deeds(deeds);
     }
 
@@ -301,7 +324,7 @@ impl Daemon {
             Heard::Configured { name, answer: Err(error) } => {
                 let why = error.to_string();
                 self.say_once(why.clone());
-                let deeds = self.scale.pool.refused(&name, why, error.is_final());
+                let deeds = self.scale.pool.refused(now, &name, why, error.is_final());
                 self.carry_out_deeds(deeds);
             }
             Heard::Removed { name, answer } => {
@@ -317,27 +340,40 @@ impl Daemon {
 
     async fn start_runner(&mut self, name: &str, (task, fence): (TaskId, Fence), jit: Jit) -> Result<(), String> {
         let Some(settings) = self.scale.settings.clone() else { return Err("the autoscaler is off".to_owned()) };
-        let folded = self.node.task(&task).map(|folded| folded.workload.clone());
-        let workload = folded.ok_or("its task is not known any more")?;
+        // The pool retires it in order before that.
+        let idle = settings.idle + settings.interval * 2 + Duration::from_secs(60);
+        let (repository, path, time_limit, idle, devices) = match self.scale.pool.waits_at(name) {
+            Some((scope, labels)) => {
+                let limit = Duration::from_secs(LONGEST_JOB_S.into());
+                let idle = idle + settings.warm_age;
+                (scope.to_string(), "waits for a job".to_owned(), limit + idle, idle, wants_devices(labels))
+            }
+            None => {
+                let folded = self.node.task(&task).map(|folded| folded.workload.clone());
+                let workload = folded.ok_or("its task is not known any more")?;
+                let path = format!("{} {}", workload.path, workload.name).trim().to_owned();
+                let devices = wants_devices(&workload.labels);
+                let limit = Duration::from_secs(workload.time_limit_s.into());
+                (workload.repository.name.clone(), path, limit, idle, devices)
+            }
+        };
         let log = self.log_path(&task, fence.attempt);
         if let Some(folder) = log.parent() {
             tokio::fs::create_dir_all(folder).await.map_err(|error| format!("making {}: {error}", folder.display()))?;
         }
-        let wants = |label: &str| workload.labels.contains(label);
         let order = Order {
             task,
             fence,
-            repository: workload.repository.name.clone(),
-            path: format!("{} {}", workload.path, workload.name).trim().to_owned(),
+            repository,
+            path,
             isolation: self.settings.isolation,
             log,
-            time_limit: Duration::from_secs(workload.time_limit_s.into()),
+            time_limit,
             work: Work::GithubRunner(GithubRunner {
                 name: name.to_owned(),
                 jit: Secret::new(jit.configuration.expose().to_owned()),
-                // The pool retires it in order before that.
-                idle: settings.idle + settings.interval * 2 + Duration::from_secs(60),
-                devices: ["gpu", "cuda", "rocm"].into_iter().any(wants),
+                idle,
+                devices,
             }),
         };
         self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
@@ -345,7 +381,9 @@ impl Daemon {
     }
 
     /// A runner's hook says that it begins a job: which one GitHub knows.
-    pub(super) fn on_runner_begins(&mut self) {
+    pub(super) fn on_runner_begins(&mut self, task: TaskId, fence: Fence, repository: &str) {
+        self.scale.pool.begins((task, fence), repository);
+        self.tell_slots();
         self.scale.soon(SOON);
     }
 
@@ -364,7 +402,11 @@ impl Daemon {
 
     /// Asks GitHub: of all that is this node's duty when that is due, else of what its runners do.
     pub(super) fn look_for_jobs(&mut self) {
+        self.tend_warm();
         let (now, Some(settings)) = (Instant::now(), self.scale.settings.clone()) else { return };
+        if self.scale.known.is_none() || now < self.scale.next.min(self.scale.next_full) {
+            return;
+        }
         let is_full = self.scale.next_full <= now;
         self.scale.next = now + settings.interval;
         if is_full {
@@ -394,12 +436,13 @@ impl Daemon {
             }
         }
         let scopes = if is_full { &self.scale.scopes | &self.scale.pool.scopes() } else { BTreeSet::new() };
-        if sources.is_empty() && jobs.is_empty() && scopes.is_empty() {
+        let waited_at = self.scale.pool.waited_at(is_full);
+        if sources.is_empty() && jobs.is_empty() && scopes.is_empty() && waited_at.is_empty() {
             return;
         }
         let Some(known) = self.scale.known.take() else { return };
         let prefix = self.scale.pool.prefix().to_owned();
-        let round = Round { github, asked: self.now().mono, sources, jobs, scopes, prefix, known };
+        let round = Round { github, asked: self.now().mono, sources, waited_at, jobs, scopes, prefix, known };
         let find = self.find.clone();
         self.scale.helpers.spawn(async move {
             let seen = round.look().await;

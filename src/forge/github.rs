@@ -30,7 +30,7 @@ use crate::kernel::task::{Repository, Workload};
 use api::Api;
 pub use api::{Endpoint, Tally};
 pub use credentials::{Credentials, CredentialsError, Lookup, Secret};
-pub use jobs::{Job, JobMemory, JobState};
+pub use jobs::{Job, JobMemory, JobState, LONGEST_JOB_S};
 pub use limits::Limits;
 pub use memory::Memory;
 pub use proxy::Proxy;

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::file::{Wrong, number, string};
-use super::{Failure, duration, interval, value, yes_or_no};
-use crate::daemon::AutoscalerSettings;
+use super::file::{Wrong, list, number, string};
+use super::{Failure, duration, interval, value, values, yes_or_no};
+use crate::daemon::{AutoscalerSettings, WarmSet};
 use crate::kernel::allocation::{Idle, Share};
 use crate::kernel::node::Split;
 
+/// The longest that a runner may wait for a job it was not started for. GitHub removes an ephemeral runner that has not
+/// connected for a day (<https://docs.github.com/actions/reference/runners/self-hosted-runners>).
+const LONGEST_WAIT: Duration = Duration::from_secs(20 * 3600);
 /// What its table may hold.
-const KEYS: [&str; 7] = ["github", "interval", "runner_group", "idle", "share", "lend", "any_arch"];
+const KEYS: [&str; 9] = ["github", "interval", "runner_group", "idle", "share", "lend", "any_arch", "warm", "warm_age"];
 
 /// What one layer says of it, or all of them together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +31,10 @@ pub(in crate::cli) struct Autoscaler {
     /// Whether one kind may use slots that the other does not need.
     pub(in crate::cli) lend: Option<bool>,
     pub(in crate::cli) any_arch: Option<bool>,
+    /// Runners that wait for jobs before there are any.
+    pub(in crate::cli) warm: Option<Vec<WarmSet>>,
+    /// How long one of those waits before another takes its place.
+    pub(in crate::cli) warm_age: Option<Duration>,
     /// No flag of `node run` and no setting: whether the mesh's own tasks are left alone.
     pub(in crate::cli) no_mesh: Option<bool>,
 }
@@ -42,6 +49,8 @@ impl Autoscaler {
             share: self.share.or(lower.share),
             lend: self.lend.or(lower.lend),
             any_arch: self.any_arch.or(lower.any_arch),
+            warm: self.warm.or(lower.warm),
+            warm_age: self.warm_age.or(lower.warm_age),
             no_mesh: self.no_mesh.or(lower.no_mesh),
         }
     }
@@ -60,6 +69,8 @@ impl Autoscaler {
             group: self.group.clone(),
             split: Split { share, idle, mesh: self.no_mesh != Some(true), spare: 0 },
             any_arch: self.any_arch.unwrap_or_default(),
+            warm: self.warm.clone().unwrap_or_default(),
+            warm_age: self.warm_age.unwrap_or(usual.warm_age),
         })
     }
 }
@@ -73,6 +84,8 @@ pub(super) fn environment(one: impl Fn(&str) -> Result<Option<String>, Failure>)
         share: value(&one, "RUNMESH_AUTOSCALER_SHARE", percent)?,
         lend: value(&one, "RUNMESH_AUTOSCALER_LEND", yes_or_no)?,
         any_arch: value(&one, "RUNMESH_AUTOSCALER_ANY_ARCH", yes_or_no)?,
+        warm: values(&one, "RUNMESH_AUTOSCALER_WARM", str::parse)?,
+        warm_age: value(&one, "RUNMESH_AUTOSCALER_WARM_AGE", age)?,
         no_mesh: None,
     })
 }
@@ -91,6 +104,8 @@ pub(super) fn table(value: &Value) -> Result<Autoscaler, Wrong> {
             "share" => read.share = Some(number(value, percent).map_err(wrong)?),
             "lend" => read.lend = Some(truth()?),
             "any_arch" => read.any_arch = Some(truth()?),
+            "warm" => read.warm = Some(list(value, str::parse).map_err(wrong)?),
+            "warm_age" => read.warm_age = Some(string(value, age).map_err(wrong)?),
             _ => {
                 let what = format!("`autoscaler.{key}` is no setting");
                 return Err(Wrong { what, hint: Some(format!("there are: {}", KEYS.join(", "))) });
@@ -102,6 +117,16 @@ pub(super) fn table(value: &Value) -> Result<Autoscaler, Wrong> {
 
 fn group(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 200 { Err("is no runner group's name".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// Reads how long a runner may wait.
+fn age(text: &str) -> Result<Duration, String> {
+    let age = duration(text)?;
+    if age <= LONGEST_WAIT {
+        Ok(age)
+    } else {
+        Err("is longer than 20h: GitHub forgets a runner after a day".to_owned())
+    }
 }
 
 fn percent(text: &str) -> Result<u8, String> {

@@ -18,7 +18,7 @@ use super::{Github, GithubError, Target, graphql, limits, rest};
 
 /// How long GitHub lets a job of a self-hosted runner run, in seconds: 5 days ("Usage limits" of its documentation). It
 /// ends jobs at their own, shorter, `timeout-minutes` itself.
-const LONGEST_JOB_S: u32 = 5 * 86_400;
+pub const LONGEST_JOB_S: u32 = 5 * 86_400;
 /// How long GitHub lets a job wait for a self-hosted runner, in seconds: 24 hours (the same page).
 const LONGEST_WAIT_S: u32 = 86_400;
 /// Lists that are asked for at once.
