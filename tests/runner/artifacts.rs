@@ -118,7 +118,7 @@ fn said(address: &str, request: &str) -> String {
     answer
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_not_the_token_neither_reads_nor_writes_nor_keeps_others_out() {
     let gate = TcpListener::bind("127.0.0.1:0").unwrap();
     let gate_port = gate.local_addr().unwrap().port();
