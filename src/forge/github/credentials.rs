@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 /// How long `gh auth token` may take; it only reads a file or a key ring.
 const GH_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A token. It is never shown.
+/// A token. It is never shown, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(token: impl Into<String>) -> Self {
-        Self(token.into())
+        Self(Zeroizing::new(token.into()))
     }
 
     pub fn expose(&self) -> &str {
@@ -37,7 +39,7 @@ pub enum Credentials {
     App {
         id: u64,
         /// Its private key, PEM.
-        key: Vec<u8>,
+        key: Zeroizing<Vec<u8>>,
     },
 }
 
@@ -84,7 +86,7 @@ impl Lookup {
             (Some(id), Some(path)) => {
                 let key = tokio::fs::read(path).await;
                 let key = key.map_err(|error| CredentialsError::Key { path: path.clone(), why: error.to_string() })?;
-                return Ok(Credentials::App { id, key });
+                return Ok(Credentials::App { id, key: key.into() });
             }
             (None, None) => {}
             _ => return Err(CredentialsError::Half),
@@ -93,7 +95,7 @@ impl Lookup {
             Some(token) if !token.trim().is_empty() => Some(token.trim().to_owned()),
             _ => gh_token(host).await,
         };
-        token.map(|token| Credentials::Token(Secret(token))).ok_or(CredentialsError::None)
+        token.map(|token| Credentials::Token(Secret::new(token))).ok_or(CredentialsError::None)
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
         std::fs::write(&key, "PEM").expect("written");
         let token = Some(" t0ken\n".to_owned());
         let lookup = Lookup { token: token.clone(), app: Some(7), app_key: Some(key) };
-        assert!(matches!(lookup.find("h").await, Ok(Credentials::App { id: 7, key }) if key == b"PEM"));
+        assert!(matches!(lookup.find("h").await, Ok(Credentials::App { id: 7, key }) if *key == b"PEM"));
         let half = Lookup { app: Some(7), ..Lookup::default() };
         assert!(matches!(half.find("h").await, Err(CredentialsError::Half)));
         let plain = Lookup { token, ..Lookup::default() }.find("h").await;
