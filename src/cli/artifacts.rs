@@ -101,7 +101,9 @@ async fn fetch(node: &Client, task: &Task, artifact: &Artifact, folder: &Path) -
     let found = BlobId::from_digest(hasher.finalize().into()).to_string();
     let promised = artifact.blob.as_ref().map_or("", |blob| &blob.id);
     if found != promised {
-        return Err(Failure::failed(format!("the artifact `{name}` is not what its run uploaded: the content {promised} was promised")));
+        return Err(Failure::failed(format!(
+            "the artifact `{name}` is not what its run uploaded: the content {promised} was promised"
+        )));
     }
     let zipped = ZIP.contains(&begin.as_slice()) && !name.ends_with(".zip");
     let path = folder.join(if zipped { format!("{name}.zip") } else { name.clone() });

@@ -31,7 +31,9 @@ impl Daemon {
                 none(&format!("had an artifact `{artifact}`, which was removed since"))
             } else {
                 let task = task.short();
-                Refusal::NotNow(format!("the artifacts of task {task} are at {holder}, which ran it: ask for them there"))
+                Refusal::NotNow(format!(
+                    "the artifacts of task {task} are at {holder}, which ran it: ask for them there"
+                ))
             }
         })
     }

@@ -316,7 +316,8 @@ mod tests {
             file.set_modified(SystemTime::now() - hours(old)).expect("dates");
             kept.push(path);
         }
-        let named = |found: Vec<(String, Blob)>| found.into_iter().map(|(name, blob)| (name, blob.bytes)).collect::<Vec<_>>();
+        let named =
+            |found: Vec<(String, Blob)>| found.into_iter().map(|(name, blob)| (name, blob.bytes)).collect::<Vec<_>>();
         let all = blobs.keep_all(&blobs.artifacts("a-1")).expect("keeps");
         assert!(all.iter().all(|(_, blob)| blobs.find(&blob.id).is_some()));
         assert_eq!(named(all), [("site".to_owned(), 80), ("tests".to_owned(), 90)]);

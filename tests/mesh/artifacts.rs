@@ -12,7 +12,8 @@ const UPLOADS: &str = "name: uploads\non: workflow_dispatch\nenv:\n  WORKFLOW_TA
 
 /// A mesh of two in which the task has ended, with the task.
 fn ended() -> (Mesh, Repository, Value) {
-    let repository = Repository::with(&[("uploads.yml", UPLOADS), ("../artifact.sh", include_str!("../runner/artifact/client.sh"))]);
+    let repository =
+        Repository::with(&[("uploads.yml", UPLOADS), ("../artifact.sh", include_str!("../runner/artifact/client.sh"))]);
     let mesh = Mesh::of(2, std::slice::from_ref(&repository));
     let task = mesh.wait_for_tasks(1, |task| task["state"] == "completed").remove(0);
     mesh.wait_for_agreement();

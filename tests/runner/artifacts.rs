@@ -21,10 +21,9 @@ fn with_action(jobs: &str, plan: Plan) -> Checkout {
             let folder = directory.join(".github/actions/artifact");
             let plan = files(directory).await?;
             std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-            for (name, text) in [
-                ("action.yml", include_str!("artifact/action.yml")),
-                ("client.sh", include_str!("artifact/client.sh")),
-            ] {
+            for (name, text) in
+                [("action.yml", include_str!("artifact/action.yml")), ("client.sh", include_str!("artifact/client.sh"))]
+            {
                 std::fs::write(folder.join(name), text).map_err(|error| error.to_string())?;
             }
             Ok(plan)
@@ -40,7 +39,9 @@ fn ordered(rig: &Rig, task: u8, isolation: Isolation, jobs: &str, plan: Plan) ->
 fn gathered(rig: &Rig, task: u8) -> BTreeMap<String, String> {
     let folder = rig.log_path(task).with_extension("artifacts");
     let found = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap());
-    found.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap())).collect()
+    found
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()))
+        .collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -149,11 +150,13 @@ async fn whoever_has_not_the_token_neither_reads_nor_writes_nor_keeps_others_out
 
         let call = |method: &str, token: &str| {
             let body = format!("{{\"workflow_run_backend_id\":\"{run}\",\"name\":\"one\"}}");
-            let head = format!("POST /twirp/github.actions.results.api.v1.ArtifactService/{method} HTTP/1.1\nHost: x\n");
+            let head =
+                format!("POST /twirp/github.actions.results.api.v1.ArtifactService/{method} HTTP/1.1\nHost: x\n");
             said(&address, &format!("{head}{token}Content-Length: {}\n\n{body}", body.len()))
         };
         let forged = "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzY3AiOiJBY3Rpb25zLlJlc3VsdHM6MToxIn0.AAAA\n";
-        for method in ["CreateArtifact", "ListArtifacts", "GetSignedArtifactURL", "DeleteArtifact", "FinalizeArtifact"] {
+        for method in ["CreateArtifact", "ListArtifacts", "GetSignedArtifactURL", "DeleteArtifact", "FinalizeArtifact"]
+        {
             for token in ["", forged, "Authorization: Bearer\n", "Authorization: Basic eDp5\n"] {
                 let answer = call(method, token);
                 assert!(answer.starts_with("HTTP/1.1 401 "), "{method}: {answer}");
@@ -179,7 +182,9 @@ async fn whoever_has_not_the_token_neither_reads_nor_writes_nor_keeps_others_out
         let other = [
             "jobs:\n  a:\n",
             CHECKOUT,
-            &format!("      - run: ACTIONS_RESULTS_URL=http://{address}/ bash .github/actions/artifact/client.sh list\n"),
+            &format!(
+                "      - run: ACTIONS_RESULTS_URL=http://{address}/ bash .github/actions/artifact/client.sh list\n"
+            ),
         ]
         .concat();
         rig.order(ordered(&rig, 2, Isolation::Bwrap, &other, plan(&[("a", Some(1))]))).await;
@@ -208,7 +213,8 @@ async fn more_than_a_run_may_upload_is_refused_to_its_step_and_fills_nothing() {
     let limits = ArtifactLimits { bytes: 1 << 20, count: 2, floor: Some(0) };
     let mut rig = Rig::with(|settings| settings.artifacts = limits).await;
     let work = rig.scratch.path().join("data/work");
-    let attempt = |what: &str| format!("bash .github/actions/artifact/client.sh {what} || echo \"refused $?\"\n          ");
+    let attempt =
+        |what: &str| format!("bash .github/actions/artifact/client.sh {what} || echo \"refused $?\"\n          ");
     let text = [
         "jobs:\n  a:\n",
         CHECKOUT,
@@ -248,7 +254,8 @@ async fn more_than_a_run_may_upload_is_refused_to_its_step_and_fills_nothing() {
     // A disk that is full, by the floor that the operator set.
     let full = ArtifactLimits { floor: Some(u64::MAX), ..limits };
     let mut rig = Rig::with(|settings| settings.artifacts = full).await;
-    let text = ["jobs:\n  a:\n", CHECKOUT, "      - run: echo small > small\n", &step("upload", "one", "file: small")].concat();
+    let text = ["jobs:\n  a:\n", CHECKOUT, "      - run: echo small > small\n", &step("upload", "one", "file: small")]
+        .concat();
     rig.order(ordered(&rig, 1, Isolation::None, &text, plan(&[("a", Some(1))]))).await;
     let report = rig.report().await;
     let log = rig.log(1);
@@ -289,7 +296,8 @@ async fn a_stopped_run_and_one_without_a_network_leave_no_artifacts() {
     rig.close().await;
 
     let mut rig = Rig::with(|settings| settings.network = Network::None).await;
-    let text = "jobs:\n  a:\n    runs-on: linux\n    steps:\n      - run: env | grep ACTIONS_ || echo nothing is promised\n";
+    let text =
+        "jobs:\n  a:\n    runs-on: linux\n    steps:\n      - run: env | grep ACTIONS_ || echo nothing is promised\n";
     let (conclusion, _) = rig.finish(Isolation::Bwrap, text, plan(&[("a", Some(1))])).await;
     assert_eq!(conclusion, Conclusion::Success, "{}", rig.log(1));
     assert!(rig.log(1).contains("nothing is promised"), "{}", rig.log(1));

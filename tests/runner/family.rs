@@ -156,7 +156,8 @@ async fn an_act_that_vanishes_is_seen_and_what_it_leaves_is_killed() {
         rig.start(task, isolation, &text, one()).await;
         wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
         let here = processes(rig.scratch.path().to_str().unwrap());
-        let acts: Vec<u32> = processes("--container-daemon-socket\0").into_iter().filter(|pid| is_act(*pid, &here)).collect();
+        let acts: Vec<u32> =
+            processes("--container-daemon-socket\0").into_iter().filter(|pid| is_act(*pid, &here)).collect();
         assert_eq!(acts.len(), 1, "{isolation}: {acts:?}");
         kill_process(Pid::from_raw(acts[0].cast_signed()).unwrap(), Signal::KILL).unwrap();
         let report = rig.report().await;

@@ -7,8 +7,8 @@ use toml::Value;
 
 use super::super::failure::Failure;
 use super::{
-    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
-    keeping, runners, source, word, work,
+    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, keeping, label, multiaddr,
+    pattern, runners, source, word, work,
 };
 use crate::forge::Manner;
 
@@ -130,7 +130,9 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
-            "command" | "containers" | "min_free" | "artifacts_limit" | "secrets" => work::take(&mut layer.work, key, value)?,
+            "command" | "containers" | "min_free" | "artifacts_limit" | "secrets" => {
+                work::take(&mut layer.work, key, value)?
+            }
             "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }

@@ -43,10 +43,7 @@ impl Keeping {
     }
 
     pub(super) fn settings(self) -> store::Keeping {
-        store::Keeping {
-            logs: self.logs.settings(LOGS_QUOTA),
-            artifacts: self.artifacts.settings(ARTIFACTS_QUOTA),
-        }
+        store::Keeping { logs: self.logs.settings(LOGS_QUOTA), artifacts: self.artifacts.settings(ARTIFACTS_QUOTA) }
     }
 }
 

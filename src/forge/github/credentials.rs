@@ -39,7 +39,7 @@ pub enum Credentials {
     App {
         id: u64,
         /// Its private key, PEM.
-        key: Zeroizing<Vec<u8>>,
+        key: Vec<u8>,
     },
 }
 
@@ -86,7 +86,7 @@ impl Lookup {
             (Some(id), Some(path)) => {
                 let key = tokio::fs::read(path).await;
                 let key = key.map_err(|error| CredentialsError::Key { path: path.clone(), why: error.to_string() })?;
-                return Ok(Credentials::App { id, key: key.into() });
+                return Ok(Credentials::App { id, key });
             }
             (None, None) => {}
             _ => return Err(CredentialsError::Half),
@@ -120,7 +120,7 @@ mod tests {
         std::fs::write(&key, "PEM").expect("written");
         let token = Some(" t0ken\n".to_owned());
         let lookup = Lookup { token: token.clone(), app: Some(7), app_key: Some(key) };
-        assert!(matches!(lookup.find("h").await, Ok(Credentials::App { id: 7, key }) if *key == b"PEM"));
+        assert!(matches!(lookup.find("h").await, Ok(Credentials::App { id: 7, key }) if key == b"PEM"));
         let half = Lookup { app: Some(7), ..Lookup::default() };
         assert!(matches!(half.find("h").await, Err(CredentialsError::Half)));
         let plain = Lookup { token, ..Lookup::default() }.find("h").await;

@@ -163,7 +163,8 @@ impl Hall {
 
     fn has_token(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+        let given =
+            given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         given.is_some_and(|(_, token)| Digest::of(&[token.as_bytes()]) == self.token)
     }
 
@@ -300,9 +301,7 @@ impl From<Refusal> for Wrong {
 }
 
 /// The shelf blocks, and finishes what it has begun also when nobody waits for it any more.
-async fn blocking<T: Send + 'static>(
-    what: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(what: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
     spawn_blocking(what).await.map_err(|fault| Refusal::Io(io::Error::other(fault)))?
 }
 
@@ -448,7 +447,8 @@ mod tests {
         assert_eq!(block_list(sdk).unwrap(), ["YQ==", "Yg=="]);
         assert_eq!(block_list("<BlockList>\n <Uncommitted>\n a </Uncommitted>\n</BlockList>\n").unwrap(), ["a"]);
         assert_eq!(block_list("<BlockList></BlockList>").unwrap(), [""; 0]);
-        let bad = ["", "<BlockList>", "<BlockList><Latest>a</BlockList>", "<BlockList><Committed>a</Committed></BlockList>"];
+        let bad =
+            ["", "<BlockList>", "<BlockList><Latest>a</BlockList>", "<BlockList><Committed>a</Committed></BlockList>"];
         for bad in bad.into_iter().chain(["<BlockList><Latest>a</Uncommitted></BlockList>"]) {
             assert_eq!(block_list(bad), None, "{bad}");
         }

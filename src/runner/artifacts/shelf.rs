@@ -27,7 +27,9 @@ const CHUNK: usize = 64 * 1024;
 /// Why something is not taken, found or given.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("this is no name for an artifact: it has 1 to 255 bytes and none of \" : < > | * ? \\ / or control characters")]
+    #[error(
+        "this is no name for an artifact: it has 1 to 255 bytes and none of \" : < > | * ? \\ / or control characters"
+    )]
     Name,
     #[error("an artifact with this name already exists on the workflow run")]
     Exists,

@@ -27,7 +27,8 @@ impl Engine {
         let made = async {
             let docker = connect(&self.socket)?;
             let name = format!("runmesh-{mark}");
-            let labels = [(LABEL_NODE, node), (LABEL_TASK, mark)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let labels =
+                [(LABEL_NODE, node), (LABEL_TASK, mark)].map(|(key, value)| (key.to_owned(), value.to_owned()));
             let wanted = NetworkCreateRequest {
                 name: name.clone(),
                 driver: Some("bridge".to_owned()),
