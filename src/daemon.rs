@@ -6,6 +6,7 @@
 //! to the kernel, every protocol to its room.
 
 mod answers;
+mod artifacts;
 mod capacity;
 mod chronicle;
 mod demand;
@@ -278,6 +279,10 @@ impl Daemon {
         if let Some(image) = &settings.work.image {
             runner_settings.image.clone_from(image);
         }
+        runner_settings.artifacts.floor = settings.work.min_free;
+        if let Some(limit) = settings.work.artifacts_limit {
+            runner_settings.artifacts.bytes = limit;
+        }
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone()];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
@@ -357,6 +362,7 @@ impl Daemon {
             settings,
         };
         daemon.begin_to_scale();
+        daemon.sweep_soon();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
         daemon.resolve_sources();
         Ok((daemon, Doors { signals, queries, events, reports, found, server, supervisor }))

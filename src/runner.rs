@@ -31,11 +31,13 @@
 pub mod reaper;
 
 mod act;
+mod artifacts;
 mod backend;
 mod capabilities;
 mod cgroup;
 mod command;
 mod devices;
+mod disk;
 mod engine;
 mod follow;
 mod github;
@@ -62,8 +64,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use self::artifacts::ArtifactLimits;
 pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
+pub use self::disk::Disk;
 pub use self::engine::{Engine, Limits};
 pub use self::order::{Checkout, Command, GithubRunner, Order, Work, Workflow};
 pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
@@ -115,6 +119,8 @@ pub struct Settings {
     pub round: Duration,
     /// The most bytes of one task's log.
     pub log_cap: u64,
+    /// What one task may upload at most.
+    pub artifacts: ArtifactLimits,
 }
 
 impl Settings {
@@ -139,6 +145,7 @@ impl Settings {
             cgroups: true,
             round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,
+            artifacts: ArtifactLimits::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The settings of how work is executed: `command`, `min_free`, and the tables `[containers]` and `[secrets]` of the file.
+//! The settings of how work is executed: `command`, `min_free`, `artifacts_limit`, and the tables `[containers]` and `[secrets]` of the file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub(in crate::cli) struct Work {
     pub(in crate::cli) command: Option<Vec<String>>,
     /// Bytes of disk that must stay free.
     pub(in crate::cli) min_free: Option<u64>,
+    /// Bytes that a run may upload.
+    artifacts_limit: Option<u64>,
     engine: Option<PathBuf>,
     image: Option<String>,
     pull: Option<bool>,
@@ -34,6 +36,7 @@ impl Work {
         Self {
             command: self.command.or(lower.command),
             min_free: self.min_free.or(lower.min_free),
+            artifacts_limit: self.artifacts_limit.or(lower.artifacts_limit),
             engine: self.engine.or(lower.engine),
             image: self.image.or(lower.image),
             pull: self.pull.or(lower.pull),
@@ -60,6 +63,7 @@ impl Work {
         WorkSettings {
             command: self.command.clone().filter(|_| by_command).unwrap_or_default(),
             min_free: self.min_free,
+            artifacts_limit: self.artifacts_limit,
             engine: self.engine.clone(),
             image: self.image.clone(),
             pull: self.pull.unwrap_or_default(),
@@ -80,6 +84,7 @@ pub(super) fn environment(
 ) -> Result<Work, Failure> {
     Ok(Work {
         min_free: value(&one, "RUNMESH_MIN_FREE", size)?,
+        artifacts_limit: value(&one, "RUNMESH_ARTIFACTS_LIMIT", size)?,
         engine: world.variable("RUNMESH_ENGINE").map(PathBuf::from),
         image: value(&one, "RUNMESH_IMAGE", image)?,
         pull: value(&one, "RUNMESH_PULL", yes_or_no)?,
@@ -99,6 +104,7 @@ pub(super) fn take(work: &mut Work, key: &str, value: &Value) -> Result<(), Wron
             work.command = Some(command);
         }
         "min_free" => work.min_free = Some(string(value, size).map_err(wrong)?),
+        "artifacts_limit" => work.artifacts_limit = Some(string(value, size).map_err(wrong)?),
         "secrets" => work.secrets = Some(secrets(value)?),
         _ => containers(work, value)?,
     }

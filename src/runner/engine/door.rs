@@ -2,11 +2,12 @@
 //!
 //! Each request has a connection to the engine of its own; streams that are upgraded (attach, exec) are handed through
 //! as they are. Bodies that are looked at are bounded. The door is shut when it is dropped, and all connections with it.
+//! Where the task has an artifact service, that listens in each network that the task makes.
 
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::rules::{Kind, Made, Rules, Way};
+use super::{Engine, Lane};
+use crate::runner::artifacts::Service;
 
 /// The most connections at once.
 const CONNECTIONS: usize = 256;
@@ -43,9 +46,10 @@ impl Drop for Door {
 }
 
 struct Hall {
-    engine: PathBuf,
+    engine: Engine,
     rules: Rules,
     made: Mutex<Made>,
+    artifacts: Option<Arc<Service>>,
     /// An image that was asked for and may not be fetched.
     refused: Mutex<Option<String>>,
 }
@@ -55,10 +59,14 @@ impl Door {
     ///
     /// # Errors
     /// What the system says, such as that the path is longer than the 107 bytes that a socket's may have.
-    pub(crate) fn open(at: &Path, engine: PathBuf, rules: Rules) -> io::Result<Self> {
+    pub(crate) fn open(at: &Path, engine: Engine, rules: Rules, artifacts: Option<Arc<Service>>) -> io::Result<Self> {
         let listener = UnixListener::bind(at)?;
         std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o600))?;
-        let hall = Arc::new(Hall { engine, rules, made: Mutex::default(), refused: Mutex::default() });
+        let mut made = Made::default();
+        if let (Some(Lane { name, gateway: Some(gateway) }), Some(_)) = (&rules.lane, &artifacts) {
+            made.gateways.insert(name.clone(), *gateway);
+        }
+        let hall = Arc::new(Hall { engine, rules, made: made.into(), artifacts, refused: Mutex::default() });
         Ok(Self { keeper: tokio::spawn(keep(listener, hall.clone())), hall })
     }
 
@@ -141,6 +149,9 @@ impl Hall {
                 let (status, made) =
                     self.ask(parts, address(&path, query.as_deref())?, wanted.to_string().into()).await?;
                 self.note(kind, &wanted, &made);
+                if kind == Kind::Network {
+                    self.listen(wanted["Name"].as_str().unwrap_or_default()).await;
+                }
                 Ok(json_body(status, &made))
             }
         }
@@ -162,6 +173,21 @@ impl Hall {
                 all.networks.extend(wanted["Name"].as_str().map(str::to_owned));
             }
             Kind::Volume => (),
+        }
+    }
+
+    /// Lets the artifact service be reached from a network that the task has made.
+    async fn listen(&self, network: &str) {
+        let reached = self.rules.lane.as_ref().is_some_and(|lane| lane.gateway.is_some());
+        let Some(artifacts) = self.artifacts.as_ref().filter(|_| reached) else { return };
+        let listens = match self.engine.gateway(network).await {
+            Ok(Some(gateway)) => artifacts.listen(gateway).map(|()| gateway).map_err(|error| error.to_string()),
+            Ok(None) => Err("it has no address of this host".to_owned()),
+            Err(error) => Err(error),
+        };
+        match listens {
+            Ok(gateway) => drop(self.made().gateways.insert(network.to_owned(), gateway)),
+            Err(error) => tracing::warn!("no artifacts can be uploaded from the network {network}: {error}"),
         }
     }
 
@@ -213,7 +239,7 @@ impl Hall {
 
     async fn send(&self, request: Request<Body>, carriers: &mut JoinSet<()>) -> Result<Response<Incoming>, String> {
         let gone = |error: &dyn std::fmt::Display| format!("the container engine does not answer: {error}");
-        let stream = UnixStream::connect(&self.engine).await.map_err(|error| gone(&error))?;
+        let stream = UnixStream::connect(&self.engine.socket).await.map_err(|error| gone(&error))?;
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(|error| gone(&error))?;
         carriers.spawn(async move {
