@@ -1,0 +1,188 @@
+//! Runners of scale sets on this host: configured and removed by this host's own credentials, or by a member's that has some.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::super::asking::Asker;
+use super::super::listener::Way;
+use super::super::{AGAIN, ASKING, Heard};
+use crate::daemon::Daemon;
+use crate::daemon::found::Found;
+use crate::forge::github::{GithubError, Jit, Removal, ScaleSetError, Scope, Secret};
+use crate::kernel::id::{PeerId, TaskId};
+use crate::kernel::io::SourceKey;
+use crate::kernel::node::Node;
+use crate::kernel::task::Fence;
+use crate::wire::scale_set::{SetAsk, SetQuestion, SetTold};
+
+/// Ages of a discovery from here on mean that a member cannot reach a set: nobody's is so old.
+const NEVER: u64 = 30 * 86_400_000;
+
+/// Why there is no configuration.
+pub(in crate::daemon) enum NoRunner {
+    /// That runner has the job.
+    Taken {
+        runner: String,
+    },
+    Failed {
+        why: String,
+        is_final: bool,
+    },
+}
+
+/// The members besides this node that can reach the set, whoever is on duty first.
+pub(super) fn candidates(node: &Node, key: &SourceKey) -> Vec<PeerId> {
+    let on_duty = node.on_duty(key);
+    let can = node.presences().filter(|(presence, _, heard)| {
+        *heard && presence.offer.sources.contains(key) && presence.discovered.get(key).is_none_or(|age| *age < NEVER)
+    });
+    let mut all: Vec<PeerId> = can.map(|(presence, ..)| presence.peer).filter(|peer| *peer != node.peer()).collect();
+    all.sort_by_key(|peer| (*peer != on_duty, *peer));
+    all
+}
+
+/// All by which a set can be asked.
+struct Ways {
+    own: Option<Way>,
+    asker: Asker,
+    members: Vec<PeerId>,
+    key: SourceKey,
+}
+
+impl Daemon {
+    fn ways(&self, scope: &Scope) -> Option<Ways> {
+        let (key, set) = self.scale.sets.by_scope(scope)?;
+        let (own, asker) = (set.way.clone(), self.scale.asker.clone());
+        Some(Ways { own, asker, members: self.reachers(key), key: key.clone() })
+    }
+
+    /// Has a runner registered for a task that this node holds.
+    pub(in crate::daemon) fn configure_in_set(
+        &mut self,
+        runner: String,
+        scope: &Scope,
+        (task, fence): (TaskId, Fence),
+    ) {
+        let (Some(ways), find) = (self.ways(scope), self.find.clone()) else { return };
+        let turns = self.scale.asking.clone();
+        self.scale.helpers.spawn(async move {
+            let answer = {
+                let _turn = turns.acquire().await;
+                ways.configure(task, fence, &runner).await
+            };
+            let _ = find.send(Found::Scale(Heard::SetConfigured { name: runner, answer })).await;
+        });
+    }
+
+    /// Has a runner's registration taken back.
+    pub(in crate::daemon) fn remove_in_set(&mut self, name: String, scope: &Scope, registration: u64) {
+        let (Some(ways), find) = (self.ways(scope), self.find.clone()) else { return };
+        self.scale.helpers.spawn(async move {
+            let answer = ways
+                .remove(&name, registration)
+                .await
+                .map_err(|why| GithubError::Unreachable { what: format!("remove the runner {name}"), why });
+            let _ = find.send(Found::Scale(Heard::Removed { name, answer })).await;
+        });
+    }
+}
+
+impl Ways {
+    async fn configure(&self, task: TaskId, fence: Fence, runner: &str) -> Result<Jit, NoRunner> {
+        let what = SetQuestion::Configure { task, fence, runner: runner.to_owned() };
+        let ask = SetAsk { set: self.key.clone(), what };
+        let (until, mut pause) = (Instant::now() + ASKING, AGAIN);
+        loop {
+            let mut whys = Vec::new();
+            // Its own credentials first: then it has to believe nobody. Whether some runner has the job already, as it
+            // may after a loss, only the one who listens knows.
+            if let Some(way) = self.own.as_ref().filter(|_| fence.attempt == 1 || self.members.is_empty()) {
+                match way.configure(runner).await {
+                    Ok(jit) => return Ok(jit),
+                    Err(error) => whys.push(error.to_string()),
+                }
+            }
+            let (mut refused, mut is_later) = (whys.len(), false);
+            for member in &self.members {
+                match self.asker.ask(*member, &ask).await {
+                    Ok(SetTold::Configured { registration, configuration }) => {
+                        let configuration = Secret::new(configuration.expose());
+                        return Ok(Jit { registration, configuration });
+                    }
+                    Ok(SetTold::Taken { runner }) => return Err(NoRunner::Taken { runner }),
+                    Ok(SetTold::Later { why }) => {
+                        is_later = true;
+                        whys.push(why);
+                        break;
+                    }
+                    Ok(_) => whys.push("it answered something else".to_owned()),
+                    Err(why) => {
+                        refused += 1;
+                        whys.push(why);
+                    }
+                }
+            }
+            let may = fence.attempt > 1 && !self.members.is_empty() && !is_later;
+            if let Some(way) = self.own.as_ref().filter(|_| may) {
+                match way.configure(runner).await {
+                    Ok(jit) => return Ok(jit),
+                    Err(error) => whys.push(error.to_string()),
+                }
+            }
+            let why = match whys.is_empty() {
+                true => "no member is heard that can reach the scale set".to_owned(),
+                false => whys.join("; "),
+            };
+            tracing::debug!("configuring {runner}: {why}");
+            if Instant::now() + pause >= until || refused > 8 {
+                return Err(NoRunner::Failed { why: format!("no runner of {}: {why}", self.key), is_final: false });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(15));
+        }
+    }
+
+    /// # Errors
+    /// What was said instead.
+    pub(super) async fn remove(&self, runner: &str, registration: u64) -> Result<Removal, String> {
+        let mut why = "no member is heard that can reach the scale set".to_owned();
+        if let Some(way) = &self.own {
+            match way.service.remove(registration).await {
+                Ok(removal) => return Ok(removal),
+                Err(ScaleSetError::Gone { .. }) => return Ok(Removal::Gone),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        let what = SetQuestion::Remove { registration, runner: runner.to_owned() };
+        let ask = SetAsk { set: self.key.clone(), what };
+        for member in &self.members {
+            match self.asker.ask(*member, &ask).await {
+                Ok(SetTold::Removed { gone: true }) => return Ok(Removal::Gone),
+                Ok(SetTold::Removed { gone: false }) => return Ok(Removal::Busy),
+                Ok(SetTold::Later { why: later }) | Err(later) => why = later,
+                Ok(_) => why = "it answered something else".to_owned(),
+            }
+        }
+        Err(why)
+    }
+}
+
+impl Daemon {
+    /// Takes back the registrations of this host's runners in scale sets, for the end of the node.
+    pub(in crate::daemon) async fn take_back_in_sets(&self, patience: Duration) {
+        let mut removals = tokio::task::JoinSet::new();
+        for (scope, registration, name) in self.scale.pool.registrations_in_sets() {
+            if let Some(ways) = self.ways(&scope) {
+                removals.spawn(async move {
+                    if let Err(why) = ways.remove(&name, registration).await {
+                        tracing::warn!("taking the registration of {name} back: {why}");
+                    }
+                });
+            }
+        }
+        if tokio::time::timeout(patience, removals.join_all()).await.is_err() {
+            tracing::warn!("some runners' registrations could not be taken back");
+        }
+    }
+}
