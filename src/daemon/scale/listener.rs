@@ -72,8 +72,8 @@ impl Way {
 
 /// What a listener says to the loop.
 pub(in crate::daemon) enum Said {
-    /// A session is open.
-    Open { statistics: Statistics },
+    /// A session of that name is open, to the set of that number.
+    Open { statistics: Statistics, set: u64, session: String },
     /// Another has one.
     Waits { why: String },
     /// To be answered when what follows from it is on disk.
@@ -88,8 +88,12 @@ pub(in crate::daemon) enum Said {
 pub(super) struct Listener {
     stop: watch::Sender<bool>,
     capacity: watch::Sender<u32>,
+    former: watch::Sender<Former>,
     task: JoinHandle<()>,
 }
+
+/// The set's number and the session of one that listened and is there no more.
+type Former = Option<(u64, String)>;
 
 impl Listener {
     /// Begins to listen. What it says comes under the scale set's name and this number of its life.
@@ -97,13 +101,23 @@ impl Listener {
         let (stop, stopped) = watch::channel(false);
         let (capacity, most) = watch::channel(0);
         let line = watch::Sender::new(Line::default());
-        let ear = Ear { way, owner, capacity: most, line, strikes: 0, say: Speaker { key, life, find } };
-        Self { stop, capacity, task: tokio::spawn(listen(ear, stopped)) }
+        let (former, left) = watch::channel(None);
+        let ear = Ear { way, owner, capacity: most, former: left, line, strikes: 0, say: Speaker { key, life, find } };
+        Self { stop, capacity, former, task: tokio::spawn(listen(ear, stopped)) }
     }
 
     /// How many runners the scale set may have in all.
     pub(super) fn announce(&self, capacity: u32) {
         self.capacity.send_if_modified(|now| std::mem::replace(now, capacity) != capacity);
+    }
+
+    /// Who listened before is there no more: its session may be closed.
+    pub(super) fn succeed(&self, former: &Former) {
+        self.former.send_if_modified(|now| {
+            let is_news = now != former;
+            now.clone_from(former);
+            is_news
+        });
     }
 
     /// Ends it, and its session with it.
@@ -139,6 +153,7 @@ struct Ear {
     way: Way,
     owner: String,
     capacity: watch::Receiver<u32>,
+    former: watch::Receiver<Former>,
     line: watch::Sender<Line>,
     /// Failures since GitHub last did as it was asked.
     strikes: u32,
@@ -186,7 +201,11 @@ impl Ear {
                 self.say.say(Said::Failed { why: error.to_string(), wait_ms }).await;
             }
             let pause = if error.is_final() { LONGEST_PAUSE } else { pause(self.strikes) };
-            sleep(wait_ms.map_or(pause, |wait| pause.max(Duration::from_millis(wait)))).await;
+            let pause = wait_ms.map_or(pause, |wait| pause.max(Duration::from_millis(wait)));
+            tokio::select! {
+                () = sleep(pause) => {}
+                Ok(()) = self.former.changed(), if wait_ms.is_none() => {}
+            }
         }
     }
 
@@ -204,7 +223,7 @@ impl Ear {
             let answer = tokio::select! {
                 answer = asked => answer,
                 // A question that is open goes on with what it was asked with.
-                _ = self.capacity.wait_for(|now| *now > most) => continue,
+                _ = self.capacity.wait_for(|now| *now != most) => continue,
             };
             match answer {
                 Ok(None) => {
@@ -238,7 +257,14 @@ impl Ear {
     async fn open(&mut self) -> Result<Session, ScaleSetError> {
         let set = self.way.set().await?;
         self.line.send_modify(|line| line.opening = true);
-        let opened = self.way.service.open(&set, &self.owner).await;
+        let mut opened = self.way.service.open(&set, &self.owner).await;
+        let former = self.former.borrow_and_update().clone();
+        if let (Err(ScaleSetError::Taken { .. }), Some((of, session))) = (&opened, former)
+            && of == set.id
+            && self.way.service.close_named(of, &session).await.is_ok()
+        {
+            opened = self.way.service.open(&set, &self.owner).await;
+        }
         self.line.send_modify(|line| {
             line.opening = false;
             line.session = opened.as_ref().ok().cloned();
@@ -247,13 +273,19 @@ impl Ear {
             self.way.forget().await;
         }
         let session = opened?;
-        self.say.say(Said::Open { statistics: session.statistics }).await;
+        let (statistics, name) = (session.statistics, session.id.clone());
+        self.say.say(Said::Open { statistics, set: set.id, session: name }).await;
         Ok(session)
     }
 
     /// What GitHub does not know any more is asked for anew.
     async fn lose(&mut self) {
-        self.line.send_modify(|line| line.session = None);
+        let mut lost = None;
+        self.line.send_modify(|line| lost = line.session.take());
+        if let Some(session) = lost {
+            // In case GitHub has it after all: another is not opened beside it.
+            let _ = timeout(FAREWELL, self.way.service.close(&session)).await;
+        }
         self.way.forget().await;
     }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 pub(super) use self::runners::NoRunner;
@@ -40,6 +41,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_millis(300);
 /// The same before what is too much is cancelled.
 const SURPLUS: Duration = Duration::from_secs(5);
+/// How long a number of free slots must have been so before GitHub is told of it, but for the first.
+const STEADY: Duration = Duration::from_secs(1);
 /// After news of a runner: how often at most, and after how long, it is asked again what became of its job.
 const ASKS: u32 = 20;
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -57,6 +60,8 @@ pub(in crate::daemon) struct Sets {
     lives: u64,
     /// Messages whose consequences are not on disk yet.
     taken: Vec<oneshot::Sender<()>>,
+    /// Listeners that end.
+    farewells: JoinSet<()>,
 }
 
 /// One of them.
@@ -82,11 +87,37 @@ struct Set {
     table: Table,
     /// Claims for which a configuration was given; one entry may claim several tasks.
     given: BTreeSet<(Cid, TaskId)>,
+    capacity: Capacity,
+    /// Who said last that it listens, to which set, and in which session.
+    former: Option<(PeerId, u64, String)>,
     strays: Strays,
     /// Runners of this host that have ended, by the job that they had.
     ended: BTreeMap<u64, EndedRunner>,
     /// A question about the jobs held here is on its way.
     is_asking: bool,
+}
+
+/// How many runners the mesh has room for. What one host starts and another has not told yet is no news.
+#[derive(Default)]
+struct Capacity {
+    told: u32,
+    /// Another number, and since when it is so.
+    next: Option<(u32, Instant)>,
+}
+
+impl Capacity {
+    /// What is to be told, when that is the number now.
+    fn steady(&mut self, now_it_is: u32, now: Instant) -> u32 {
+        match self.next {
+            _ if now_it_is == self.told => self.next = None,
+            Some((number, since)) if number == now_it_is && (self.told == 0 || now >= since + STEADY) => {
+                (self.told, self.next) = (number, None);
+            }
+            Some((number, _)) if number == now_it_is => {}
+            _ => self.next = Some((now_it_is, now)),
+        }
+        self.told
+    }
 }
 
 impl Sets {
@@ -118,7 +149,7 @@ impl Sets {
             problem = Some(why.to_owned());
         }
         let now = Instant::now();
-        Self { all, problem, next: now, ask: now, asks: 0, lives: 0, taken: Vec::new() }
+        Self { all, problem, next: now, ask: now, asks: 0, lives: 0, taken: Vec::new(), farewells: JoinSet::new() }
     }
 
     pub(in crate::daemon) fn keys(&self) -> impl Iterator<Item = &SourceKey> {
@@ -195,6 +226,8 @@ impl Set {
             heard: Instant::now(),
             table: Table::default(),
             given: BTreeSet::new(),
+            capacity: Capacity::default(),
+            former: None,
             strays: Strays::default(),
             ended: BTreeMap::new(),
             is_asking: false,
@@ -244,8 +277,9 @@ impl Daemon {
         let github = self.sources.github();
         let is_active = self.node.standing() == Standing::Active && self.leaving == Leaving::No;
         let is_mine = self.node.on_duty(key) == self.node.peer();
-        let capacity = self.capacity_of(key);
-        let (me, find) = (self.node.peer(), self.find.clone());
+        let listens = self.scale.sets.all.get(key).is_some_and(|set| set.listener.is_some());
+        let capacity = if listens { self.capacity_of(key) } else { 0 };
+        let (me, find, now) = (self.node.peer(), self.find.clone(), Instant::now());
         let sets = &mut self.scale.sets;
         let Some(set) = sets.all.get_mut(key) else { return };
         if set.way.is_none()
@@ -277,23 +311,30 @@ impl Daemon {
                 // What is known of its jobs is kept: whoever follows asks for it.
                 (set.statistics, set.problem) = (None, None);
                 if let Some(listener) = set.listener.take() {
-                    self.scale.helpers.spawn(listener.end());
+                    sets.farewells.spawn(listener.end());
                 }
+                while sets.farewells.try_join_next().is_some() {}
             }
             _ => {}
         }
-        if let Some(listener) = self.scale.sets.all.get(key).and_then(|set| set.listener.as_ref()) {
-            listener.announce(capacity);
+        let former = self.scale.sets.all.get(key).and_then(|set| set.former.clone());
+        let is_heard =
+            |peer: &PeerId| self.node.presences().any(|(presence, _, heard)| heard && presence.peer == *peer);
+        let former = former.filter(|(peer, ..)| !is_heard(peer)).map(|(_, set, session)| (set, session));
+        let steady = self.scale.sets.all.get_mut(key).map_or(0, |set| set.capacity.steady(capacity, now));
+        if listens && let Some(listener) = self.scale.sets.all.get(key).and_then(|set| set.listener.as_ref()) {
+            listener.announce(steady);
+            listener.succeed(&former);
         }
     }
 
     /// Ends all listeners, and their sessions with them.
-    pub(in crate::daemon) async fn end_listeners(&mut self) {
-        for set in self.scale.sets.all.values_mut() {
-            if let Some(listener) = set.listener.take() {
-                self.scale.helpers.spawn(listener.end());
-            }
+    pub(in crate::daemon) async fn end_listeners(&mut self, patience: Duration) {
+        let sets = &mut self.scale.sets;
+        for listener in sets.all.values_mut().filter_map(|set| set.listener.take()) {
+            sets.farewells.spawn(listener.end());
         }
+        let _ = timeout(patience, async { while sets.farewells.join_next().await.is_some() {} }).await;
     }
 
     /// How many runners the mesh can have for the set: as many as run, and as many as there are free slots for.
@@ -332,9 +373,10 @@ impl Daemon {
             return;
         }
         match said {
-            Said::Open { statistics } => {
+            Said::Open { statistics, set: number, session } => {
                 (set.statistics, set.heard) = (Some(statistics), Instant::now());
                 self.ask_for_tables(&key);
+                self.tell_of_session(&key, number, session);
                 self.set_is_well(key);
             }
             Said::Quiet => self.set_is_well(key),
@@ -375,6 +417,18 @@ impl Daemon {
                 if let Ok(SetTold::Jobs(told)) = asker.ask(peer, &ask).await {
                     let _ = find.send(crate::daemon::found::Found::Scale(Heard::Table { key, told })).await;
                 }
+            });
+        }
+    }
+
+    /// Tells the others the name of the session, so that whoever follows need not wait for its end.
+    fn tell_of_session(&self, key: &SourceKey, set: u64, session: String) {
+        let ask = SetAsk { set: key.clone(), what: SetQuestion::Listens { set, session } };
+        for peer in self.reachers(key) {
+            let (asker, ask) = (self.scale.asker.clone(), ask.clone());
+            // It ends within the time for an answer; nothing hangs on it.
+            tokio::spawn(async move {
+                let _ = asker.ask(peer, &ask).await;
             });
         }
     }
@@ -430,13 +484,17 @@ impl Daemon {
     pub(super) fn on_told(&mut self, key: SourceKey, asked: u64, answer: Result<Vec<JobTold>, String>) {
         let Some(set) = self.scale.sets.all.get_mut(&key) else { return };
         set.is_asking = false;
-        let scope = set.scope.clone();
+        let (scope, ended) = (set.scope.clone(), set.ended.keys().copied().collect::<BTreeSet<u64>>());
         let told = answer.unwrap_or_else(|why| {
             tracing::debug!("asking how the jobs of {key} stand: {why}");
             Vec::new()
         });
         let mut jobs = BTreeMap::new();
         for told in told {
+            // A runner here has had it: whoever says that it waits has not heard of that yet.
+            if told.stands == Stands::Waiting && ended.contains(&told.job) {
+                continue;
+            }
             let Some(workload) = self.workload_of_job(&key, told.job) else { continue };
             jobs.insert(told.job, job_of(&workload, &told));
         }
@@ -477,12 +535,6 @@ impl Daemon {
     /// Who can reach the set besides this node, whoever listens first.
     fn reachers(&self, key: &SourceKey) -> Vec<PeerId> {
         candidates(&self.node, key)
-    }
-
-    /// Waits a while for what was begun for the sets.
-    pub(in crate::daemon) async fn await_farewells(&mut self, patience: Duration) {
-        let helpers = &mut self.scale.helpers;
-        let _ = timeout(patience, async { while helpers.join_next().await.is_some() {} }).await;
     }
 
     pub(in crate::daemon) fn set_list(&self) -> Vec<crate::control::proto::Source> {

@@ -47,7 +47,7 @@ pub enum ScaleSetError {
     #[error("{what}: GitHub says that it is taken (409): {told}")]
     Taken { what: String, told: String },
     #[error("{what}: GitHub names no message queue for it")]
-    NoQueue { what: String },
+    NoQueue { what: String, session: String },
     #[error("{what}: there is no runner group `{group}`; set runner_group to one that is there")]
     NoGroup { what: String, group: String },
     /// Nothing will change that but a person.
@@ -194,7 +194,12 @@ impl Service {
         let path = format!("{SETS}/{}/sessions", set.id);
         let body = json!({ "ownerName": owner });
         let (status, bytes) = self.admin(Method::POST, &path, Some(body), &what).await?;
-        self.session(set.id, status, what, &bytes)
+        let opened = self.session(set.id, status, what, &bytes);
+        if let Err(ScaleSetError::NoQueue { session, .. }) = &opened {
+            // It would keep every other from being opened.
+            let _ = self.close_named(set.id, session).await;
+        }
+        opened
     }
 
     /// The same session with a token that is good for a while again.
@@ -214,7 +219,7 @@ impl Service {
         }
         let opened: Opened = read(&what, bytes)?;
         if opened.message_queue_url.is_empty() || opened.message_queue_access_token.is_empty() {
-            return Err(ScaleSetError::NoQueue { what });
+            return Err(ScaleSetError::NoQueue { what, session: opened.session_id });
         }
         Ok(Session {
             set,
@@ -230,8 +235,16 @@ impl Service {
     /// # Errors
     /// [`ScaleSetError`]
     pub async fn close(&self, session: &Session) -> Result<(), ScaleSetError> {
+        self.close_named(session.set, &session.id).await
+    }
+
+    /// The same of a session of which only GitHub's name is known.
+    ///
+    /// # Errors
+    /// [`ScaleSetError`]
+    pub async fn close_named(&self, set: u64, session: &str) -> Result<(), ScaleSetError> {
         let what = "close the session of a scale set".to_owned();
-        let path = format!("{SETS}/{}/sessions/{}", session.set, session.id);
+        let path = format!("{SETS}/{set}/sessions/{}", encoded(session));
         let (status, bytes) = self.admin(Method::DELETE, &path, None, &what).await?;
         match status {
             200 | 204 | 404 => Ok(()),

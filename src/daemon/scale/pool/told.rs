@@ -7,11 +7,14 @@ use crate::forge::github::{Job, JobState, Scope};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
 use crate::kernel::scale_set;
-use crate::kernel::task::{Fence, ReleaseReason};
+use crate::kernel::task::{Conclusion, Fence, ReleaseReason};
 
 /// How long a task is held of whose job nothing is told and for which no runner is here: longer than the service takes to
 /// miss a runner.
 const FORSAKEN: u64 = 120_000;
+
+/// How late it may be told that the runner of a task without a name has had its job.
+const USED_UP: u64 = 5_000;
 
 impl Held {
     fn is_of(&self, key: &str) -> bool {
@@ -60,6 +63,14 @@ impl Pool {
         self.hands.get(name).map(|hand| hand.order)
     }
 
+    /// Whether a task that stands for a job without a name has had its runner, and it was not for that job.
+    fn is_used_up(&self, task: &TaskId, now: u64) -> bool {
+        let Some(held) = self.held.get(task).filter(|held| held.workload.path.is_empty()) else { return false };
+        let serves = self.hands.values().find(|hand| hand.meant == Some(*task)).and_then(|hand| hand.serves);
+        let is_gone = held.bare.is_some_and(|bare| now.saturating_sub(bare) > USED_UP);
+        is_gone || serves.is_some_and(|serves| serves != held.job)
+    }
+
     /// Whether nothing is meant for a held task, and has not been for long.
     fn is_forsaken(&self, task: &TaskId, now: u64) -> bool {
         self.held.get(task).and_then(|held| held.bare).is_some_and(|bare| now.saturating_sub(bare) > FORSAKEN)
@@ -97,6 +108,11 @@ impl Pool {
         for (task, job) in held {
             match jobs.get(&job) {
                 Some(job) => deeds.extend(self.judge(now, asked, task, Some(job), draining)),
+                None if self.is_used_up(&task, now) => {
+                    let note = "its runner had some other job, or none that GitHub has told of".to_owned();
+                    let report = Report::Finished { conclusion: Conclusion::Cancelled, duration_ms: 0, note };
+                    deeds.extend(self.give_up(now, task, report));
+                }
                 None if self.is_forsaken(&task, now) => {
                     let why = "no runner is here for it, and nothing is told of its job".to_owned();
                     let report = Report::GivenBack { reason: ReleaseReason::Draining, why };

@@ -99,6 +99,12 @@ impl Daemon {
                 self.look_for_ends(&key.to_owned(), from, ended);
                 Ok(Next::Told(SetTold::Jobs(told)))
             }
+            SetQuestion::Listens { set, session } => {
+                if let Some(own) = self.scale.sets.all.get_mut(key) {
+                    own.former = Some((from, set, session));
+                }
+                Ok(Next::Told(SetTold::Removed { gone: false }))
+            }
             SetQuestion::Remove { registration, runner } => {
                 if !runner.starts_with(&Pool::prefix_of(&from.to_string())) {
                     return Err("that runner is not the asker's".to_owned());

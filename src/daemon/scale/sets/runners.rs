@@ -1,13 +1,16 @@
 //! Runners of scale sets on this host: configured and removed by this host's own credentials, or by a member's that has some.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::super::asking::Asker;
 use super::super::listener::Way;
 use super::super::{AGAIN, ASKING, Heard};
 use crate::daemon::Daemon;
+use crate::daemon::chronicle::wall_ms;
 use crate::daemon::found::Found;
 use crate::forge::github::{GithubError, Jit, Removal, ScaleSetError, Scope, Secret};
 use crate::kernel::id::{PeerId, TaskId};
@@ -18,6 +21,12 @@ use crate::wire::scale_set::{SetAsk, SetQuestion, SetTold};
 
 /// Ages of a discovery from here on mean that a member cannot reach a set: nobody's is so old.
 const NEVER: u64 = 30 * 86_400_000;
+
+/// The most members that may refuse, or be out of reach, before the task is given back.
+const MOST_REFUSALS: usize = 8;
+/// The longest pause between two tries, and the least that GitHub's limit costs, in milliseconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const PAUSE_MS: u64 = 500;
 
 /// Why there is no configuration.
 pub(in crate::daemon) enum NoRunner {
@@ -48,13 +57,15 @@ struct Ways {
     asker: Asker,
     members: Vec<PeerId>,
     key: SourceKey,
+    turns: Arc<Semaphore>,
 }
 
 impl Daemon {
     fn ways(&self, scope: &Scope) -> Option<Ways> {
         let (key, set) = self.scale.sets.by_scope(scope)?;
         let (own, asker) = (set.way.clone(), self.scale.asker.clone());
-        Some(Ways { own, asker, members: self.reachers(key), key: key.clone() })
+        let (members, turns) = (self.reachers(key), self.scale.asking.clone());
+        Some(Ways { own, asker, members, key: key.clone(), turns })
     }
 
     /// Has a runner registered for a task that this node holds.
@@ -65,12 +76,8 @@ impl Daemon {
         (task, fence): (TaskId, Fence),
     ) {
         let (Some(ways), find) = (self.ways(scope), self.find.clone()) else { return };
-        let turns = self.scale.asking.clone();
         self.scale.helpers.spawn(async move {
-            let answer = {
-                let _turn = turns.acquire().await;
-                ways.configure(task, fence, &runner).await
-            };
+            let answer = ways.configure(task, fence, &runner).await;
             let _ = find.send(Found::Scale(Heard::SetConfigured { name: runner, answer })).await;
         });
     }
@@ -94,13 +101,16 @@ impl Ways {
         let ask = SetAsk { set: self.key.clone(), what };
         let (until, mut pause) = (Instant::now() + ASKING, AGAIN);
         loop {
-            let mut whys = Vec::new();
+            let (mut whys, mut wait) = (Vec::new(), Duration::ZERO);
             // Its own credentials first: then it has to believe nobody. Whether some runner has the job already, as it
             // may after a loss, only the one who listens knows.
             if let Some(way) = self.own.as_ref().filter(|_| fence.attempt == 1 || self.members.is_empty()) {
-                match way.configure(runner).await {
+                match self.configure_by(way, runner).await? {
                     Ok(jit) => return Ok(jit),
-                    Err(error) => whys.push(error.to_string()),
+                    Err((why, until)) => {
+                        whys.push(why);
+                        wait = until;
+                    }
                 }
             }
             let (mut refused, mut is_later) = (whys.len(), false);
@@ -125,9 +135,12 @@ impl Ways {
             }
             let may = fence.attempt > 1 && !self.members.is_empty() && !is_later;
             if let Some(way) = self.own.as_ref().filter(|_| may) {
-                match way.configure(runner).await {
+                match self.configure_by(way, runner).await? {
                     Ok(jit) => return Ok(jit),
-                    Err(error) => whys.push(error.to_string()),
+                    Err((why, until)) => {
+                        whys.push(why);
+                        wait = until;
+                    }
                 }
             }
             let why = match whys.is_empty() {
@@ -135,11 +148,33 @@ impl Ways {
                 false => whys.join("; "),
             };
             tracing::debug!("configuring {runner}: {why}");
-            if Instant::now() + pause >= until || refused > 8 {
+            if Instant::now() + pause.max(wait) >= until || refused > MOST_REFUSALS {
                 return Err(NoRunner::Failed { why: format!("no runner of {}: {why}", self.key), is_final: false });
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(15));
+            if wait.is_zero() {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                sleep(wait).await;
+            }
+        }
+    }
+
+    /// By this host's own credentials, in its turn. Within: why not now, and how long GitHub asks to wait.
+    async fn configure_by(&self, way: &Way, runner: &str) -> Result<Result<Jit, (String, Duration)>, NoRunner> {
+        let turn = self.turns.acquire().await;
+        let answer = way.configure(runner).await;
+        drop(turn);
+        match answer {
+            // An answer that was lost: that registration is nobody's.
+            Err(error @ ScaleSetError::Taken { .. }) => {
+                Err(NoRunner::Failed { why: error.to_string(), is_final: false })
+            }
+            Err(error) => {
+                let until = error.until().map(|until| (until * 1_000).saturating_sub(wall_ms()).max(PAUSE_MS));
+                Ok(Err((error.to_string(), Duration::from_millis(until.unwrap_or_default()))))
+            }
+            Ok(jit) => Ok(Ok(jit)),
         }
     }
 

@@ -56,7 +56,12 @@ impl Daemon {
             let of = key.trim_start_matches("scale-set:").rsplit_once('#').map_or("", |(of, _)| of);
             let fits = |character: char| character.is_ascii_alphanumeric() || "-_./".contains(character);
             let is_sound = run > 0 && repository.matches('/').count() == 1 && repository.chars().all(fits);
-            if !is_held || !is_sound || !is_in.is_of(of) || !runner.starts_with(&prefix) || set.table.is_over(job) {
+            if !is_held
+                || !is_sound
+                || !is_in.is_of(of)
+                || !runner.starts_with(&prefix)
+                || set.table.is_known(job, &runner)
+            {
                 continue;
             }
             if set.strays.jobs.len() > AT_ONCE * 64 {

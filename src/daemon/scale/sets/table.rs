@@ -77,6 +77,12 @@ impl Table {
         }
     }
 
+    /// Whether the job is over, or the runner has had another.
+    pub(super) fn is_known(&self, job: u64, runner: &str) -> bool {
+        let of_other = |(other, known): (&u64, &Known)| *other != job && known.runner.as_deref() == Some(runner);
+        self.is_over(job) || self.jobs.iter().any(of_other)
+    }
+
     pub(super) fn is_over(&self, job: u64) -> bool {
         self.jobs.get(&job).is_some_and(|known| matches!(known.stands, Stands::Over { .. }))
     }
@@ -197,6 +203,10 @@ impl Daemon {
         let Some(wanted) = self.scale.sets.all.get(key).map(Set::wanted) else { return };
         let (mut queued, mut over) = (Vec::new(), Vec::new());
         let mut open = before.len();
+        // Told of whole in one message, as after a while in which nobody listened: nothing is left to do.
+        let is_done = |word: &&JobWord| matches!(word.word, Word::Completed { .. });
+        let done: BTreeSet<&str> = words.iter().filter(is_done).map(|word| word.job.as_str()).collect();
+        let mut fresh = BTreeSet::new();
         let has_made_up = before.iter().any(|(_, folded)| is_made_up(&folded.workload));
         for word in words.iter().filter(|word| word.word != Word::Available) {
             let mut job = number(key, &word.job);
@@ -236,7 +246,7 @@ impl Daemon {
                 _ => false,
             };
             set.table.note(job, &word.word);
-            if is_new {
+            if is_new && !done.contains(word.job.as_str()) && fresh.insert(job) {
                 open += 1;
                 queued.push(set.workload(job, attempt + 1, word));
             }
