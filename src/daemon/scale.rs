@@ -20,26 +20,22 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 pub(super) use self::asking::Asker;
-use self::listener::Said;
 use self::pool::{Deed, Pool};
-use self::sets::{NoRunner, Sets};
+use self::sets::{News, Sets};
 use super::demand::{self, Known, Round, Seen};
 use super::found::Found;
 use super::sources::Place;
 use super::{Daemon, Leaving};
 use crate::control::Writing;
 use crate::forge::Spec;
-use crate::forge::github::{
-    Github, GithubError, Jit, Job, JobState, Registered, Removal, RunnerError, RunnerMemory, Scope, Target,
-};
-use crate::kernel::id::{Cid, TaskId};
+use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};
+use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::node::{Split, Standing};
 use crate::kernel::scale_set;
 use crate::kernel::task::{Fence, GITHUB_RUNNER, Products, ReleaseReason, Repository, State, Trigger, Workload};
 use crate::net;
 use crate::runner::{GithubRunner, Order, RunnerEnd, Secret, Work};
-use crate::wire::scale_set::JobTold;
 
 /// Configurations that are asked for at once.
 const AT_ONCE: usize = 8;
@@ -96,45 +92,8 @@ pub(super) enum Heard {
         name: String,
         answer: Result<Removal, GithubError>,
     },
-    /// A scale set's listener says something.
-    Set {
-        key: SourceKey,
-        life: u64,
-        said: Said,
-    },
-    SetConfigured {
-        name: String,
-        answer: Result<Jit, NoRunner>,
-    },
-    /// How jobs of a scale set stand.
-    Told {
-        key: SourceKey,
-        asked: u64,
-        answer: Result<Vec<JobTold>, String>,
-    },
-    /// How a job stands that a runner of a scale set has had, as GitHub lists it.
-    Ended {
-        key: SourceKey,
-        job: u64,
-        runner: String,
-        state: JobState,
-    },
-    /// What a former listener knows of a scale set's jobs.
-    Table {
-        key: SourceKey,
-        told: Vec<JobTold>,
-    },
-    /// The registrations in this mesh's names.
-    Registered {
-        key: SourceKey,
-        listed: Vec<Registered>,
-        memory: Box<RunnerMemory>,
-    },
-    /// A member got no configuration for its claim.
-    NotGiven {
-        key: SourceKey,
-        claim: (Cid, TaskId),
-    },
+    /// Of scale sets.
+    Set(News),
 }
 
 pub(super) struct Scale {
@@ -394,24 +353,7 @@ impl Daemon {
                 let deeds = self.scale.pool.refused(&name, why, error.is_final());
                 self.carry_out_deeds(deeds);
             }
-            Heard::Set { key, life, said } => self.on_set_said(key, life, said),
-            Heard::Told { key, asked, answer } => self.on_told(key, asked, answer),
-            Heard::Ended { key, job, runner, state } => self.on_ended_elsewhere(&key, job, &runner, state),
-            Heard::Table { key, told } => self.on_table(&key, told),
-            Heard::Registered { key, listed, memory } => self.on_registered(&key, listed, *memory),
-            Heard::NotGiven { key, claim } => self.on_not_given(&key, &claim),
-            Heard::SetConfigured { name, answer: Ok(jit) } => self.on_configured(name, jit).await,
-            Heard::SetConfigured { name, answer: Err(NoRunner::Taken { runner }) } => {
-                tracing::debug!("no runner is started for a job that {runner} has");
-                self.scale.pool.taken(now, &name);
-                self.tell_slots();
-                self.scale.soon(SOON);
-            }
-            Heard::SetConfigured { name, answer: Err(NoRunner::Failed { why, is_final }) } => {
-                self.say_once(why.clone());
-                let deeds = self.scale.pool.refused(&name, why, is_final);
-                self.carry_out_deeds(deeds);
-            }
+            Heard::Set(news) => self.on_set_news(news).await,
             Heard::Removed { name, answer } => {
                 if let Err(error) = &answer {
                     tracing::debug!("{error}");

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::daemon::chronicle::wall_ms;
 use crate::daemon::found::Found;
-use crate::daemon::scale::Heard;
+use crate::daemon::scale::sets::News;
 use crate::forge::github::{Jit, Message, ScaleSet, ScaleSetError, Service, Session, Statistics, Word};
 use crate::kernel::io::SourceKey;
 
@@ -137,8 +137,8 @@ struct Speaker {
 
 impl Speaker {
     async fn say(&self, said: Said) {
-        let heard = Heard::Set { key: self.key.clone(), life: self.life, said };
-        let _ = self.find.send(Found::Scale(heard)).await;
+        let news = News::Said { key: self.key.clone(), life: self.life, said };
+        let _ = self.find.send(news.into()).await;
     }
 }
 

@@ -6,6 +6,7 @@
 //! has ([`runners`]).
 
 mod answers;
+mod news;
 mod runners;
 mod strays;
 mod table;
@@ -17,12 +18,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-pub(super) use self::runners::NoRunner;
+pub(super) use self::news::News;
 use self::runners::candidates;
 use self::strays::Strays;
 use self::table::{Table, job_number};
+use super::SOON;
 use super::listener::{Listener, Said, Way};
-use super::{Heard, SOON};
 use crate::daemon::{Daemon, Leaving};
 use crate::forge::Spec;
 use crate::forge::github::{Job, JobState, Scope, Statistics};
@@ -415,7 +416,7 @@ impl Daemon {
             let (asker, find, key, ask) = (self.scale.asker.clone(), self.find.clone(), key.clone(), ask.clone());
             self.scale.helpers.spawn(async move {
                 if let Ok(SetTold::Jobs(told)) = asker.ask(peer, &ask).await {
-                    let _ = find.send(crate::daemon::found::Found::Scale(Heard::Table { key, told })).await;
+                    let _ = find.send(News::Table { key, told }.into()).await;
                 }
             });
         }
@@ -475,8 +476,7 @@ impl Daemon {
                 Ok(_) => Err("it answered something else".to_owned()),
                 Err(why) => Err(why),
             };
-            let told = Heard::Told { key, asked, answer };
-            let _ = find.send(crate::daemon::found::Found::Scale(told)).await;
+            let _ = find.send(News::Told { key, asked, answer }.into()).await;
         });
     }
 

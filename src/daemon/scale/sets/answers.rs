@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::super::Heard;
 use super::super::listener::Way;
+use super::News;
 use crate::daemon::Daemon;
-use crate::daemon::found::Found;
 use crate::daemon::scale::pool::Pool;
 use crate::forge::github::{Removal, ScaleSetError};
 use crate::kernel::id::{Cid, PeerId, TaskId};
@@ -67,7 +66,7 @@ impl Daemon {
                     };
                     let is_sent = net.respond(place, bytes).await.is_ok();
                     if given.is_none() {
-                        let _ = find.send(Found::Scale(Heard::NotGiven { key, claim })).await;
+                        let _ = find.send(News::NotGiven { key, claim }.into()).await;
                     } else if !is_sent && let Some(registration) = given {
                         let _ = way.service.remove(registration).await;
                     }

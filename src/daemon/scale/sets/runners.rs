@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::super::asking::Asker;
 use super::super::listener::Way;
 use super::super::{AGAIN, ASKING, Heard};
+use super::News;
 use crate::daemon::Daemon;
 use crate::daemon::chronicle::wall_ms;
 use crate::daemon::found::Found;
@@ -78,7 +79,7 @@ impl Daemon {
         let (Some(ways), find) = (self.ways(scope), self.find.clone()) else { return };
         self.scale.helpers.spawn(async move {
             let answer = ways.configure(task, fence, &runner).await;
-            let _ = find.send(Found::Scale(Heard::SetConfigured { name: runner, answer })).await;
+            let _ = find.send(News::Configured { name: runner, answer }.into()).await;
         });
     }
 

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Heard;
+use super::News;
 use crate::daemon::Daemon;
-use crate::daemon::found::Found;
 use crate::daemon::scale::pool::Pool;
 use crate::forge::github::{JobState, Registered, Removal, RunnerMemory, Tally};
 use crate::kernel::id::PeerId;
@@ -76,7 +75,7 @@ impl Daemon {
             self.scale.helpers.spawn(async move {
                 match github.job_on_runner(&repository, run, &runner, &Tally::default()).await {
                     Ok(Some(state)) => {
-                        let _ = find.send(Found::Scale(Heard::Ended { key, job, runner, state })).await;
+                        let _ = find.send(News::Ended { key, job, runner, state }.into()).await;
                     }
                     Ok(None) => tracing::debug!("GitHub shows no job of {runner} in {repository}"),
                     Err(error) => tracing::debug!("{error}"),
@@ -113,7 +112,7 @@ impl Daemon {
                 tracing::debug!("{error}");
                 Vec::new()
             });
-            let _ = find.send(Found::Scale(Heard::Registered { key, listed, memory: Box::new(memory) })).await;
+            let _ = find.send(News::Registered { key, listed, memory: Box::new(memory) }.into()).await;
         });
     }
 
