@@ -11,12 +11,15 @@
 
 mod warm;
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::forge::github::{Job, JobState, Registered, Removal, Scope};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
+use crate::kernel::scale_set;
 use crate::kernel::task::{Conclusion, Fence, GITHUB_RUNNER, ReleaseReason, Repository, Trigger, Workload};
 use crate::runner::RunnerEnding;
 
@@ -116,8 +119,18 @@ pub(super) struct Pool {
 impl Pool {
     /// `peer` is this node's name; its end is in those of its runners.
     pub(super) fn new(peer: &str, patience: u64) -> Self {
-        let prefix = format!("{MARK}{}-", &peer[peer.len().saturating_sub(10)..]);
+        let prefix = Self::prefix_of(peer);
         Self { prefix, patience, held: BTreeMap::new(), hands: BTreeMap::new(), named: 0, rest_until: 0 }
+    }
+
+    /// What the names of all runners of a mesh begin with.
+    pub(super) const fn mark() -> &'static str {
+        MARK
+    }
+
+    /// What the names of a peer's runners begin with.
+    pub(super) fn prefix_of(peer: &str) -> String {
+        format!("{MARK}{}-", &peer[peer.len().saturating_sub(10)..])
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -151,11 +164,11 @@ impl Pool {
     /// The jobs of the held tasks, by repository; and repositories of which a runner may have been given some other job.
     pub(super) fn jobs(&self) -> BTreeMap<Repository, BTreeSet<u64>> {
         let mut jobs: BTreeMap<Repository, BTreeSet<u64>> = BTreeMap::new();
-        for held in self.held.values() {
+        for held in self.held.values().filter(|held| !scale_set::serves(&held.workload)) {
             jobs.entry(held.workload.repository.clone()).or_default().insert(held.job);
         }
-        for repository in self.hands.values().filter(|hand| hand.is_loose()).filter_map(|hand| hand.repository.as_ref())
-        {
+        let loose = self.hands.values().filter(|hand| hand.is_loose() && !hand.is_of_a_set());
+        for repository in loose.filter_map(|hand| hand.repository.as_ref()) {
             jobs.entry(repository.clone()).or_default();
         }
         jobs
@@ -326,7 +339,9 @@ impl Pool {
     ) -> Vec<Deed> {
         let mut deeds = Vec::new();
         for job in jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. })) {
-            if let Some(hand) = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner)) {
+            let hand = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner));
+            // What those of scale sets have is told in other numbers.
+            if let Some(hand) = hand.filter(|hand| !hand.is_of_a_set()) {
                 hand.serves = Some(job.id);
                 if job.state != JobState::InProgress {
                     hand.done.get_or_insert(now);
@@ -514,9 +529,10 @@ impl Pool {
         deeds
     }
 
-    /// All registrations that there may be, for the end of the node.
+    /// All registrations that there may be, for the end of the node; those in scale sets apart.
     pub(super) fn registrations(&self) -> Vec<(Scope, u64)> {
-        self.hands.values().filter_map(|hand| Some((hand.scope.clone(), hand.registration?))).collect()
+        let others = self.hands.values().filter(|hand| !hand.is_of_a_set());
+        others.filter_map(|hand| Some((hand.scope.clone(), hand.registration?))).collect()
     }
 }
 
@@ -569,6 +585,10 @@ impl Hand {
             && self.begun.is_none()
             && !self.tired
             && matches!(self.stage, Stage::Alive | Stage::Configuring)
+    }
+
+    const fn is_of_a_set(&self) -> bool {
+        matches!(self.scope, Scope::ScaleSet { .. })
     }
 
     const fn is_loose(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::kernel::io::{Notice, Offer, Presence};
 use crate::kernel::ledger::Folded;
 use crate::kernel::queue::{Key, Queue};
 use crate::kernel::requests::{Amounts, serve_all};
+use crate::kernel::scale_set;
 use crate::kernel::task::{Policy, Repository, State, Workload};
 
 /// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
@@ -102,7 +103,8 @@ impl Class {
 
 /// Whether a host with this offer may run what asks for these labels, of this repository.
 pub(super) fn may_run(labels: &BTreeSet<String>, repository: &Repository, offer: &Offer) -> bool {
-    serve_all(&offer.labels, labels) && offer.sources.iter().any(|source| repository.is_of(source))
+    serve_all(&offer.labels, labels)
+        && offer.sources.iter().any(|source| scale_set::reaches(source, labels, repository))
 }
 
 impl Claims {
