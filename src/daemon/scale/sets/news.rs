@@ -78,7 +78,8 @@ impl Daemon {
             }
             News::Configured { name, answer: Err(NoRunner::Failed { why, is_final }) } => {
                 self.say_once(why.clone());
-                let deeds = self.scale.pool.refused(&name, why, is_final);
+                let now = self.now().mono;
+                let deeds = self.scale.pool.refused(now, &name, why, is_final);
                 self.carry_out_deeds(deeds);
             }
         }
