@@ -258,7 +258,8 @@ fn queue_and_bind(fake: &Fake, takes: Duration) -> u64 {
 
 #[test]
 fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
-    const WORKFLOW: &str = "on: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: echo\n";
+    const WORKFLOW: &str =
+        "on: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: echo\n";
     let fake = fake();
     fake.state().actions.runners.groups.push(github::fake::runners::Group {
         id: 7,
