@@ -4,7 +4,7 @@
 //! Nothing is lost on the way in these meshes, so each task is to be started once, and none may wait for long beside a slot
 //! that could take it.
 
-use runmesh::kernel::io::Input;
+use runmesh::kernel::io::{Input, Request, Token};
 
 use super::host::Command;
 use super::scenario::{Scenario, Work};
@@ -140,5 +140,35 @@ fn a_promise_that_is_not_kept_costs_a_moment() {
         assert_eq!(world.violations, Vec::<String>::new());
         let alive = |run: &&super::world::RunRecord| run.end.is_none();
         assert_eq!(world.runs.iter().filter(alive).count(), 1, "seed {seed}: {:?}", world.runs);
+    }
+}
+
+/// One that asks for a task again and again and never claims it keeps it from nobody for long.
+#[test]
+fn who_asks_for_ever_and_claims_nothing_is_not_waited_for() {
+    const BEGIN: u64 = 8_000;
+    const SOON: u64 = 1_500;
+    let plain = plain("who_asks_for_ever_and_claims_nothing_is_not_waited_for", 2, 1, 0);
+    let work = Work { between: (1_000_000, 1_000_000), takes: (60_000, 60_000), ..plain.work.clone() };
+    let scenario = Scenario { work, ..plain };
+    for seed in seeds(5) {
+        let mut world = World::new(&scenario, seed);
+        world.run_until(BEGIN);
+        let task = world.jobs[0].id;
+        let host = &mut world.hosts[0];
+        host.offer.slots = 1;
+        let (offer, boot) = (host.offer.clone(), host.boots);
+        world.give(0, boot, Input::Offer(offer));
+        let asker = (1, world.hosts[1].boots);
+        for number in 0..SOON / 20 {
+            let question = Request::Turn { tasks: [task].into() };
+            world.on_request(0, (asker.0, asker.1, Token(1_000_000 + number)), question);
+            if number == 5 {
+                world.command_at(0, Command::Submit(0));
+            }
+            world.run_until(world.now + 20);
+        }
+        assert_eq!(world.violations, Vec::<String>::new());
+        assert_eq!(world.runs.len(), 1, "seed {seed}: it waits for somebody who only asks");
     }
 }

@@ -4,8 +4,8 @@
 //! Promises that an answer binds: what a node says it takes it is about to take, and what it leaves to the asker it does not
 //! claim, nor leave to a third, before the asker's claim has had the time to come. So of several that ask each other for one
 //! task at the same moment the first in rank alone claims it. None of it is for long: a promise ends with a claim delay (who
-//! has not made use of it by half of that asks anew), and whoever is told that another takes a task asks again half a delay
-//! later.
+//! has not made use of it by half of that asks anew), whoever is told that another takes a task asks again half a delay
+//! later, and who asks for a task again and again and never claims it is not waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,9 @@ use crate::kernel::task::{State, Workload};
 const MAX_ASKED: usize = 8;
 /// The most tasks that are remembered as left to others.
 const MAX_LEFT: usize = 4096;
+/// For how many claim delays a task is left to one that goes on asking for it, and as many more it is not. Own choice: who is
+/// kept from claiming by a third asks three or four times.
+const LONGEST_LEFT: u64 = 10;
 
 /// What others were asked of a task.
 #[derive(Debug, Clone)]
@@ -44,26 +47,41 @@ impl Asked {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     asked: BTreeMap<Token, BTreeSet<TaskId>>,
-    /// What this node has left to others that asked, and until when.
-    left: BTreeMap<TaskId, (PeerId, u64)>,
+    /// What this node has left to others that asked.
+    left: BTreeMap<TaskId, Left>,
+}
+
+/// A task that another node may claim.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    to: PeerId,
+    /// When it asked first.
+    since: u64,
+    until: u64,
 }
 
 impl Turns {
     /// Until when this node leaves the task to another.
     pub(super) fn left_until(&self, task: &TaskId) -> Option<u64> {
-        self.left.get(task).map(|(_, until)| *until)
+        self.left.get(task).map(|left| left.until)
     }
 
     fn is_left_to_another(&self, task: &TaskId, than: &PeerId, now: u64) -> bool {
-        self.left.get(task).is_some_and(|(to, until)| to != than && now < *until)
+        self.left.get(task).is_some_and(|left| left.to != *than && now < left.until)
     }
 
-    fn leave(&mut self, task: TaskId, to: PeerId, now: u64, until: u64) {
+    /// Leaves the task to a peer for a claim delay, unless it has had its time.
+    fn leave(&mut self, task: TaskId, to: PeerId, now: u64, delay: u64) {
+        let before = self.left.get(&task).filter(|left| left.to == to && now < left.since + 2 * LONGEST_LEFT * delay);
+        let since = before.map_or(now, |left| left.since);
+        if now >= since + LONGEST_LEFT * delay {
+            return;
+        }
         if self.left.len() >= MAX_LEFT {
-            self.left.retain(|_, (_, until)| now < *until);
+            self.left.retain(|_, left| now < left.until);
         }
         if self.left.len() < MAX_LEFT {
-            self.left.insert(task, (to, until));
+            self.left.insert(task, Left { to, since, until: now + delay });
         }
     }
 }
@@ -162,8 +180,7 @@ impl Node {
     pub(in crate::kernel::node) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
         self.claims.look = true;
         self.settle();
-        let (now, place) = (self.now.mono, Place::of(from));
-        let until = now + self.claim_delay();
+        let (now, place, delay) = (self.now.mono, Place::of(from), self.claim_delay());
         let mut mine = BTreeSet::new();
         for task in tasks {
             if self.is_taken(task)
@@ -173,7 +190,7 @@ impl Node {
                 mine.insert(*task);
                 continue;
             }
-            self.claims.turns.leave(*task, from, now, until);
+            self.claims.turns.leave(*task, from, now, delay);
             if let Some(waiting) = self.claims.waiting.get_mut(task) {
                 waiting.asked = None;
             }
