@@ -102,7 +102,8 @@ pub(crate) fn run_watched<'a>(
     while !world.is_whole() && world.now < deadline && world.violations.is_empty() {
         world.run_until(world.now + STEP);
     }
-    let whole_after = world.now - world.last_trouble;
+    // Something that never must happen may have ended it sooner.
+    let whole_after = world.now.saturating_sub(world.last_trouble);
     let converged = world.converge(deadline, watch);
     let mut unrest = world.unrest();
     while unrest.is_some() && world.now < deadline && world.violations.is_empty() {
