@@ -87,9 +87,9 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
     for outcome in outcomes.iter().take(3) {
         eprintln!("{}: {outcome:?}", scenario.name);
     }
-    let longest = outcomes.iter().enumerate().max_by_key(|(_, outcome)| outcome.converged_after);
+    let longest = outcomes.iter().enumerate().max_by_key(|(_, outcome)| outcome.converged.all);
     if let Some((number, outcome)) = longest {
-        eprintln!("{}: run {number} took longest to converge: {} ms", scenario.name, outcome.converged_after);
+        eprintln!("{}: run {number} took longest to converge: {:?}", scenario.name, outcome.converged);
     }
     let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
     eprintln!(
@@ -106,7 +106,7 @@ fn tell(scenario: &Scenario, outcomes: &[Outcome]) {
         outcomes.iter().map(|outcome| outcome.formed_at).max().flatten(),
         outcomes.iter().map(|outcome| outcome.rested_after).max().unwrap_or(0),
         // A hop is what a message takes on average from one host to the next.
-        outcomes.iter().map(|outcome| outcome.converged_after).max().unwrap_or(0) as f64 / scenario.network.hop(),
+        outcomes.iter().map(|outcome| outcome.converged.all).max().unwrap_or(0) as f64 / scenario.network.hop(),
     );
 }
 

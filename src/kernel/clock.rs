@@ -21,6 +21,7 @@ pub use base::ChainBase;
 pub use cut::{Division, Tally};
 pub use members::{Member, MemberBase, Members};
 pub use reach::{MAX_SEQUENCE, Reach};
+use shelf::Rights;
 pub use shelf::Shelf;
 
 use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS, Revoke};
@@ -222,6 +223,8 @@ pub struct Clock {
     next_ordinal: u64,
     latest: Hlc,
     is_cut_anywhere: bool,
+    /// Every entry here counts, as is usual: nothing has to be looked up to say so.
+    all_count: bool,
     recent: recent::Recent,
     shelf: Shelf,
 }
@@ -249,6 +252,7 @@ impl Clock {
             next_ordinal: 0,
             latest: Hlc::default(),
             is_cut_anywhere: false,
+            all_count: true,
             recent: recent::Recent::default(),
             shelf,
         }
@@ -330,6 +334,7 @@ impl Clock {
         let placed =
             Placed { mark: mark.clone(), body: entry.shared_body().clone(), ordinal: self.next_ordinal, counts };
         self.next_ordinal += 1;
+        self.all_count &= counts;
         let mut effects = Effects { fork, recounted: false };
         if let Some(fork) = fork {
             self.chains[author as usize].fork = Some(fork);
@@ -343,8 +348,7 @@ impl Clock {
                 self.recount();
                 effects.recounted = true;
             } else {
-                self.heads.retain(|head| !self.placed.get(head).is_some_and(|placed| mark.knows(&placed.mark)));
-                self.heads.insert(mark.cid);
+                self.raise(&mark, &body.parents);
             }
         } else {
             self.placed.insert(mark.cid, placed);
@@ -355,6 +359,19 @@ impl Clock {
             }
         }
         (Placing::Placed { counts: self.counts(&mark.cid) }, effects)
+    }
+
+    /// A new counting entry is a head, and what it knows is none any more.
+    fn raise(&mut self, mark: &Mark, parents: &[Cid]) {
+        if self.all_count || parents.iter().all(|parent| self.counts(parent)) {
+            // Whatever else it knows stands beneath one of these.
+            parents.iter().for_each(|parent| {
+                self.heads.remove(parent);
+            });
+        } else {
+            self.heads.retain(|head| !self.placed.get(head).is_some_and(|placed| mark.knows(&placed.mark)));
+        }
+        self.heads.insert(mark.cid);
     }
 
     /// What stands below an entry with these parents, all of which are here.
@@ -396,7 +413,7 @@ impl Clock {
         if said.iter().any(|said| matches!(said, Said::Admit(..))) {
             self.changes += 1;
         }
-        self.members.hear(&self.mesh, mark, peer, said)
+        self.members.hear(Rights { mesh: &self.mesh, shelf: &self.shelf }, mark, peer, said)
     }
 
     /// Decides anew which entries count, in the one order that all nodes share.
@@ -406,6 +423,7 @@ impl Clock {
         for (cid, placed) in &mut self.placed {
             placed.counts = tally.counting.contains(cid);
         }
+        self.all_count = self.placed.values().all(|placed| placed.counts);
         for (chain, counting) in self.chains.iter_mut().zip(tally.lengths) {
             chain.counting = counting;
         }
@@ -549,6 +567,11 @@ impl Clock {
 
     pub fn counts(&self, cid: &Cid) -> bool {
         self.placed.get(cid).is_some_and(|placed| placed.counts)
+    }
+
+    /// The same of an entry that is known to be here.
+    pub fn counts_here(&self, cid: &Cid) -> bool {
+        self.all_count || self.counts(cid)
     }
 
     pub fn mark(&self, cid: &Cid) -> Option<&Arc<Mark>> {

@@ -3,6 +3,7 @@
 //! Each is a newtype over the bytes that all nodes agree on, with one text form for people. Nothing here is ever
 //! read from anywhere but those bytes.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -35,6 +36,29 @@ pub enum IdError {
         "`{0}` is not the id of a log or an artifact: expected the CID of plain bytes hashed with SHA-256, like bafkrei…"
     )]
     Blob(String),
+}
+
+/// The order of the bytes. Ids are hashes and keys, so that their first eight bytes nearly always decide: large meshes
+/// look up little else.
+fn order(a: &[u8; 32], b: &[u8; 32]) -> Ordering {
+    let head = |bytes: &[u8; 32]| u64::from_be_bytes(std::array::from_fn(|at| bytes[at]));
+    head(a).cmp(&head(b)).then_with(|| a.cmp(b))
+}
+
+macro_rules! ordered {
+    ($name:ident) => {
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                order(&self.0, &other.0)
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+    };
 }
 
 /// A SHA-256 digest.
@@ -83,8 +107,10 @@ impl fmt::Debug for Digest {
 }
 
 /// The identity of a node: its Ed25519 public key, named as libp2p names it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerId([u8; 32]);
+
+ordered!(PeerId);
 
 impl PeerId {
     /// The peer whose Ed25519 public key has these bytes.
@@ -168,8 +194,10 @@ impl<'de> Deserialize<'de> for PeerId {
 macro_rules! hex_name {
     ($(#[$doc:meta])* $name:ident, $error:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name(pub [u8; 32]);
+
+        ordered!($name);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -253,8 +281,10 @@ impl fmt::Debug for Author {
 macro_rules! content_id {
     ($(#[$doc:meta])* $name:ident, $codec:expr, $error:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name([u8; 32]);
+
+        ordered!($name);
 
         impl $name {
             /// The id of exactly these bytes.
@@ -381,6 +411,19 @@ mod tests {
         assert_eq!(task.to_string().parse(), Ok(task));
         assert!("12D3KooWnot".parse::<PeerId>().is_err());
         assert!("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG".parse::<Cid>().is_err());
+    }
+
+    #[test]
+    fn ids_stand_in_the_order_of_their_bytes() {
+        let mut all: Vec<[u8; 32]> = (0..64_u8).map(|n| Digest::of(&[&[n]]).0).collect();
+        // Some that only their last bytes tell apart.
+        all.extend((0..8).map(|n| std::array::from_fn(|at| if at == 31 - n { 1 } else { 200 })));
+        let mut ids: Vec<Cid> = all.iter().map(|bytes| Cid::from_digest(*bytes)).collect();
+        let mut peers: Vec<PeerId> = all.iter().map(|bytes| PeerId::from_public_key(*bytes)).collect();
+        all.sort_unstable();
+        ids.sort_unstable();
+        peers.sort_unstable();
+        assert!(all.iter().eq(ids.iter().map(Cid::digest)) && all.iter().eq(peers.iter().map(PeerId::public_key)));
     }
 
     #[test]

@@ -293,10 +293,11 @@ impl Node {
     }
 
     fn finish(&mut self) -> Vec<Output> {
-        let mut outputs = Vec::with_capacity(self.outbox.len() + 1);
-        if !self.added.is_empty() {
-            outputs.push(Output::Persist(std::mem::take(&mut self.added)));
+        if self.added.is_empty() {
+            return std::mem::take(&mut self.outbox);
         }
+        let mut outputs = Vec::with_capacity(self.outbox.len() + 1);
+        outputs.push(Output::Persist(std::mem::take(&mut self.added)));
         outputs.append(&mut self.outbox);
         outputs
     }
@@ -345,7 +346,7 @@ impl Node {
     /// Takes over what a newly placed entry says.
     fn digest(&mut self, entry: &Entry, effects: &Effects) {
         let Some(mark) = self.clock.mark(&entry.cid()).cloned() else { return };
-        if self.clock.counts(&entry.cid()) && entry.author() == self.author {
+        if entry.author() == self.author && self.clock.counts(&entry.cid()) {
             for event in &entry.body().events {
                 if let Event::Admit(admit) = event {
                     self.notice(Notice::Admitted { peer: admit.peer, by: entry.author().peer });
@@ -364,7 +365,7 @@ impl Node {
             self.look_at_pause();
         }
         for task in tasks {
-            if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {
+            if self.ledger.fold(&task, |cid| self.clock.counts_here(cid)) {
                 self.touched.insert(task);
             }
         }

@@ -18,6 +18,8 @@ const LOOK: u64 = 1_000;
 const STEP: u64 = 10;
 /// How many orders of candidates are compared, about.
 const RANKINGS: usize = 25_000;
+/// How many disks are tried, at most.
+const DISKS: usize = 100;
 /// How long it must stay at rest: long enough for an idle node's next presence in the largest mesh.
 const CALM: u64 = 12_000;
 
@@ -29,8 +31,10 @@ pub(crate) struct Outcome {
     /// When the mesh came to rest, after how long since the last trouble, in virtual milliseconds.
     pub(crate) rested_at: u64,
     pub(crate) rested_after: u64,
-    /// After how long since the last trouble every disk had every entry written before it, in virtual milliseconds.
-    pub(crate) converged_after: u64,
+    /// After how long since the last trouble all hosts were up and none of them held up, in virtual milliseconds: who was
+    /// asked to go at the end goes and comes back.
+    pub(crate) whole_after: u64,
+    pub(crate) converged: Converged,
     pub(crate) entries: usize,
     pub(crate) starts: usize,
     /// Starts of tasks that had been started before.
@@ -48,6 +52,16 @@ pub(crate) struct Outcome {
     pub(crate) fingerprint: u64,
 }
 
+/// After how long, since all hosts were up again, the disks of so many of them had every entry that anybody knew then, in
+/// virtual milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Converged {
+    pub(crate) half: u64,
+    /// All but one in a hundred.
+    pub(crate) most: u64,
+    pub(crate) all: u64,
+}
+
 /// Runs a scenario by a seed, checks everything, and gives back the world as it stands in the end.
 ///
 /// # Errors
@@ -62,6 +76,16 @@ pub(crate) fn run_with(
     seed: u64,
     sabotage: Option<Sabotage>,
 ) -> Result<(Outcome, World<'_>), String> {
+    run_watched(scenario, seed, sabotage, &mut |_| {})
+}
+
+/// The same, with somebody who looks at it each virtual second.
+pub(crate) fn run_watched<'a>(
+    scenario: &'a Scenario,
+    seed: u64,
+    sabotage: Option<Sabotage>,
+    watch: &mut dyn FnMut(&World<'_>),
+) -> Result<(Outcome, World<'a>), String> {
     let mut world = World::new(scenario, seed);
     world.sabotage = sabotage;
     let deadline = world.last_trouble + scenario.rest_within;
@@ -69,12 +93,22 @@ pub(crate) fn run_with(
         world.run_until((world.now + LOOK / 10).min(world.last_trouble));
         let all_active = world.kernels().filter(|(_, kernel)| kernel.is_active()).count() == world.hosts.len();
         world.formed_at = all_active.then_some(world.now);
+        watch(&world);
     }
-    world.run_until(world.last_trouble);
-    let converged_after = world.converge(deadline);
+    while world.now < world.last_trouble && world.violations.is_empty() {
+        world.run_until((world.now + LOOK).min(world.last_trouble));
+        watch(&world);
+    }
+    while !world.is_whole() && world.now < deadline && world.violations.is_empty() {
+        world.run_until(world.now + STEP);
+    }
+    // Something that never must happen may have ended it sooner.
+    let whole_after = world.now.saturating_sub(world.last_trouble);
+    let converged = world.converge(deadline, watch);
     let mut unrest = world.unrest();
     while unrest.is_some() && world.now < deadline && world.violations.is_empty() {
         world.run_until(world.now + LOOK);
+        watch(&world);
         unrest = world.unrest();
     }
     let (rested_at, wakes) = (world.now, world.counts.wakes);
@@ -99,7 +133,7 @@ pub(crate) fn run_with(
     world.check_fates()?;
     world.check_rankings()?;
     world.check_disks()?;
-    let mut outcome = world.outcome(converged_after, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
+    let mut outcome = world.outcome(whole_after, converged, rested_at, (world.counts.wakes - wakes) * 1000 / CALM);
     outcome.groups = world.groups()?;
     Ok((outcome, world))
 }
@@ -111,16 +145,37 @@ impl World<'_> {
         up.into_iter().filter_map(|number| Some((number, &self.hosts[number].process.as_ref()?.kernel)))
     }
 
-    /// Lets time go on until every host has all that was written by now, or until the deadline; returns how long it took.
-    fn converge(&mut self, deadline: u64) -> u64 {
+    /// Whether every host is up, is to stay so, and takes in what comes.
+    fn is_whole(&self) -> bool {
+        let longest = self.now + self.scenario.hosts.disk.1;
+        self.hosts.iter().all(|host| host.process.as_ref().is_some_and(|process| process.is_well(longest)))
+    }
+
+    /// Lets time go on until every host has all that was written by now, or until the deadline.
+    fn converge(&mut self, deadline: u64, watch: &mut dyn FnMut(&World<'_>)) -> Converged {
         let heads: BTreeSet<_> = self.kernels().flat_map(|(_, kernel)| kernel.heads()).collect();
-        let from = self.now;
-        let everywhere =
-            |world: &Self| world.hosts.iter().all(|host| heads.iter().all(|head| host.disk.get(head).is_some()));
-        while !everywhere(self) && self.now < deadline && self.violations.is_empty() {
+        let (from, all) = (self.now, self.hosts.len());
+        let mut behind: Vec<usize> = (0..all).collect();
+        let mut converged = Converged::default();
+        loop {
+            behind.retain(|host| !heads.iter().all(|head| self.hosts[*host].disk.get(head).is_some()));
+            let took = self.now - from;
+            for (share, at) in
+                [(all / 2, &mut converged.half), (all / 100, &mut converged.most), (0, &mut converged.all)]
+            {
+                if behind.len() > share {
+                    *at = took + STEP;
+                }
+            }
+            if behind.is_empty() || self.now >= deadline || !self.violations.is_empty() {
+                return converged;
+            }
+            if took.is_multiple_of(LOOK) {
+                watch(self);
+                self.tell(behind[0], || format!("is one of {} that lack something", behind.len()));
+            }
             self.run_until(self.now + STEP);
         }
-        self.now - from
     }
 
     /// What still has to happen before the mesh is at rest.
@@ -251,10 +306,11 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A node that starts from any of the disks knows what that disk's node knew.
+    /// A node that starts from any of the disks knows what that disk's node knew. In a large mesh some are tried.
     fn check_disks(&mut self) -> Result<(), String> {
         let seed = self.chance.next();
-        for (number, host) in self.hosts.iter().enumerate() {
+        let step = self.hosts.len().div_ceil(DISKS);
+        for (number, host) in self.hosts.iter().enumerate().step_by(step) {
             let Some(process) = &host.process else { continue };
             let identity = (host.key.clone(), host.mesh, host.entrance.clone());
             let (again, _) = Kernel::open(
@@ -275,7 +331,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn outcome(&self, converged_after: u64, rested_at: u64, calm_wakes: u64) -> Outcome {
+    fn outcome(&self, whole_after: u64, converged: Converged, rested_at: u64, calm_wakes: u64) -> Outcome {
         let (mut again, mut doubled) = (0, 0);
         for (number, run) in self.runs.iter().enumerate() {
             let mut before = self.runs[..number].iter().filter(|other| other.task == run.task).peekable();
@@ -290,7 +346,8 @@ impl World<'_> {
             formed_at: self.formed_at,
             rested_at,
             rested_after: rested_at - self.last_trouble,
-            converged_after,
+            whole_after,
+            converged,
             entries: self.written.len(),
             starts: self.runs.len(),
             again,

@@ -7,7 +7,7 @@ use runmesh::kernel::id::{Cid, TaskId};
 use runmesh::kernel::io::{Discovery, Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
 use runmesh::kernel::task::{Fence, Products, Workload};
 
-use super::host::Run;
+use super::host::{Process, Run};
 use super::work::{self, Course, Origin, SOURCE};
 use super::world::{Event, Message, RunEnd, RunRecord, Sabotage, World};
 
@@ -15,6 +15,21 @@ use super::world::{Event, Message, RunEnd, RunRecord, Sabotage, World};
 const LOOKING: (u64, u64) = (50, 500);
 /// How long it takes to stop a run and all it started.
 const STOPPING: (u64, u64) = (5, 300);
+/// How long entries of others wait for a sync of the disk that they share, as in the daemon.
+const POSTPONE: u64 = 100;
+
+/// Whether it may be done before the entries of others that came before it are on disk, as in the daemon.
+const fn may_precede(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Notice(_)
+            | Output::Announce(_)
+            | Output::Request { .. }
+            | Output::Discover { .. }
+            | Output::Stop { .. }
+            | Output::Reply { reply: Reply::Turn { .. } | Reply::Refused { .. }, .. }
+    )
+}
 
 /// Nobody forges anything here.
 fn unsigned(presence: Presence) -> Arc<Signed> {
@@ -28,11 +43,22 @@ impl World<'_> {
         let cut = dying
             .filter(|_| !outputs.is_empty())
             .map(|(part, death)| ((outputs.len() as u64 + 1) * part / 1001, death));
+        let me = self.hosts[host].peer;
+        let may_wait = outputs.iter().all(|output| match output {
+            Output::Persist(entries) => entries.iter().all(|entry| entry.author().peer != me),
+            other => may_precede(other),
+        });
+        if !may_wait && !outputs.iter().any(|output| matches!(output, Output::Persist(_))) {
+            self.sync(host);
+        }
         for (number, output) in outputs.into_iter().enumerate() {
             if cut.is_some_and(|(cut, _)| number as u64 >= cut) {
                 break;
             }
-            self.carry_out_one(host, output);
+            match output {
+                Output::Persist(entries) if may_wait => self.postpone(host, entries),
+                output => self.carry_out_one(host, output),
+            }
         }
         if let Some((_, death)) = cut {
             self.kill(host, death);
@@ -47,7 +73,7 @@ impl World<'_> {
             Output::Publish(entries) => {
                 self.tell(host, || format!("publishes {entries:?}"));
                 self.must_be_on_disk(host, "published", entries.iter().map(|entry| entry.cid()));
-                self.flood(host, at, &Message::Entries(entries));
+                self.flood(host, at, Message::Entries(entries.into()));
             }
             Output::Announce(presence) => self.announce(host, at, *presence),
             Output::Request { to, token, request } => {
@@ -71,11 +97,38 @@ impl World<'_> {
         }
     }
 
-    fn persist(&mut self, host: usize, entries: Vec<Arc<Entry>>) {
+    /// Entries of others wait until something of this node's own follows from them, or for a while.
+    fn postpone(&mut self, host: usize, entries: Vec<Arc<Entry>>) {
+        let at = self.now + POSTPONE;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let (boot, first) = (process.boot, process.postponed.is_empty());
+        process.postponed.extend(entries);
+        if first {
+            self.plan(at, Event::Sync(host, boot));
+        }
+    }
+
+    pub(crate) fn on_sync(&mut self, host: usize, boot: u64) {
+        if self.boot_of(host) == Some(boot) {
+            self.sync(host);
+        }
+    }
+
+    /// Puts what waits on disk.
+    fn sync(&mut self, host: usize) {
+        if self.hosts[host].process.as_ref().is_some_and(|process| !process.postponed.is_empty()) {
+            self.persist(host, Vec::new());
+        }
+    }
+
+    fn persist(&mut self, host: usize, more: Vec<Arc<Entry>>) {
         let takes = self.chance.within(self.scenario.hosts.disk);
+        let mut entries = Vec::new();
         if let Some(process) = &mut self.hosts[host].process {
             process.busy_until = process.busy_until.max(self.now) + takes;
+            entries = std::mem::take(&mut process.postponed);
         }
+        entries.extend(more);
         for entry in entries {
             self.must_not_claim_while_it_drains(host, &entry);
             self.note(u64::from_le_bytes(std::array::from_fn(|at| entry.cid().digest()[at])));
@@ -114,7 +167,11 @@ impl World<'_> {
     }
 
     fn announce(&mut self, host: usize, at: u64, presence: Presence) {
-        self.must_be_on_disk(host, "announced", presence.heads.iter().copied());
+        let waits = |process: &Process, cid: &Cid| process.postponed.iter().any(|entry| entry.cid() == *cid);
+        let process = self.hosts[host].process.as_ref();
+        let heads = presence.heads.iter().filter(|head| !process.is_some_and(|process| waits(process, head)));
+        let heads: Vec<Cid> = heads.copied().collect();
+        self.must_be_on_disk(host, "announced", heads.into_iter());
         let slots = self.hosts[host].offer.slots;
         let Some(process) = &mut self.hosts[host].process else { return };
         let before = process.beat;
@@ -125,7 +182,7 @@ impl World<'_> {
         if presence.running.len() > slots as usize {
             self.violation(format!("host {host} says it runs {} tasks in {slots} slots", presence.running.len()));
         }
-        self.flood(host, at, &Message::Presence(unsigned(presence)));
+        self.flood(host, at, Message::Presence(unsigned(presence)));
     }
 
     fn reply(&mut self, host: usize, at: u64, token: Token, reply: Reply) {

@@ -175,6 +175,8 @@ pub(crate) struct Process {
     /// Until when the disk or other work keeps it from taking anything in.
     pub(crate) busy_until: u64,
     pub(crate) inbox: VecDeque<Input>,
+    /// Entries of others that wait for the next sync of the disk.
+    pub(crate) postponed: Vec<Arc<Entry>>,
     /// Whether it is taking something in just now.
     pub(crate) is_handling: bool,
     /// When it is to be woken: what it asked for by its own clock, and when that is.
@@ -236,12 +238,18 @@ pub(crate) enum Command {
 }
 
 impl Process {
+    /// Whether nothing keeps it from taking in what comes but a write that ends by that time, and it is to stay.
+    pub(crate) fn is_well(&self, writes_until: u64) -> bool {
+        self.dying.is_none() && self.leaving == Leaving::No && self.busy_until <= writes_until
+    }
+
     pub(crate) fn new(boot: u64, kernel: Kernel, now: u64) -> Self {
         Self {
             boot,
             kernel,
             busy_until: now,
             inbox: VecDeque::new(),
+            postponed: Vec::new(),
             is_handling: false,
             wake: None,
             wakes: (0, 0),

@@ -71,6 +71,22 @@ impl Overlay {
     }
 }
 
+/// A message on its way to all.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    message: Message,
+    /// By time.
+    arrivals: Vec<Arrival>,
+    next: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    at: u64,
+    to: usize,
+    via: usize,
+}
+
 impl World<'_> {
     /// Two hosts have found out how they stand with each other.
     fn relink(&mut self, host: usize, peer: usize) {
@@ -221,16 +237,23 @@ impl World<'_> {
     }
 
     /// Spreads a message from a host through the mesh: each passes it on once, to a few of its peers.
-    pub(crate) fn flood(&mut self, from: usize, at: u64, message: &Message) {
+    pub(crate) fn flood(&mut self, from: usize, at: u64, message: Message) {
         let overlay = std::mem::take(&mut self.overlay);
         let mut reached = vec![false; self.hosts.len()];
         let mut ahead = BinaryHeap::from([Reverse((at, from, from))]);
+        let (mut arrivals, mut again) = (Vec::with_capacity(self.hosts.len()), Vec::new());
         while let Some(Reverse((at, host, via))) = ahead.pop() {
             if std::mem::replace(&mut reached[host], true) {
                 continue;
             }
             if host != from {
-                self.arrive(host, via, at, message);
+                // A slow reader loses messages after all hops are done.
+                if !self.is_unheard() {
+                    arrivals.push(Arrival { at, to: host, via });
+                }
+                if self.is_rough && self.chance.permille(self.scenario.network.doubled) {
+                    again.push(Arrival { at: at + 20 * self.delay(), to: host, via });
+                }
             }
             for peer in overlay.neighbours(host) {
                 if !reached[peer] && !self.is_unheard() {
@@ -239,20 +262,31 @@ impl World<'_> {
             }
         }
         self.overlay = overlay;
+        arrivals.append(&mut again);
+        arrivals.sort_by_key(|arrival| arrival.at);
+        self.let_arrive(Flood { message, arrivals, next: 0 });
     }
 
-    fn arrive(&mut self, to: usize, via: usize, at: u64, message: &Message) {
-        // A slow reader loses messages after all hops are done.
-        if !self.is_unheard() {
-            self.plan(at, Event::Gossip { to, via, message: message.clone() });
-        }
-        if self.is_rough && self.chance.permille(self.scenario.network.doubled) {
-            let again = at + 20 * self.delay();
-            self.plan(again, Event::Gossip { to, via, message: message.clone() });
+    /// One event for a whole flood, at the time of its next arrival: a thousand in the queue for each would be most of it.
+    fn let_arrive(&mut self, flood: Flood) {
+        if let Some(next) = flood.arrivals.get(flood.next) {
+            self.plan(next.at, Event::Gossip(Box::new(flood)));
         }
     }
 
-    pub(crate) fn on_gossip(&mut self, to: usize, via: usize, message: Message) {
+    pub(crate) fn on_arrival(&mut self, mut flood: Flood) {
+        let now = self.now;
+        while let Some(Arrival { at, to, via }) = flood.arrivals.get(flood.next).copied()
+            && at <= now
+        {
+            flood.next += 1;
+            let message = flood.message.clone();
+            self.on_gossip(to, via, message);
+        }
+        self.let_arrive(flood);
+    }
+
+    fn on_gossip(&mut self, to: usize, via: usize, message: Message) {
         if !self.is_reachable(to, via) {
             return;
         }
@@ -260,7 +294,7 @@ impl World<'_> {
         self.counts.gossiped += 1;
         let from = self.hosts[via].peer;
         let input = match message {
-            Message::Entries(entries) => Input::Entries { from, entries },
+            Message::Entries(entries) => Input::Entries { from, entries: entries.to_vec() },
             Message::Presence(presence) => Input::Presence(presence),
         };
         self.give(to, boot, input);

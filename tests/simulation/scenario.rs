@@ -85,6 +85,8 @@ pub(crate) struct Hosts {
     pub(crate) boot: u64,
     /// Tasks are claimed and kept only while most members are heard.
     pub(crate) careful: bool,
+    /// How long a process gathers what comes before it takes it in.
+    pub(crate) pace: u64,
 }
 
 impl Network {
@@ -165,7 +167,7 @@ impl Scenario {
                 silence: (8_000, 15_000),
                 page: 64,
             },
-            hosts: Hosts { disk: (0, 3), skew: 0, drift: 0, boot: 500, careful: false },
+            hosts: Hosts { disk: (0, 3), skew: 0, drift: 0, boot: 500, careful: false, pace: 0 },
             faults: Faults {
                 between: (0, 0),
                 partitions: 0,
@@ -194,7 +196,7 @@ impl Scenario {
         Self {
             work: Work { twice: 100, cancelled: 40, not_started: 30, ..calm.work },
             network: Network { delay: (1, 60), late: 20, lost: 50, doubled: 50, undiscovered: 200, ..calm.network },
-            hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000, careful: false },
+            hosts: Hosts { disk: (0, 12), skew: 3_600_000, drift: 500, boot: 2_000, careful: false, pace: 0 },
             faults: Faults {
                 between: (2_000, 40_000),
                 partitions: 2,
@@ -228,7 +230,11 @@ impl Scenario {
 
     /// The same in a large mesh, at some fifty tasks a second. Pages hold as much as real ones do.
     pub(crate) const fn at_large(name: &'static str, nodes: usize, tasks: usize) -> Self {
-        let rough = Self::rough(name, nodes, tasks).within((3_000, 3_000 + 18 * tasks as u64), (200, 3_000));
+        let rough = Self::rough(name, nodes, tasks);
+        // So many join at once as a mesh takes in; what comes within a moment is taken in together, as the daemon does.
+        let boot = rough.hosts.boot + 10 * nodes as u64;
+        let hosts = Hosts { boot, pace: 20, ..rough.hosts };
+        let rough = Self { hosts, ..rough }.within((boot, boot + 18 * tasks as u64), (200, 2_000));
         // Beyond that size the nodes' copies do not fit into memory.
         Self { network: Network { page: 1024, ..rough.network }, shares: nodes > 100, ..rough }
     }

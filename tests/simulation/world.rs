@@ -16,7 +16,7 @@ use runmesh::kernel::task::{Conclusion, Fence};
 use super::adapter::Kernel;
 use super::chance::Chance;
 use super::host::{self, Command, Death, Host, Leaving, Process};
-use super::network::Overlay;
+use super::network::{Flood, Overlay};
 use super::scenario::{Fault, Scenario};
 use super::work::{self, Job, Origin};
 
@@ -134,11 +134,7 @@ pub(crate) enum Event {
     Input(usize, u64, Box<Input>),
     /// The process is free again.
     Resume(usize, u64),
-    Gossip {
-        to: usize,
-        via: usize,
-        message: Message,
-    },
+    Gossip(Box<Flood>),
     Request {
         to: usize,
         from: usize,
@@ -159,6 +155,8 @@ pub(crate) enum Event {
     Wake(usize, u64, u64),
     Ends(usize, u64, TaskId, Fence),
     Stopped(usize, u64, TaskId, Fence),
+    /// Entries that wait for the disk are written now at the latest.
+    Sync(usize, u64),
     Found(usize, u64),
     Fault(Fault),
     /// A dying process that had nothing to do dies now; a leaving one goes.
@@ -169,7 +167,7 @@ pub(crate) enum Event {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    Entries(Vec<Arc<Entry>>),
+    Entries(Arc<[Arc<Entry>]>),
     Presence(Arc<Signed>),
 }
 
@@ -308,7 +306,7 @@ impl<'a> World<'a> {
             Event::Boot(host) => self.on_boot(host),
             Event::Input(host, boot, input) => self.give(host, boot, *input),
             Event::Resume(host, boot) => self.on_resume(host, boot),
-            Event::Gossip { to, via, message } => self.on_gossip(to, via, message),
+            Event::Gossip(flood) => self.on_arrival(*flood),
             Event::Request { to, from, boot, token, request } => self.on_request(to, (from, boot, token), request),
             Event::Response { to, boot, from, token, response } => self.on_response((to, boot, token), from, response),
             Event::GiveUp(host, boot, token) => self.on_give_up(host, boot, token),
@@ -316,6 +314,7 @@ impl<'a> World<'a> {
             Event::Wake(host, boot, mono) => self.on_wake(host, boot, mono),
             Event::Ends(host, boot, task, fence) => self.on_ends(host, boot, task, fence),
             Event::Stopped(host, boot, task, fence) => self.on_stopped(host, boot, task, fence),
+            Event::Sync(host, boot) => self.on_sync(host, boot),
             Event::Found(host, boot) => self.on_found(host, boot),
             Event::Fault(fault) => self.on_fault(fault),
             Event::Dies(host, boot) => self.on_dies(host, boot),
@@ -365,6 +364,7 @@ impl<'a> World<'a> {
     /// Hands something to a process, or puts it into its inbox while it is busy.
     pub(crate) fn give(&mut self, number: usize, boot: u64, input: Input) {
         let now = self.now;
+        let pace = self.scenario.hosts.pace;
         let Some(input) = self.sabotaged(number, input) else { return };
         let Some(process) = self.process(number, boot) else { return };
         process.inbox.push_back(input);
@@ -372,8 +372,8 @@ impl<'a> World<'a> {
         if process.is_handling || process.inbox.len() > 1 {
             return;
         }
-        if process.busy_until > now {
-            let at = process.busy_until;
+        let at = process.busy_until.max(now + pace);
+        if at > now {
             self.plan(at, Event::Resume(number, boot));
         } else {
             self.on_resume(number, boot);

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::shelf::Rights;
 use super::{Clock, Mark, Members, Order, Placed, Said};
 use crate::kernel::id::{Author, Cid, PeerId};
 
@@ -133,7 +134,8 @@ impl Clock {
                 tally.counting.insert(cid);
                 tally.lengths[mark.author as usize] += 1;
                 // In this order the first by a ticket is met first, so nothing can ask for another pass.
-                let _first_holds = tally.members.hear(&self.mesh, mark, peer, &said);
+                let rights = Rights { mesh: &self.mesh, shelf: &self.shelf };
+                let _first_holds = tally.members.hear(rights, mark, peer, &said);
             }
         }
         tally

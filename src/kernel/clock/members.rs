@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::shelf::Rights;
 use super::{Mark, Order, Said};
 use crate::kernel::entry::{Admit, Right};
 use crate::kernel::id::{Cid, MeshId, PeerId};
@@ -59,6 +60,8 @@ pub struct Members {
     declared: BTreeMap<PeerId, Vec<(u32, Arc<Mark>)>>,
     /// The greatest number that anybody has declared.
     highest_rules: u32,
+    /// Whether any ticket limits what labels are offered.
+    limits_labels: bool,
     /// Who was revoked, and which entries say so. What they wrote before still counts.
     revoked: BTreeMap<PeerId, Vec<Mark>>,
 }
@@ -70,6 +73,7 @@ impl Members {
         for member in members {
             for right in &member.rights {
                 if let Right::Ticket { ticket } = right {
+                    restored.limits_labels |= ticket.labels.is_some();
                     restored.tickets.insert(ticket.id, ((0, cut.cid), member.peer));
                 }
             }
@@ -122,26 +126,26 @@ impl Members {
     }
 
     /// Takes note of what an entry that counts says. `Err` as in [`Self::add`].
-    pub(super) fn hear(&mut self, mesh: &MeshId, mark: &Arc<Mark>, by: PeerId, said: &[Said]) -> Result<(), ()> {
+    pub(super) fn hear(&mut self, rights: Rights<'_>, mark: &Arc<Mark>, by: PeerId, said: &[Said]) -> Result<(), ()> {
         let mut again = Ok(());
-        for said in said {
+        for (at, said) in said.iter().enumerate() {
             match said {
-                Said::Admit(admit, wall_ms) => again = again.and(self.add(mesh, mark, by, admit, *wall_ms)),
+                Said::Admit(admit, wall_ms) if rights.admit(admit, (mark.cid, at)) => {
+                    again = again.and(self.add(mark, by, admit, *wall_ms));
+                }
                 Said::Declare(rules) => self.declare(by, *rules, mark),
-                Said::Retire(_) | Said::Acknowledge(_) | Said::Revoke(_) => {}
+                Said::Admit(..) | Said::Retire(_) | Said::Acknowledge(_) | Said::Revoke(_) => {}
             }
         }
         again
     }
 
-    /// Takes note of an admission by an entry that counts. `Err` when an admission that was taken to hold is not the
+    /// Takes note of an admission by an entry that counts and a right that the mesh key gave. `Err` when an admission that was taken to hold is not the
     /// first by its ticket after all, so that everything has to be counted again.
-    fn add(&mut self, mesh: &MeshId, mark: &Arc<Mark>, by: PeerId, admit: &Admit, wall_ms: u64) -> Result<(), ()> {
-        if !admit.right.admits(mesh, &admit.peer) {
-            return Ok(());
-        }
+    fn add(&mut self, mark: &Arc<Mark>, by: PeerId, admit: &Admit, wall_ms: u64) -> Result<(), ()> {
         let mut again = Ok(());
         if let Right::Ticket { ticket } = &admit.right {
+            self.limits_labels |= ticket.labels.is_some();
             let mine = (mark.order(), admit.peer);
             match self.tickets.get(&ticket.id) {
                 Some(first) if *first <= mine => {}
@@ -202,6 +206,9 @@ impl Members {
 
     /// The only labels that the peer may offer, by the tickets that admitted it; `None` when it may offer all.
     pub fn labels_of(&self, peer: &PeerId) -> Option<BTreeSet<&String>> {
+        if !self.limits_labels {
+            return None;
+        }
         let mut labels = BTreeSet::new();
         for admission in self.admissions.get(peer).into_iter().flatten().filter(|one| self.holds(one)) {
             match &admission.right {

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Mark;
-use crate::kernel::id::{Author, Cid};
+use crate::kernel::entry::Admit;
+use crate::kernel::id::{Author, Cid, MeshId};
 
 /// The marks that several clocks of one mesh share. By default there are none.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,23 @@ struct Shared {
     numbers: BTreeMap<Author, u32>,
     authors: Vec<Author>,
     marks: BTreeMap<Cid, Arc<Mark>>,
+    /// Whether the mesh key gave the right that stands at a place in an entry.
+    rights: BTreeMap<(Cid, usize), bool>,
+}
+
+/// By whose key rights are given, and where it is kept which are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights<'a> {
+    pub(super) mesh: &'a MeshId,
+    pub(super) shelf: &'a Shelf,
+}
+
+impl Rights<'_> {
+    /// Whether the mesh key gave this right, which stands at that place in an entry.
+    pub(super) fn admit(&self, admit: &Admit, place: (Cid, usize)) -> bool {
+        let check = || admit.right.admits(self.mesh, &admit.peer);
+        self.shelf.with(|shared| *shared.rights.entry(place).or_insert_with(check)).unwrap_or_else(check)
+    }
 }
 
 impl Shelf {

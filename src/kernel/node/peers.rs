@@ -7,11 +7,14 @@
 //! about a task somebody holds depends on it: life is the task in its holder's presence (`custody`). Only who has to
 //! know at any time whether it hears most of the members (`quorum`) is heard by nodes that do not rest.
 
+mod peer;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub(super) use self::peer::Peer;
+use self::peer::{Rival, patience};
 use self::tally::Tally;
 use super::claims::{Class, may_run};
 use super::{Node, Timings};
@@ -26,9 +29,6 @@ const MAX_PEERS: usize = 4096;
 /// Beats that a member with a fresh connection has for its first presence, before tasks are claimed without counting
 /// it among the candidates.
 const GREETING_BEATS: u64 = 2;
-
-/// Beats that may be lost before their peer is taken to be lost: those that fit into the failure time.
-const LOST_BEATS: u64 = 3;
 
 /// Beats by the shortest rhythm that follow a change, so that one lost message does not keep it from anybody for long. Own
 /// choice.
@@ -55,68 +55,6 @@ const JURY: usize = 32;
 /// How late this node may look before what it did not hear meanwhile is its own fault, in milliseconds. Own choice: a
 /// loaded host lets nobody wait for so long, a stopped one does.
 const LATE: u64 = 500;
-
-/// How many former lives of a peer are remembered.
-const MAX_PAST: usize = 16;
-
-/// A member whose presence has been heard.
-#[derive(Debug, Clone)]
-pub(super) struct Peer {
-    pub(super) place: Place,
-    said: Arc<Signed>,
-    /// When the latest presence came.
-    pub(super) last: u64,
-    /// Since when it has been heard without a break.
-    pub(super) since: u64,
-    heard: bool,
-    /// Former lives and the last beat heard of each, the latest last.
-    past: Vec<(u64, u64)>,
-}
-
-impl Peer {
-    /// What it said last.
-    pub(super) fn presence(&self) -> &Presence {
-        &self.said.presence
-    }
-
-    /// The same with the bytes by which it can be passed on.
-    pub(super) const fn said(&self) -> &Arc<Signed> {
-        &self.said
-    }
-
-    /// How long it may be silent before it is taken to be lost.
-    fn patience(&self, timings: &Timings) -> u64 {
-        patience(self.presence(), timings)
-    }
-
-    /// Whether this is one more beat of the same life, and of what others act on only the heads are others.
-    fn says_nothing_new(&self, next: &Presence) -> bool {
-        let Presence { life, every, attentive, offer, free, draining, running, unheard, .. } = self.presence();
-        (*life, *every, *attentive, *free, *draining)
-            == (next.life, next.every, next.attentive, next.free, next.draining)
-            && *running == next.running
-            && *unheard == next.unheard
-            && *offer == next.offer
-    }
-
-    fn misses(&self, of: &PeerId) -> bool {
-        self.presence().unheard.contains(of)
-    }
-
-    /// Whether it has said how it stands with a peer that is doubted since then.
-    fn has_spoken(&self, of: &PeerId, doubted: u64) -> bool {
-        self.misses(of) || self.last >= doubted
-    }
-
-    fn last_beat_of(&self, life: u64) -> Option<u64> {
-        self.past.iter().find(|(past, _)| *past == life).map(|(_, beat)| *beat)
-    }
-}
-
-/// How long who says this may be silent before it is taken to be lost.
-fn patience(presence: &Presence, timings: &Timings) -> u64 {
-    (LOST_BEATS * u64::from(presence.every).min(timings.idle_beat)).max(timings.failure)
-}
 
 #[derive(Debug)]
 pub(super) struct Peers {
@@ -249,13 +187,13 @@ impl Peers {
         self.fresh.remove(&id);
     }
 
-    /// The peer is not heard any more.
-    fn lose(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.heard) {
-            peer.heard = false;
-            self.tally.count(id, Some(&peer.said.presence), None);
-            self.stirred.insert(id);
-        }
+    /// The peer is not heard any more. Answers what another life of it has said.
+    fn lose(&mut self, id: PeerId) -> Option<Rival> {
+        let peer = self.peers.get_mut(&id).filter(|peer| peer.heard)?;
+        peer.heard = false;
+        self.tally.count(id, Some(&peer.said.presence), None);
+        self.stirred.insert(id);
+        peer.rival.take()
     }
 
     /// Who is asked whether a peer is there: the members nearest to it, this node among them.
@@ -429,7 +367,10 @@ impl Node {
             let last = if again { Some(known.presence().beat) } else { known.last_beat_of(presence.life) };
             last.is_some_and(|last| last >= presence.beat) || (!again && known.heard)
         });
-        if peer == self.me.peer() || stale || (known.is_none() && self.peers.peers.len() >= MAX_PEERS) {
+        if stale {
+            return self.take_rival(Rival { said, at });
+        }
+        if peer == self.me.peer() || (known.is_none() && self.peers.peers.len() >= MAX_PEERS) {
             return;
         }
         self.note_heads(peer, presence);
@@ -437,7 +378,7 @@ impl Node {
         let is_usual = |known: &&mut Peer| known.heard && known.says_nothing_new(presence);
         if let Some(known) = self.peers.peers.get_mut(&peer).filter(is_usual) {
             self.custody.heard(presence, at);
-            (known.last, known.said) = (at, said);
+            known.beats_on(said, at);
             if self.peers.closed.remove(&peer).is_some() {
                 self.peers.stir(peer);
                 self.claims.look_again();
@@ -470,16 +411,9 @@ impl Node {
             known.is_some() && !heard && self.custody.held_by(&peer) > 0 && self.peers.judges(&peer, &self.me);
         let since = known.filter(|_| heard).map_or(now, |known| known.since);
         let place = known.map_or_else(|| Place::of(peer), |known| known.place);
-        let mut past = known.map(|known| known.past.clone()).unwrap_or_default();
-        if let Some(known) = known
-            && known.presence().life != presence.life
-        {
-            past.retain(|(life, _)| *life != presence.life);
-            past.push((known.presence().life, known.presence().beat));
-            past.drain(..past.len().saturating_sub(MAX_PAST));
-        }
+        let past = known.map(|known| known.past_before(presence)).unwrap_or_default();
         let reopened = self.peers.closed.remove(&peer).is_some();
-        self.peers.put(peer, Peer { place, said, last: at, since, heard: true, past });
+        self.peers.put(peer, Peer { place, said, last: at, since, heard: true, past, rival: None });
         self.peers.next_watch = self.peers.next_watch.min(now + timings.failure);
         if !heard {
             self.notice(Notice::PeerHeard { peer });
@@ -492,6 +426,17 @@ impl Node {
         if matters || reopened {
             self.peers.stir(peer);
             self.claims.look_again();
+        }
+    }
+
+    /// Another life of a peer speaks while this one is heard, as far as one can tell: a replay does so, and so does one that
+    /// was started again of whose end nothing was noticed here. Which it is shows when this one does not beat on.
+    fn take_rival(&mut self, rival: Rival) {
+        let known = self.peers.peers.get_mut(&rival.said.presence.peer);
+        if let Some(known) = known.filter(|known| known.heard && known.is_unknown_life(&rival.said.presence)) {
+            known.rival = Some(rival);
+            let due = known.overtaken_at(&self.settings.timings);
+            self.peers.next_watch = self.peers.next_watch.min(due);
         }
     }
 
@@ -527,8 +472,7 @@ impl Node {
             return;
         }
         for peer in self.peers.peers.values_mut().filter(|peer| peer.heard) {
-            let beat = u64::from(peer.presence().every).clamp(timings.beat, timings.idle_beat);
-            let heard = (now + beat + LATE).saturating_sub(peer.patience(&timings));
+            let heard = (now + peer.beat(&timings) + LATE).saturating_sub(peer.patience(&timings));
             peer.last = peer.last.max(heard.min(now));
         }
         self.custody.allow((now + timings.beat + LATE).saturating_sub(timings.failure));
@@ -553,7 +497,7 @@ impl Node {
                 Some(since) => peer.last.max(since) + timings.failure,
                 None => peer.last + peer.patience(&timings),
             };
-            let due = silent.min(closed.unwrap_or(u64::MAX));
+            let due = silent.min(closed.unwrap_or(u64::MAX)).min(peer.overtaken_at(&timings));
             if due <= now {
                 lost.push(*id);
             } else {
@@ -561,8 +505,9 @@ impl Node {
             }
         }
         self.peers.next_watch = next;
+        let mut rivals = Vec::new();
         for peer in &lost {
-            self.peers.lose(*peer);
+            rivals.extend(self.peers.lose(*peer));
         }
         if !lost.is_empty() {
             self.sync.look_at_turns(now);
@@ -576,6 +521,9 @@ impl Node {
             }
             self.custody.look_at_those_of(&peer);
             self.claims.look_again();
+        }
+        for Rival { said, at } in rivals {
+            self.take_presence(said, at);
         }
     }
 

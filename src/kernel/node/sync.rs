@@ -3,9 +3,12 @@
 //! Gossip is a hint, this is the truth. A node asks whoever it has just met, whoever named a head that is not here, and
 //! whoever brought an entry whose parents are missing.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use self::told::{MAX_ASKED, Told};
 use super::{Entrance, Node, Stage};
 use crate::kernel::clock::{Placing, Refusal};
 use crate::kernel::entry::Entry;
@@ -16,14 +19,8 @@ use crate::kernel::io::{Notice, Output, Presence, Reply, Request, Response, Toke
 const MAX_LISTED: usize = 4096;
 /// The most entries asked for by name at once.
 const MAX_WANTED: usize = 256;
-/// The most heads that are remembered as told of and not here.
-const MAX_TOLD: usize = 4096;
-/// How many round trips a question may take before somebody else is asked too. Own choice: a page takes a few.
-const PATIENCE: u64 = 16;
 /// How many peers that have just connected wait to be asked at most.
 const GREETED: usize = 3;
-/// A head that nobody could deliver after so many questions is not waited for any longer.
-const MAX_ASKED: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -34,12 +31,6 @@ pub(super) enum Asked {
     Presences,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    by: PeerId,
-    asked: u32,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Sync {
     /// Questions whose answers are awaited, and when they were put.
@@ -47,12 +38,14 @@ pub(super) struct Sync {
     syncing: Option<Token>,
     /// When somebody else is asked although that one has not answered yet.
     patience: u64,
+    /// The one before was not answered in time, nor any since.
+    is_slow: bool,
     /// Whom to ask next.
     next: VecDeque<PeerId>,
     /// Whom it asked in vain since the last pause.
     tried: BTreeSet<PeerId>,
     /// Heads that peers named and that are not here.
-    told: BTreeMap<Cid, Told>,
+    told: Told,
     retry_at: Option<u64>,
     /// When those are asked who named heads that have not come meanwhile.
     ask_tellers_at: Option<u64>,
@@ -67,8 +60,8 @@ pub(super) struct Sync {
     complete: bool,
     /// How many peers have given all they have while what the quarantine waits for did not come.
     fruitless: u32,
-    /// The smoothed round trip of questions, in milliseconds.
-    round_trip: Option<u64>,
+    /// The smoothed round trip of questions, in milliseconds, and how far they are from it on average.
+    round_trip: Option<(u64, u64)>,
 }
 
 impl Sync {
@@ -85,8 +78,8 @@ impl Sync {
     }
 
     /// Whether everything that peers said they have is here, but for what they could not deliver.
-    pub(super) fn has_all_it_was_told_of(&self) -> bool {
-        self.told.values().all(|told| told.asked >= MAX_ASKED)
+    pub(super) const fn has_all_it_was_told_of(&self) -> bool {
+        !self.told.awaits_any()
     }
 
     pub(super) fn told(&self) -> usize {
@@ -100,8 +93,16 @@ impl Sync {
         }
     }
 
-    pub(super) const fn round_trip(&self) -> Option<u64> {
-        self.round_trip
+    pub(super) fn round_trip(&self) -> Option<u64> {
+        self.round_trip.map(|(smooth, _)| smooth)
+    }
+
+    /// How long a question may take before somebody else is asked too, in milliseconds: RFC 6298's wait. Twice that where
+    /// the one before has taken longer, so that a slow link is not filled with the same pages; no more than twice, or who
+    /// was cut off for a while would wait long for one lost message when it is back.
+    fn patience_for_one(&self, least: u64) -> u64 {
+        let usual = self.round_trip.map_or(0, |(smooth, off)| smooth + 4 * off).max(least);
+        if self.is_slow { 2 * usual } else { usual }
     }
 
     /// Somebody is not heard any more who may owe an answer.
@@ -126,7 +127,7 @@ impl Sync {
 
     /// What peers said they have is asked for again.
     pub(super) fn begin_anew(&mut self) {
-        self.told.clear();
+        self.told = Told::default();
         self.complete = false;
     }
 
@@ -139,8 +140,11 @@ impl Sync {
 
     fn heard_answer(&mut self, asked_at: u64, now: u64) {
         let sample = now - asked_at;
-        // RFC 6298's smoothing, alpha = 1/8.
-        self.round_trip = Some(self.round_trip.map_or(sample, |smooth| (7 * smooth + sample) / 8));
+        self.is_slow = false;
+        // RFC 6298's smoothing, alpha = 1/8, beta = 1/4.
+        self.round_trip = Some(self.round_trip.map_or((sample, sample / 2), |(smooth, off)| {
+            ((7 * smooth + sample) / 8, (3 * off + smooth.abs_diff(sample)) / 4)
+        }));
     }
 }
 
@@ -209,20 +213,14 @@ impl Node {
     /// Takes note of heads that a presence names and that are not here.
     pub(super) fn note_heads(&mut self, peer: PeerId, presence: &Presence) {
         // What the peer has left out since was not delivered and is not there any more.
-        let before = self.sync.told.len();
-        if before > 0 {
-            self.sync.told.retain(|cid, told| told.by != peer || presence.heads.contains(cid));
-        }
-        if self.sync.told.len() != before {
+        if self.sync.told.leave_out(&peer, &presence.heads) {
             self.claims.look_again();
         }
         let mut unknown = false;
         for head in &presence.heads {
-            if self.sync.told.len() >= MAX_TOLD || self.clock.contains(head) {
-                continue;
+            if !self.sync.told.is_full() && !self.clock.contains(head) {
+                unknown |= self.sync.told.note(*head, peer);
             }
-            let told = self.sync.told.entry(*head).or_insert(Told { by: peer, asked: 0 });
-            unknown |= told.asked < MAX_ASKED;
         }
         if unknown {
             // Most are on their way: a presence may overtake the entries that it names.
@@ -237,9 +235,8 @@ impl Node {
             return;
         }
         self.sync.ask_tellers_at = None;
-        let late = self.sync.told.values().filter(|told| told.asked < MAX_ASKED);
-        let tellers: BTreeSet<PeerId> = late.map(|told| told.by).filter(|by| self.peers.is_connected(by)).collect();
-        for peer in tellers.into_iter().take(GREETED) {
+        let tellers = self.sync.told.tellers_of_awaited().into_iter().filter(|by| self.peers.is_connected(by));
+        for peer in tellers.take(GREETED) {
             self.sync.greet(peer);
         }
     }
@@ -247,10 +244,13 @@ impl Node {
     /// Asks the next peer, unless a question is open that may still be answered soon.
     pub(super) fn pull(&mut self) {
         let now = self.now.mono;
-        if self.sync.syncing.is_some() && now >= self.sync.patience {
+        let mut silent = None;
+        if let Some(token) = self.sync.syncing.filter(|_| now >= self.sync.patience) {
             // Its answer is taken when it comes after all. Whom one lost message, or one stopped peer, keeps from what it
             // lacks claims nothing meanwhile.
             self.sync.syncing = None;
+            self.sync.is_slow = true;
+            silent = self.sync.open.get(&token).map(|(peer, ..)| *peer);
         }
         if self.sync.syncing.is_some() || self.sync.retry_at.is_some_and(|at| now < at) {
             return;
@@ -275,12 +275,17 @@ impl Node {
         let overdue = self.sync.ask_tellers_at.is_none() && !self.sync.has_all_it_was_told_of();
         let missing = !self.sync.complete || !self.quarantine.is_empty() || overdue;
         if missing && self.peers.connected().len() > 0 {
-            let tellers: BTreeSet<PeerId> = self.sync.told.values().map(|told| told.by).collect();
             let connected: Vec<PeerId> = self.peers.connected().copied().collect();
             let from = self.sync.draw(self.settings.seed, connected.len());
-            let others = connected[from..].iter().chain(&connected[..from]).filter(|peer| !tellers.contains(peer));
-            let tellers = tellers.iter().filter(|peer| self.peers.is_connected(peer));
-            self.sync.next = tellers.chain(others).take(3).copied().collect();
+            let others =
+                connected[from..].iter().chain(&connected[..from]).filter(|peer| !self.sync.told.is_teller(peer));
+            let tellers = self.sync.told.tellers().filter(|peer| self.peers.is_connected(peer));
+            let all = tellers.chain(others).filter(|peer| Some(**peer) != silent).chain(&silent);
+            self.sync.next = all.take(3).copied().collect();
+            if silent.is_some() {
+                // That has been waited for long enough.
+                return self.pull();
+            }
             self.sync.retry_at = Some(now + self.settings.timings.retry);
         } else if now >= self.sync.next_round {
             // Gossip may have been lost without a trace: some peer is asked now and then.
@@ -314,8 +319,7 @@ impl Node {
 
     pub(super) fn ask_for_more(&mut self, peer: PeerId) {
         let mut want = self.quarantine.missing(MAX_WANTED);
-        let told = self.sync.told.iter().filter(|(_, told)| told.asked < MAX_ASKED).map(|(cid, _)| *cid);
-        want.extend(told.take(MAX_WANTED - want.len()));
+        want.extend(self.sync.told.awaited().take(MAX_WANTED - want.len()));
         let request = Request::Sync { vector: self.clock.vector(), want };
         self.ask(peer, request, Asked::Sync);
     }
@@ -324,8 +328,7 @@ impl Node {
         let token = self.token();
         if !matches!(asked, Asked::Turn | Asked::Presences) {
             self.sync.syncing = Some(token);
-            let usual = PATIENCE * self.sync.round_trip().unwrap_or(0);
-            self.sync.patience = self.now.mono + self.settings.timings.retry.max(usual);
+            self.sync.patience = self.now.mono + self.sync.patience_for_one(self.settings.timings.retry);
         }
         self.sync.open.insert(token, (to, asked, self.now.mono));
         self.outbox.push(Output::Request { to, token, request });
@@ -432,10 +435,8 @@ impl Node {
             self.quarantine = super::Quarantine::default();
             self.sync.fruitless = 0;
         }
-        for told in self.sync.told.values_mut() {
-            // One in quarantine too: what it stands on may be gone with its author's disk.
-            told.asked += 1;
-        }
+        // Those in quarantine too: what they stand on may be gone with its author's disk.
+        self.sync.told.ask_in_vain();
         self.claims.look_again();
     }
 
@@ -465,5 +466,27 @@ impl Node {
         cids.retain(|cid| !lacking_too.contains(cid));
         let cids = lacking.into_iter().chain(cids).collect();
         self.outbox.push(Output::Reply { to: from, token, reply: Reply::Page { cids, more } });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_waited_for_as_long_as_answers_usually_take() {
+        let mut sync = Sync::default();
+        assert_eq!(sync.patience_for_one(1_000), 1_000);
+        sync.heard_answer(0, 600);
+        assert_eq!(sync.patience_for_one(1_000), 600 + 4 * 300);
+        (0..20).for_each(|_| sync.heard_answer(0, 600));
+        assert_eq!(sync.patience_for_one(1_000), 1_000, "answers that take equally long leave no doubt");
+        (0..20).for_each(|n| sync.heard_answer(0, if n % 2 == 0 { 200 } else { 4_200 }));
+        let usual = sync.patience_for_one(1_000);
+        assert!((6_000..12_000).contains(&usual), "{usual}");
+        sync.is_slow = true;
+        assert_eq!(sync.patience_for_one(1_000), 2 * usual);
+        sync.heard_answer(0, 2_000);
+        assert!(sync.patience_for_one(1_000) < usual, "any answer ends that");
     }
 }

@@ -45,9 +45,13 @@ fn founder(peers: u8) -> Node {
 }
 
 fn presence(number: u8, beat: u64, every: u32) -> Input {
+    presence_of(number, 1, beat, every)
+}
+
+fn presence_of(number: u8, life: u64, beat: u64, every: u32) -> Input {
     let presence = Presence {
         peer: peer(number),
-        life: 1,
+        life,
         beat,
         every,
         attentive: false,
@@ -97,6 +101,43 @@ fn a_peer_is_waited_for_by_its_own_rhythm() {
         node.handle(at(100), presence(1, 1, every));
         let Did { lost, .. } = wake_until(&mut node, 100, 60_000);
         assert_eq!(lost, [(100 + silence, peer(1))], "{every}");
+    }
+}
+
+fn life_heard(node: &Node, number: u8) -> Option<u64> {
+    node.peers.get(&peer(number)).filter(|peer| peer.heard).map(|peer| peer.presence().life)
+}
+
+#[test]
+fn a_peer_that_was_started_again_unnoticed_is_heard_when_its_former_life_has_not_beaten_on() {
+    let mut node = founder(1);
+    node.handle(at(100), presence_of(1, 1, 1, 4_000));
+    // Its connection closes and is there again, and a late beat of its former life comes by another way.
+    node.handle(at(200), Input::Disconnected(peer(1)));
+    node.handle(at(210), Input::Connected(peer(1)));
+    node.handle(at(220), presence_of(1, 1, 2, 4_000));
+    node.handle(at(300), presence_of(1, 2, 1, 4_000));
+    node.handle(at(1_300), presence_of(1, 2, 2, 4_000));
+    assert_eq!(life_heard(&node, 1), Some(1));
+    let due = 220 + 4_000 + LATE;
+    let Did { lost, .. } = wake_until(&mut node, 1_300, due);
+    assert_eq!((lost, life_heard(&node, 1)), (vec![(due, peer(1))], Some(2)), "not after three lost beats");
+    // A replay of the former life shows nothing, and takes nothing from the patience with this one.
+    node.handle(at(due + 10), presence_of(1, 1, 7, 4_000));
+    let Did { lost, .. } = wake_until(&mut node, due + 10, 60_000);
+    assert_eq!(lost, [(1_300 + 12_000, peer(1))]);
+}
+
+#[test]
+fn a_replay_of_a_life_that_was_not_heard_here_puts_out_nobody_who_beats_on() {
+    let mut node = founder(1);
+    node.handle(at(100), presence_of(1, 2, 1, 4_000));
+    node.handle(at(200), presence_of(1, 1, 9, 4_000));
+    for beat in 2..10 {
+        let now = 100 + 4_000 * (beat - 1);
+        let Did { lost, .. } = wake_until(&mut node, now - 4_000, now - 1);
+        assert_eq!((lost, life_heard(&node, 1)), (vec![], Some(2)));
+        node.handle(at(now), presence_of(1, 2, beat, 4_000));
     }
 }
 
