@@ -11,6 +11,7 @@ mod reach;
 mod recent;
 mod retire;
 mod revoke;
+mod rules;
 mod shelf;
 
 use std::cmp::Reverse;
@@ -21,6 +22,7 @@ pub use base::ChainBase;
 pub use cut::{Division, Tally};
 pub use members::{Member, MemberBase, Members};
 pub use reach::{MAX_SEQUENCE, Reach};
+pub use rules::Judged;
 pub use shelf::Shelf;
 
 use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS, Revoke};
@@ -222,6 +224,8 @@ pub struct Clock {
     next_ordinal: u64,
     latest: Hlc,
     is_cut_anywhere: bool,
+    /// The greatest number of rules beyond this version's that an entry is, or was, under.
+    rules_beyond: u32,
     recent: recent::Recent,
     shelf: Shelf,
 }
@@ -249,6 +253,7 @@ impl Clock {
             next_ordinal: 0,
             latest: Hlc::default(),
             is_cut_anywhere: false,
+            rules_beyond: 0,
             recent: recent::Recent::default(),
             shelf,
         }
@@ -343,6 +348,7 @@ impl Clock {
                 self.recount();
                 effects.recounted = true;
             } else {
+                self.note_rules(&mark);
                 self.heads.retain(|head| !self.placed.get(head).is_some_and(|placed| mark.knows(&placed.mark)));
                 self.heads.insert(mark.cid);
             }
@@ -410,6 +416,7 @@ impl Clock {
             chain.counting = counting;
         }
         self.members = tally.members;
+        self.note_all_rules();
         let last: Vec<Arc<Mark>> = (0..self.chains.len())
             .filter_map(|n| self.last_counting(n))
             .chain(self.base.as_ref().and_then(|base| self.placed.get(&base.cut)))

@@ -364,7 +364,7 @@ impl Node {
             self.look_at_pause();
         }
         for task in tasks {
-            if self.ledger.fold(&task, |cid| self.clock.counts(cid)) {
+            if self.ledger.fold(&task, |cid, rules| self.clock.counts_under(cid, rules)) {
                 self.touched.insert(task);
             }
         }
