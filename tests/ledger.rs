@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use runmesh::kernel::clock::{Clock, Placing, Refusal};
 use runmesh::kernel::election::{Place, Seed};
 use runmesh::kernel::entry::{
-    Admit, Body, Cancel, Claim, Decline, Declare, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Pause, Release,
-    Resume, Right, Ticket, Withdraw,
+    Admit, Body, Cancel, Claim, Declare, Decline, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Pause,
+    Release, Resume, Right, Ticket, Withdraw,
 };
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::ledger::{Folded, Ledger, Paused};
@@ -463,10 +463,11 @@ fn what_some_member_may_not_know_counts_only_once_all_have_declared_it() {
     let all = world.declare(4, &[anchor], GROUPS + 1);
     world.write(2, &[known], withdraw());
     assert!(pending(&world));
-    let one_more = world.write(1, &[known, all], Event::Admit(Admit {
-        peer: peer(5),
-        right: Right::Ticket { ticket: Ticket::sign(&world.mesh_key, 5, 0) },
-    }));
+    let one_more = world.write(
+        1,
+        &[known, all],
+        Event::Admit(Admit { peer: peer(5), right: Right::Ticket { ticket: Ticket::sign(&world.mesh_key, 5, 0) } }),
+    );
     world.write(3, &[one_more], withdraw());
     assert!(pending(&world), "the fifth does not");
     let last = world.declare(5, &[one_more], GROUPS);

@@ -11,7 +11,8 @@ use crate::kernel::allocation::{Idle, Share};
 use crate::kernel::node::Split;
 
 /// What its table may hold.
-const KEYS: [&str; 7] = ["github", "interval", "runner_group", "idle", "share", "lend", "any_arch"];
+const KEYS: [&str; 8] =
+    ["github", "interval", "runner_group", "idle", "share", "lend", "any_arch", "fork_pull_requests"];
 
 /// What one layer says of it, or all of them together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +29,8 @@ pub(in crate::cli) struct Autoscaler {
     /// Whether one kind may use slots that the other does not need.
     pub(in crate::cli) lend: Option<bool>,
     pub(in crate::cli) any_arch: Option<bool>,
+    /// Whether jobs of pull requests from forks get runners.
+    pub(in crate::cli) fork_pull_requests: Option<bool>,
     /// No flag of `node run` and no setting: whether the mesh's own tasks are left alone.
     pub(in crate::cli) no_mesh: Option<bool>,
 }
@@ -42,6 +45,7 @@ impl Autoscaler {
             share: self.share.or(lower.share),
             lend: self.lend.or(lower.lend),
             any_arch: self.any_arch.or(lower.any_arch),
+            fork_pull_requests: self.fork_pull_requests.or(lower.fork_pull_requests),
             no_mesh: self.no_mesh.or(lower.no_mesh),
         }
     }
@@ -73,6 +77,7 @@ pub(super) fn environment(one: impl Fn(&str) -> Result<Option<String>, Failure>)
         share: value(&one, "RUNMESH_AUTOSCALER_SHARE", percent)?,
         lend: value(&one, "RUNMESH_AUTOSCALER_LEND", yes_or_no)?,
         any_arch: value(&one, "RUNMESH_AUTOSCALER_ANY_ARCH", yes_or_no)?,
+        fork_pull_requests: value(&one, "RUNMESH_AUTOSCALER_FORK_PULL_REQUESTS", yes_or_no)?,
         no_mesh: None,
     })
 }
@@ -91,6 +96,7 @@ pub(super) fn table(value: &Value) -> Result<Autoscaler, Wrong> {
             "share" => read.share = Some(number(value, percent).map_err(wrong)?),
             "lend" => read.lend = Some(truth()?),
             "any_arch" => read.any_arch = Some(truth()?),
+            "fork_pull_requests" => read.fork_pull_requests = Some(truth()?),
             _ => {
                 let what = format!("`autoscaler.{key}` is no setting");
                 return Err(Wrong { what, hint: Some(format!("there are: {}", KEYS.join(", "))) });

@@ -120,8 +120,7 @@ impl Clock {
         let away = snapshot.members.iter().filter(|member| member.retired);
         let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();
         self.retired.clone_from(&retired);
-        self.base =
-            Some(Base { cut: cut.cid, hash, members, retired, time: snapshot.time, rules: snapshot.rules });
+        self.base = Some(Base { cut: cut.cid, hash, members, retired, time: snapshot.time, rules: snapshot.rules });
         self.note_all_rules();
         self.latest = self.latest.max(snapshot.time);
         let (ordinal, cid) = (self.next_ordinal, cut.cid);
@@ -142,12 +141,7 @@ impl Clock {
 
     /// The snapshot at a cut, all but its tasks, and what was judged of the entries beneath. `None` when the cut itself does
     /// not, where chains are void from these numbers on.
-    pub fn condense(
-        &self,
-        cut: &Cid,
-        division: &Division,
-        void: &[(Author, u64)],
-    ) -> Option<(Snapshot, Judged)> {
+    pub fn condense(&self, cut: &Cid, division: &Division, void: &[(Author, u64)]) -> Option<(Snapshot, Judged)> {
         let placed = self.placed.get(cut)?;
         let tally = self.tally_with(&division.beneath, void);
         if !tally.counting.contains(cut) {

@@ -94,6 +94,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// The connection ends in the middle of the answer.
     Cut,
+    /// The answer's bytes are changed, in a way that follows from the number.
+    Garbled(u64),
     /// A GraphQL answer with status 200, no data and this type of error.
     GraphqlError(String),
 }
