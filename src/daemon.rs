@@ -15,6 +15,7 @@ mod effects;
 mod found;
 mod home;
 mod intake;
+mod kept;
 mod logs;
 mod membership;
 mod scale;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -53,12 +55,10 @@ use crate::kernel::id::{MeshId, PeerId, TaskId};
 use crate::kernel::io::{Input, Now, Offer, Output, Token};
 use crate::kernel::node::{Node, Settings as KernelSettings, Standing, Timings};
 use crate::kernel::requests::Amounts;
-use crate::kernel::snapshot::Sealed;
 use crate::kernel::task::CONTAINER_ENGINE;
 use crate::net::{self, Multiaddr, NetError};
 use crate::runner::{self, Isolation};
 use crate::store::{Blobs, Owner, Store, StoreError};
-use crate::wire::{self, limits::MAX_PAGE_ENTRIES};
 
 /// Questions of the control API that wait.
 const QUERIES: usize = 64;
@@ -105,6 +105,11 @@ pub enum DaemonError {
          damaged: move the data directory's runmesh.redb away, and the node fetches its history from its peers"
     )]
     DamagedSnapshot(String),
+    #[error(
+        "a later version of runmesh has written to the database what this one cannot read ({0}): start that version, or a \
+         later one, again; all that the database holds is as it was"
+    )]
+    Later(String),
     #[error("listening for signals: {0}")]
     Signals(std::io::Error),
     #[error("asking the system for random bytes: {0}")]
@@ -133,6 +138,7 @@ pub struct Started {
 /// [`DaemonError`] says what kept the node from starting. Once it has started it does not fail: what goes wrong then is
 /// said and tried again.
 pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(), DaemonError> {
+    hide_memory();
     let home = Home::open(&settings.data_dir)?;
     let (mut daemon, mut doors) = Daemon::open(settings, home).await?;
     started(&daemon.started().await);
@@ -140,6 +146,14 @@ pub async fn run(settings: Settings, started: impl FnOnce(&Started)) -> Result<(
     daemon.write_what_waits();
     daemon.close(doors).await;
     Ok(())
+}
+
+/// Keys and tokens are in this process's memory: no core dump is made of it, and what runs as the same user cannot look
+/// into it. Programs that it starts are as they always are.
+fn hide_memory() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("this process's memory is not hidden from core dumps: {error}");
+    }
 }
 
 /// Everything through which something can happen to the node.
@@ -268,13 +282,13 @@ impl Daemon {
         let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
         let store = Store::open(home.dir, Owner { mesh, peer })?;
         let blobs = Blobs::open(store.dir())?;
-        let snapshot = kept_snapshot(&store, &mesh)?;
-        let kept = kept_entries(&store, &mesh)?;
+        let (snapshot, kept) = kept::history(&store, &mesh)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
         runner_settings.act.clone_from(&settings.act);
         runner_settings.actions_runner.clone_from(&settings.actions_runner);
         runner_settings.engine.clone_from(&settings.work.engine);
         runner_settings.pull = settings.work.pull;
+        runner_settings.fork_pull_requests = settings.github.selection.fork_pull_requests;
         runner_settings.limits = settings.work.limits;
         if let Some(image) = &settings.work.image {
             runner_settings.image.clone_from(image);
@@ -570,27 +584,4 @@ fn remembered(store: &Store) -> Vec<Multiaddr> {
         Vec::new()
     });
     kept.iter().filter_map(|address| address.parse().ok()).collect()
-}
-
-/// What the database has in the place of entries that were dropped.
-fn kept_snapshot(store: &Store, mesh: &MeshId) -> Result<Option<Sealed>, DaemonError> {
-    let opened = store.snapshot()?.map(|bytes| Sealed::open(bytes.into(), mesh)).transpose();
-    opened.map_err(|error| DaemonError::DamagedSnapshot(error.to_string()))
-}
-
-/// The database's entries, opened and checked, in their order.
-fn kept_entries(store: &Store, mesh: &MeshId) -> Result<Vec<Arc<Entry>>, DaemonError> {
-    let mut kept = Vec::new();
-    let mut entries = store.entries()?;
-    loop {
-        let some: Vec<Vec<u8>> = entries.by_ref().take(MAX_PAGE_ENTRIES).collect::<Result<_, _>>()?;
-        if some.is_empty() {
-            return Ok(kept);
-        }
-        for opened in wire::entry::open_many(&some, mesh) {
-            let damaged =
-                |error: wire::WireError| DaemonError::Damaged { at: kept.len() as u64, why: error.to_string() };
-            kept.push(opened.map_err(damaged)?);
-        }
-    }
 }

@@ -20,6 +20,7 @@ mod book;
 mod bootstrap;
 mod client;
 mod codec;
+mod crowd;
 mod event;
 mod gate;
 mod names;

@@ -113,6 +113,8 @@ pub struct Settings {
     pub pull: bool,
     /// What a container gets of this host at most.
     pub limits: Limits,
+    /// Whether a runner takes jobs of pull requests from forks; GitHub may give it one that was not meant for it.
+    pub fork_pull_requests: bool,
     /// Whether each task gets a control group of its own, where one can be made.
     pub cgroups: bool,
     /// Between two looks for what no order owns.
@@ -142,6 +144,7 @@ impl Settings {
             image: DEFAULT_IMAGE.to_owned(),
             pull: false,
             limits: Limits::default(),
+            fork_pull_requests: false,
             cgroups: true,
             round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,

@@ -26,7 +26,7 @@ use crate::kernel::id::MeshId;
 /// The generated messages.
 #[expect(unreachable_pub, reason = "generated code makes everything public")]
 mod proto {
-    tonic::include_proto!("runmesh.peer.v1");
+    include!(concat!(env!("OUT_DIR"), "/runmesh.peer.v1.rs"));
 }
 
 /// Why bytes are not the message they were taken for, or a message does not fit into one.

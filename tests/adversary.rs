@@ -8,6 +8,8 @@ mod peer;
 #[allow(dead_code, reason = "tests/mesh.rs uses the rest")]
 #[path = "mesh/rig.rs"]
 mod rig;
+#[path = "adversary/sloth.rs"]
+mod sloth;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +23,9 @@ use runmesh::kernel::task::{Conclusion, Fence, Products};
 use runmesh::net::Topic;
 use runmesh::store::Secret;
 use runmesh::wire::ticket::Invitation;
-use runmesh::wire::{presence, request};
+use runmesh::wire::{gossip, presence, request};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use peer::{Peer, Seen, by_bytes, by_ticket, peer_of};
 use rig::{Mesh, Node, Repository};
@@ -84,8 +87,12 @@ fn still_works(mesh: &Mesh, repository: &Repository) {
 }
 
 fn rss_mib(node: &Node) -> u64 {
+    memory_mib(node, "VmRSS:")
+}
+
+fn memory_mib(node: &Node, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+    let line = status.lines().find(|line| line.starts_with(what)).expect("a size");
     line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") / 1024
 }
 
@@ -290,6 +297,77 @@ async fn a_member_that_floods_is_told_of_and_holds_up_nobody() {
     }
     asking.await.expect("ends");
     assert!(warnings(one).contains(&name), "{}", warnings(one));
+    still_works(&mesh, &repository);
+    mesh.stop();
+}
+
+/// The most memory that a node has taken so far.
+fn peak_mib(node: &Node) -> u64 {
+    memory_mib(node, "VmHWM:")
+}
+
+/// Connections that never come to anything: each proposes what nobody speaks, without end, and reads no refusal.
+async fn propose_for_ever(at: String) {
+    let proposal = b"\x07/nope0\n".repeat(1000);
+    loop {
+        if let Ok(mut stream) = tokio::net::TcpStream::connect(&at).await {
+            let _ = stream.write_all(b"\x13/multistream/1.0.0\n").await;
+            while stream.write_all(&proposal).await.is_ok() {}
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_slowly_or_never_ends_what_it_says_takes_its_share_and_no_more() {
+    let (mesh, repository) = mesh();
+    let [one, two] = [0, 1].map(|number| mesh.nodes().nth(number).expect("two"));
+    let invitation = invite(one);
+    // A member, and a history of which an answer is a full page.
+    let mut member = Peer::join([80; 32], &invitation).await;
+    let name = member.peer().to_string();
+    for round in 0..50 {
+        member.write((0..60).map(|n| cancel(round * 100 + n)).collect()).await;
+    }
+    for node in mesh.nodes() {
+        node.wait_for("the history", |node| node.json(&["inspect", "status"])["entries"].as_u64() > Some(50));
+    }
+    let written = member.written.clone();
+    drop(member);
+    let sloth = sloth::begin([80; 32], &invitation);
+    // Another says what all know, in ever new frames of the greatest size, without a pause.
+    let loud = Peer::join([81; 32], &invite(one)).await;
+    let (client, loud_name) = (loud.client.clone(), loud.peer().to_string());
+    let speaking = tokio::spawn(async move {
+        for n in 0.. {
+            let some = [0, 1, 2, 3].map(|k| written[(n / 50_usize.pow(k) + n) % 50].clone());
+            for frame in gossip::seal_entries(&some) {
+                if client.publish(Topic::Entries, frame).await.is_err() {
+                    return;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let port = invitation.addresses[0].split('/').nth(4).expect("a port").to_owned();
+    let strangers: Vec<_> = (0..100).map(|_| tokio::spawn(propose_for_ever(format!("127.0.0.1:{port}")))).collect();
+    one.wait_for("the name of who does not read", |node| faults(node, &name).contains("beyond its share"));
+    one.wait_for("the name of who is loud", |node| faults(node, &loud_name).contains("beyond its share"));
+    // While all of it goes on, for longer than anything may wait.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(15) {
+        still_works(&mesh, &repository);
+    }
+    for (node, speaks) in [(one, &name), (two, &loud_name)] {
+        assert!(peak_mib(node) < RSS_MIB, "{} MiB while {speaks} went on", peak_mib(node));
+    }
+    assert!(!sloth.is_finished() && !speaking.is_finished());
+    sloth.abort();
+    speaking.abort();
+    strangers.iter().for_each(tokio::task::JoinHandle::abort);
+    // An invited one gets in at once again.
+    let last = Peer::join([82; 32], &invite(one)).await;
+    drop((last, loud));
     still_works(&mesh, &repository);
     mesh.stop();
 }

@@ -14,7 +14,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use runmesh::control::{
     Answer, Client, ControlError, EventFeed, LogFile, Query, Refusal, Server, Writing, counts_by_state, proto, serve,
 };
-use runmesh::kernel::id::{Cid, TaskId};
+use runmesh::kernel::id::{Cid, Digest, TaskId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -603,5 +603,41 @@ async fn a_process_of_another_user_is_not_heard() {
     };
     assert!(greet(0) > 0, "root is heard");
     assert_eq!(greet(65534), 0, "nobody is not");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn any_bytes_at_the_socket_are_answered_or_refused_and_the_next_caller_is_served() {
+    use tokio::io::AsyncReadExt as _;
+
+    let node = Node::start().await;
+    let (began, mut draw) = (Instant::now(), 0_u64);
+    while began.elapsed() < Duration::from_secs(30) {
+        draw += 1;
+        let digest = |n: u64| Digest::of(&[b"socket", &draw.to_be_bytes(), &n.to_be_bytes()]).0;
+        let noise: Vec<u8> = (0..u64::from(digest(0)[0])).flat_map(|n| digest(n + 1)).collect();
+        // Nothing at all of HTTP/2, its preface and then noise, and frames of each kind with noise in them.
+        let bytes = match draw % 3 {
+            0 => noise,
+            1 => [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &noise].concat(),
+            _ => {
+                let frames = noise.chunks(100).zip(0_u8..).flat_map(|(part, n)| {
+                    [&[0, 0, part.len() as u8, n % 10, part[0] & 0x2d, 0, 0, 0, n % 4], part].concat()
+                });
+                [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(), frames.collect()].concat()
+            }
+        };
+        let mut stream = tokio::net::UnixStream::connect(node.socket()).await.expect("connects");
+        // It may be closed before all is written.
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it ends");
+        if draw.is_multiple_of(50) {
+            node.client().await.status().await.expect("answered");
+        }
+    }
+    assert!(draw > 50, "{draw}");
+    node.client().await.status().await.expect("answered");
     node.stop().await;
 }

@@ -182,20 +182,36 @@ fn who_lies_about_the_state_moves_nobody_and_everybody_is_told() {
     }
 }
 
+/// A host's version is a later one for a moment, which declares its rules, and this one again.
+fn upgrade_and_set_back(mesh: &mut Mesh, number: usize) {
+    let entry = forge(mesh, number, number, Event::Declare(Declare { rules: RULES + 1 }));
+    mesh.stop(number);
+    mesh.hosts[number].disk.entries.push(entry);
+    mesh.start(number);
+    mesh.run(HOUR);
+}
+
 #[test]
-fn a_later_rule_stops_who_does_not_know_it() {
+fn a_later_rule_stops_who_does_not_know_it_once_all_have_declared_it_and_not_before() {
     let mut mesh = Mesh::of(3);
-    let entry = forge(&mesh, 2, 0, Event::Declare(Declare { rules: RULES + 1 }));
-    mesh.stop(2);
-    let from = mesh.hosts[2].peer;
-    for number in 0..2 {
-        mesh.feed(number, Input::Entries { from, entries: vec![entry.clone()] });
-        assert_eq!(mesh.node(number).status().behind_rules, Some(RULES + 1));
-    }
-    mesh.submit(0);
-    mesh.run(DAY);
+    upgrade_and_set_back(&mut mesh, 2);
+    mesh.days(9, 12, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
     let status = mesh.node(1).status();
-    assert_eq!((status.tasks["pending"], status.tasks["completed"]), (1, 1), "{status:?}");
+    assert_eq!((status.behind_rules, status.tasks["pending"]), (None, 0), "{status:?}");
+    assert!(status.cut.is_some(), "checkpoints come to stand");
+    upgrade_and_set_back(&mut mesh, 0);
+    upgrade_and_set_back(&mut mesh, 1);
+    let before = mesh.node(1).status().cut;
+    mesh.submit(0);
+    mesh.run(9 * DAY);
+    for number in 0..3 {
+        let status = mesh.node(number).status();
+        assert_eq!((status.behind_rules, status.tasks["pending"]), (Some(RULES + 1), 1), "{status:?}");
+        assert_eq!(status.cut, before, "nobody acknowledges a checkpoint");
+        assert!(!mesh.warnings(number).iter().any(|text| text.contains("another state")), "nor takes it for a lie");
+    }
 }
 
 #[test]

@@ -180,6 +180,33 @@ fn the_documentation_names_every_room_in_its_order() {
     assert!(rank("net") < rank("daemon") && rank("daemon") < rank("cli"));
 }
 
+/// The tests that README.md names: what is written between backticks in the table of promises, files and functions.
+fn promised(readme: &str) -> Vec<String> {
+    let (_, table) = readme.split_once("| promise | tests |").expect("the table of promises");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let tests = rows.filter_map(|row| row.split('|').nth(2));
+    tests.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_test_that_the_readme_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = promised(&fs::read_to_string(root.join("README.md")).expect("README.md"));
+    assert!(named.len() > 12, "{named:?}");
+    let texts: Vec<String> = [root.join("src"), root.join("tests")]
+        .iter()
+        .flat_map(|folder| source_files(folder))
+        .map(|path| fs::read_to_string(path).expect("readable"))
+        .collect();
+    for name in named {
+        let is_there = match name.contains('/') {
+            true => root.join(&name).exists(),
+            false => texts.iter().any(|text| text.contains(&format!("fn {name}("))),
+        };
+        assert!(is_there, "README.md names `{name}`, and there is no such test");
+    }
+}
+
 #[test]
 fn planted_faults_are_found() {
     let planted = [

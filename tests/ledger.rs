@@ -9,11 +9,12 @@ use proptest::prelude::*;
 use runmesh::kernel::clock::{Clock, Placing, Refusal};
 use runmesh::kernel::election::{Place, Seed};
 use runmesh::kernel::entry::{
-    Admit, Body, Cancel, Claim, Decline, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Pause, Release,
-    Resume, Right, Ticket, Withdraw,
+    Admit, Body, Cancel, Claim, Declare, Decline, Entry, Event, FORMAT, Finish, Hlc, Introduce, Leave, Lose, Pause,
+    Release, Resume, Right, Ticket, Withdraw,
 };
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::ledger::{Folded, Ledger, Paused};
+use runmesh::kernel::rules::{GROUPS, RULES};
 use runmesh::kernel::task::{
     Conclusion, Fence, Priority, Products, ReleaseReason, Repository, RunEvent, State, Tag, Trigger, Workload,
 };
@@ -40,6 +41,19 @@ impl World {
                 world.write(FOUNDER, &[base], Event::Admit(Admit { peer: peer(n), right: Right::Ticket { ticket } }));
         }
         (world, base)
+    }
+
+    /// The same, and all members have declared the rules of this version.
+    fn declared() -> (Self, Cid) {
+        let (mut world, mut base) = Self::new();
+        for n in 1..=4 {
+            base = world.declare(n, &[base], RULES);
+        }
+        (world, base)
+    }
+
+    fn declare(&mut self, author: u8, parents: &[Cid], rules: u32) -> Cid {
+        self.write(author, parents, Event::Declare(Declare { rules }))
     }
 
     fn write(&mut self, author: u8, parents: &[Cid], event: Event) -> Cid {
@@ -110,7 +124,7 @@ impl World {
     fn paused(&self) -> Option<Paused> {
         let told = |order: &[usize]| {
             let (clock, ledger) = self.arrive(order);
-            ledger.paused(|cid| clock.counts(cid))
+            ledger.paused(|cid, rules| clock.counts_under(cid, rules))
         };
         let paused = told(&(0..self.entries.len()).collect::<Vec<_>>());
         assert_eq!(told(&(0..self.entries.len()).rev().collect::<Vec<_>>()), paused, "the order of arrival matters");
@@ -135,7 +149,7 @@ impl World {
                         tasks.extend(ledger.named());
                     }
                     for task in tasks {
-                        ledger.fold(&task, |cid| clock.counts(cid));
+                        ledger.fold(&task, |cid, rules| clock.counts_under(cid, rules));
                     }
                 }
             }
@@ -320,7 +334,7 @@ fn who_declines_ranks_last_but_may_still_claim() {
 fn a_withdrawal_ends_only_what_nobody_has_begun() {
     let withdraw = || Event::Withdraw(Withdraw { task: task(), why: "a newer one".into() });
     // Of what nobody held.
-    let (mut world, base) = World::new();
+    let (mut world, base) = World::declared();
     let anchor = world.introduce(2, &[base]);
     let withdrawn = world.write(3, &[anchor], withdraw());
     let folded = world.fold().expect("introduced");
@@ -330,7 +344,7 @@ fn a_withdrawal_ends_only_what_nobody_has_begun() {
     assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
 
     // One that was made in ignorance of a claim is void, and so is one made in knowledge of a holding claim.
-    let (mut world, base) = World::new();
+    let (mut world, base) = World::declared();
     let anchor = world.introduce(2, &[base]);
     let fence = world.claim(4, &[anchor], 1, anchor);
     let concurrent = world.write(3, &[anchor], withdraw());
@@ -342,7 +356,7 @@ fn a_withdrawal_ends_only_what_nobody_has_begun() {
     assert!(matches!(world.fold().expect("introduced").state, State::Completed { .. }));
 
     // In the entry of the introduction itself it holds: what is only taken note of is never anybody's.
-    let (mut world, base) = World::new();
+    let (mut world, base) = World::declared();
     let introduce = Event::Introduce(Introduce { workload: Arc::new(workload()) });
     let noted = world.write_all(2, &[base], vec![introduce, withdraw()]);
     assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
@@ -350,7 +364,7 @@ fn a_withdrawal_ends_only_what_nobody_has_begun() {
     assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
 
     // What was given back may be withdrawn.
-    let (mut world, base) = World::new();
+    let (mut world, base) = World::declared();
     let anchor = world.introduce(2, &[base]);
     let fence = world.claim(4, &[anchor], 1, anchor);
     let released = world.release(4, &[fence.claim], fence);
@@ -431,6 +445,36 @@ fn a_resume_ends_the_pauses_it_knows_and_no_other() {
     assert_eq!(paused(&world), None);
 }
 
+#[test]
+fn what_some_member_may_not_know_counts_only_once_all_have_declared_it() {
+    let (mut world, base) = World::new();
+    let anchor = world.introduce(2, &[base]);
+    let withdraw = || Event::Withdraw(Withdraw { task: task(), why: String::new() });
+    let pending = |world: &World| world.fold().expect("introduced").state == State::Pending;
+    // Whoever writes it early, however many know it by then.
+    let mut known = anchor;
+    for n in 1..=3 {
+        known = world.declare(n, &[known], GROUPS);
+        world.write(3, &[known], withdraw());
+        assert!(pending(&world), "{n} of 4 know it");
+        known = world.entries.last().expect("written").cid();
+    }
+    // The last does, and the author has not heard of that; later that of another one.
+    let all = world.declare(4, &[anchor], GROUPS + 1);
+    world.write(2, &[known], withdraw());
+    assert!(pending(&world));
+    let one_more = world.write(
+        1,
+        &[known, all],
+        Event::Admit(Admit { peer: peer(5), right: Right::Ticket { ticket: Ticket::sign(&world.mesh_key, 5, 0) } }),
+    );
+    world.write(3, &[one_more], withdraw());
+    assert!(pending(&world), "the fifth does not");
+    let last = world.declare(5, &[one_more], GROUPS);
+    world.write(4, &[last], withdraw());
+    assert_eq!(world.fold().expect("introduced").state, State::Cancelled);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -441,9 +485,9 @@ proptest! {
         steps in prop::collection::vec((1u8..=4, any::<u16>(), 0u8..11, any::<u8>(), prop::bool::weighted(0.05)), 1..40),
         shuffle in prop::collection::vec(any::<u32>(), 64),
     ) {
-        let (mut world, base) = World::new();
+        let (mut world, base) = World::declared();
         let anchor = world.introduce(1, &[base]);
-        let mut last: BTreeMap<u8, Cid> = BTreeMap::from([(1, anchor)]);
+        let mut last: BTreeMap<u8, Cid> = (2..=4).map(|author| (author, base)).chain([(1, anchor)]).collect();
         let mut fences: Vec<(u8, Fence)> = Vec::new();
         for (author, pick, kind, other, fork) in steps {
             let any = world.entries[3 + usize::from(pick) % (world.entries.len() - 3)].cid();

@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use github::fake::limits::Token;
 use github::fake::{Fake, World};
@@ -166,4 +166,40 @@ fn no_secret_is_told_to_anybody() {
         }
     }
     mesh.stop();
+}
+
+#[test]
+fn a_node_that_crashes_leaves_no_core_dump() {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+
+    // With the limit lifted, so that only the node itself keeps one from being made.
+    let place = tempfile::tempdir().expect("a directory");
+    let crashed = |program: &str, arguments: &[&str], is_ready: &dyn Fn() -> bool| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -c unlimited 2>/dev/null; exec \"$0\" \"$@\"", program]).args(arguments);
+        shell.current_dir(place.path()).env("XDG_CONFIG_HOME", place.path());
+        let mut process =
+            shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        let began = Instant::now();
+        while !is_ready() {
+            assert!(began.elapsed() < Duration::from_secs(90), "it does not answer");
+            thread::sleep(Duration::from_millis(50));
+        }
+        let killed = Command::new("kill").args(["-ABRT", &process.id().to_string()]).status().expect("kill runs");
+        assert!(killed.success());
+        process.wait().expect("it ends")
+    };
+    let data = place.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let node = ["node", "run", "--data-dir", data, "--listen", "/ip4/127.0.0.1/tcp/0", "--executor", "none"];
+    let answers = || {
+        let asked = Command::new(rig::PROGRAM).args(["inspect", "status", "--data-dir", data]).output();
+        asked.expect("it runs").status.success()
+    };
+    let ended = crashed(rig::PROGRAM, &node, &answers);
+    assert_eq!(ended.signal(), Some(6), "{ended:?}");
+    assert!(!ended.core_dumped(), "{ended:?}");
+    let dumps: Vec<_> = fs::read_dir(place.path()).expect("there").flatten().map(|one| one.file_name()).collect();
+    assert!(dumps.iter().all(|name| !name.to_string_lossy().starts_with("core")), "{dumps:?}");
 }

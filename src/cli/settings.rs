@@ -368,6 +368,7 @@ fn github(layer: &Layer, world: &World) -> Result<GithubSettings, Failure> {
             exclude: layer.exclude.clone().unwrap_or_default(),
             forks: layer.forks.unwrap_or_default(),
             since_days: layer.since_days,
+            fork_pull_requests: layer.autoscaler.fork_pull_requests.unwrap_or_default(),
         },
     })
 }

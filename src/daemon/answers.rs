@@ -114,8 +114,9 @@ impl Daemon {
         }
         if let Some(rules) = status.behind_rules {
             warnings.push(format!(
-                "a member knows the rules of folding up to number {rules}, this version only up to {RULES}: this node \
-                 claims nothing before it is upgraded"
+                "all members know the rules of folding up to number {rules}, this version only up to {RULES}, so it may \
+                 show tasks otherwise than the others do, and claims nothing: start the newer version of runmesh that \
+                 ran here before, or one like the others'"
             ));
         }
         warnings.extend(status.alarm.clone().filter(|alarm| !warnings.contains(alarm)));

@@ -51,6 +51,8 @@ pub struct Selection {
     pub exclude: Vec<String>,
     /// Forks too.
     pub forks: bool,
+    /// Jobs of pull requests from forks too: anybody may open one, and its code would run on this host.
+    pub fork_pull_requests: bool,
     /// Only those pushed to within so many days.
     pub since_days: Option<u32>,
 }

@@ -11,6 +11,7 @@ mod reach;
 mod recent;
 mod retire;
 mod revoke;
+mod rules;
 mod shelf;
 
 use std::cmp::Reverse;
@@ -21,6 +22,7 @@ pub use base::ChainBase;
 pub use cut::{Division, Tally};
 pub use members::{Member, MemberBase, Members};
 pub use reach::{MAX_SEQUENCE, Reach};
+pub use rules::Judged;
 use shelf::Rights;
 pub use shelf::Shelf;
 
@@ -225,6 +227,8 @@ pub struct Clock {
     is_cut_anywhere: bool,
     /// Every entry here counts, as is usual: nothing has to be looked up to say so.
     all_count: bool,
+    /// The greatest number of rules beyond this version's that an entry is, or was, under.
+    rules_beyond: u32,
     recent: recent::Recent,
     shelf: Shelf,
 }
@@ -253,6 +257,7 @@ impl Clock {
             latest: Hlc::default(),
             is_cut_anywhere: false,
             all_count: true,
+            rules_beyond: 0,
             recent: recent::Recent::default(),
             shelf,
         }
@@ -348,6 +353,7 @@ impl Clock {
                 self.recount();
                 effects.recounted = true;
             } else {
+                self.note_rules(&mark);
                 self.raise(&mark, &body.parents);
             }
         } else {
@@ -428,6 +434,7 @@ impl Clock {
             chain.counting = counting;
         }
         self.members = tally.members;
+        self.note_all_rules();
         let last: Vec<Arc<Mark>> = (0..self.chains.len())
             .filter_map(|n| self.last_counting(n))
             .chain(self.base.as_ref().and_then(|base| self.placed.get(&base.cut)))

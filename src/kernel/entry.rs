@@ -196,6 +196,13 @@ pub struct Withdraw {
     pub why: String,
 }
 
+/// What a later version might know: a cancellation of another kind. Only in the build of tests/versions.rs.
+#[cfg(feature = "later")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallOff {
+    pub task: TaskId,
+}
+
 /// Nobody took a `p2p-eligible` task in its time; GitHub keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leave {
@@ -255,11 +262,11 @@ pub struct Pause {
 pub struct Resume {}
 
 macro_rules! events {
-    ($($(#[$doc:meta])* $name:ident $kind:literal,)*) => {
+    ($($(#[$attribute:meta])* $name:ident $kind:literal,)*) => {
         /// One event of an entry. On the wire: a map of one pair, kind and contents.
         #[derive(Debug, Clone, PartialEq)]
         pub enum Event {
-            $($(#[$doc])* $name($name),)*
+            $($(#[$attribute])* $name($name),)*
             /// An event of a kind that a later version defines. It is kept and passed on as it came, and means nothing here.
             Unknown { kind: String, contents: Ipld },
         }
@@ -268,7 +275,7 @@ macro_rules! events {
             /// The kind, as it stands on the wire.
             pub fn kind(&self) -> &str {
                 match self {
-                    $(Self::$name(_) => $kind,)*
+                    $($(#[$attribute])* Self::$name(_) => $kind,)*
                     Self::Unknown { kind, .. } => kind,
                 }
             }
@@ -278,7 +285,7 @@ macro_rules! events {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let mut map = serializer.serialize_map(Some(1))?;
                 match self {
-                    $(Self::$name(contents) => map.serialize_entry($kind, contents)?,)*
+                    $($(#[$attribute])* Self::$name(contents) => map.serialize_entry($kind, contents)?,)*
                     Self::Unknown { kind, contents } => map.serialize_entry(kind, contents)?,
                 }
                 map.end()
@@ -299,7 +306,7 @@ macro_rules! events {
                     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Event, A::Error> {
                         let kind: String = map.next_key()?.ok_or_else(|| A::Error::custom("an event without a kind"))?;
                         let event = match kind.as_str() {
-                            $($kind => Event::$name(map.next_value()?),)*
+                            $($(#[$attribute])* $kind => Event::$name(map.next_value()?),)*
                             _ => Event::Unknown { kind, contents: map.next_value()? },
                         };
                         match map.next_key::<String>()? {
@@ -333,6 +340,8 @@ events! {
     Pause "pause",
     Resume "resume",
     Withdraw "withdraw",
+    #[cfg(feature = "later")]
+    CallOff "call-off",
 }
 
 /// An entry whose form and signature have been checked. There is no other way to make one.

@@ -17,6 +17,7 @@ pub use submitted::{Last, Slot, Submitted};
 use super::clock::Mark;
 use super::entry::{Body, Entry, Event, Hlc};
 use super::id::{Author, Cid, Digest, TaskId};
+use super::rules;
 use super::snapshot::Snapshot;
 use super::task::Workload;
 
@@ -40,6 +41,11 @@ impl Fact {
 
     fn event(&self) -> &Event {
         &self.body.events[self.at]
+    }
+
+    /// Whether it counts, where that is known of its entry by its id and the number of the rules that it needs.
+    fn counts(&self, counts: impl Fn(&Cid, u32) -> bool) -> bool {
+        counts(&self.mark.cid, rules::since(self.event()))
     }
 }
 
@@ -99,10 +105,11 @@ impl Ledger {
         touched
     }
 
-    /// Folds one task from those of its events whose entries count. `true` when its state is another than before.
-    pub fn fold(&mut self, task: &TaskId, counts: impl Fn(&Cid) -> bool) -> bool {
+    /// Folds one task from those of its events that count, by their entry and the number of the rules that they need.
+    /// `true` when its state is another than before.
+    pub fn fold(&mut self, task: &TaskId, counts: impl Fn(&Cid, u32) -> bool) -> bool {
         let Some(record) = self.records.get_mut(task) else { return false };
-        let facts = record.facts.iter().filter(|fact| counts(&fact.mark.cid));
+        let facts = record.facts.iter().filter(|fact| fact.counts(&counts));
         let folded = fold::fold(task, record.kept.as_deref(), facts).map(|outcome| outcome.folded);
         if folded.as_ref() == record.folded.as_ref().map(|shown| &shown.folded) {
             return false;
@@ -138,8 +145,8 @@ impl Ledger {
     }
 
     /// Whether the mesh is paused, as those entries say that count.
-    pub fn paused(&self, counts: impl Fn(&Cid) -> bool) -> Option<Paused> {
-        pause::fold(self.kept_pause.as_ref(), self.pauses.iter().filter(|fact| counts(&fact.mark.cid)))
+    pub fn paused(&self, counts: impl Fn(&Cid, u32) -> bool) -> Option<Paused> {
+        pause::fold(self.kept_pause.as_ref(), self.pauses.iter().filter(|fact| fact.counts(&counts)))
     }
 
     /// A hash of the state of all tasks: equal on two nodes exactly when they agree.
@@ -159,12 +166,12 @@ impl Ledger {
 /// What a checkpoint keeps of the tasks.
 impl Ledger {
     /// The state that the counting entries beneath a cut give, put into a snapshot.
-    pub fn condense(&self, counts: impl Fn(&Cid) -> bool + Copy, snapshot: &mut Snapshot) {
+    pub fn condense(&self, counts: impl Fn(&Cid, u32) -> bool + Copy, snapshot: &mut Snapshot) {
         let floor = snapshot.height.saturating_sub(CLOSED_HEIGHTS);
         let mut closed = self.closed.clone();
         let mut submitted = self.submitted.clone();
         for (task, record) in &self.records {
-            let facts = record.facts.iter().filter(|fact| counts(&fact.mark.cid));
+            let facts = record.facts.iter().filter(|fact| fact.counts(&counts));
             let Some(outcome) = fold::fold(task, record.kept.as_deref(), facts) else { continue };
             if let (Some(height), Some((slot, value))) =
                 (outcome.introduced_at, Slot::of(&outcome.folded.workload.trigger))
@@ -260,6 +267,8 @@ fn task_of(event: &Event) -> Option<TaskId> {
         Event::Finish(finish) => Some(finish.task),
         Event::Cancel(cancel) => Some(cancel.task),
         Event::Withdraw(withdraw) => Some(withdraw.task),
+        #[cfg(feature = "later")]
+        Event::CallOff(call_off) => Some(call_off.task),
         Event::Leave(leave) => Some(leave.task),
         Event::Lose(lose) => Some(lose.task),
         Event::Admit(_)

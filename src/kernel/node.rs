@@ -365,7 +365,11 @@ impl Node {
             self.look_at_pause();
         }
         for task in tasks {
-            if self.ledger.fold(&task, |cid| self.clock.counts_here(cid)) {
+            let counts = |cid: &Cid, rules| match rules {
+                0 => self.clock.counts_here(cid),
+                rules => self.clock.counts_under(cid, rules),
+            };
+            if self.ledger.fold(&task, counts) {
                 self.touched.insert(task);
             }
         }

@@ -76,9 +76,21 @@ pub struct Snapshot {
     /// Whom the mesh key has put out, for good; by peer id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<Revoke>,
+    /// The greatest number of rules that an entry beneath stood under, where it is beyond [`Self::RULES_UNNAMED`]: who
+    /// does not know them knows by this that the snapshot may be more than it understands.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rules: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Snapshot {
+    /// Up to this number every version that reads this format knows the rules, and no snapshot names them.
+    pub const RULES_UNNAMED: u32 = 2;
+
     /// With its bytes, and their hash.
     pub fn seal(self) -> Sealed {
         match serde_cbor::to_vec(&self) {
@@ -93,6 +105,7 @@ impl Snapshot {
     fn is_sound(&self) -> bool {
         let numbers = self.chains.iter().flat_map(|chain| [chain.entries, chain.void.unwrap_or(1)]);
         self.height < MAX_NUMBER
+            && (self.rules == 0 || self.rules > Self::RULES_UNNAMED)
             && numbers.into_iter().all(|number| number < MAX_NUMBER)
             && self.chains.iter().all(|chain| chain.counting <= chain.entries)
             && self.chains.is_sorted_by(|a, b| a.author < b.author)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::gossipsub::MessageId;
-use libp2p::request_response::ResponseChannel;
+use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::kernel::id::PeerId;
@@ -74,7 +74,9 @@ pub struct GossipToken {
 pub struct ReplyToken {
     pub(super) channel: ResponseChannel<Vec<u8>>,
     pub(super) at_door: bool,
-    pub(super) _share: Share,
+    pub(super) from: PeerId,
+    pub(super) number: InboundRequestId,
+    pub(super) share: Share,
 }
 
 impl ReplyToken {

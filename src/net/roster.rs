@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
 use libp2p::swarm::ConnectionId;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::client::{Direction, PeerInfo};
+use super::crowd::Place;
 use super::event::{Share, Topic};
 use super::names::{is_of_this_host, is_relayed};
 use crate::kernel::id::PeerId;
+use crate::wire::limits::MAX_RESPONSE;
 
 /// The most gossiped messages of one peer that wait for a verdict, so that one cannot fill the owner's queue.
 const GOSSIP_OF_PEER: usize = 512;
@@ -21,6 +23,9 @@ const GOSSIP_BYTES: usize = 32 * 1024 * 1024;
 /// The most requests of one peer that wait for an answer, and of all.
 const REQUESTS_OF_PEER: usize = 32;
 const REQUESTS: usize = 256;
+/// The most bytes of answers that one peer has asked for and not read yet: two of the largest. An honest peer asks for
+/// one page at a time; one that never reads would have each of its requests keep one here.
+const ANSWERS_OF_PEER: usize = 2 * MAX_RESPONSE;
 /// How much of one peer is taken on in a second, and how much at once after a quiet time. Checking that many gossiped
 /// entries takes a quarter of a core.
 const GOSSIP_RATE: f64 = 4096.0;
@@ -66,6 +71,7 @@ pub(super) struct Peer {
     turned_away: Option<String>,
     gossip: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
     gossip_rate: Rate,
     request_rate: Rate,
     door_rate: Rate,
@@ -179,6 +185,30 @@ impl Roster {
         let stranger =
             |peer: &&Peer| !peer.is_inside() && peer.connections.iter().any(|one| one.direction == Direction::Inbound);
         self.peers.values().filter(stranger).count()
+    }
+
+    /// Where the peer's oldest connection comes from.
+    pub(super) fn place(&self, peer: &PeerId) -> Option<Place> {
+        Some(Place::of(&self.peers.get(peer)?.connections.first()?.address))
+    }
+
+    /// Of the place from which most strangers have come, the one who has had the longest time to show who it is.
+    pub(super) fn crowding(&self) -> Option<PeerId> {
+        let mut places: BTreeMap<Place, (usize, Option<(Instant, PeerId)>)> = BTreeMap::new();
+        for (id, peer) in &self.peers {
+            if let Some(connection) = peer.connections.first()
+                && !peer.is_inside()
+                && peer.turned_away.is_none()
+                && connection.direction == Direction::Inbound
+            {
+                let (count, first) = places.entry(Place::of(&connection.address)).or_default();
+                *count += 1;
+                let since = (peer.since, *id);
+                *first = Some(first.map_or(since, |first| first.min(since)));
+            }
+        }
+        let (_, first) = places.into_values().max_by_key(|(count, _)| *count)?;
+        first.map(|(_, peer)| peer)
     }
 
     /// What is to be shown to the peer, unless that was done; without papers it is remembered that some are wanted.
@@ -358,6 +388,15 @@ impl Roster {
         Some(Share { _of_peer: of_peer, _of_all: of_all })
     }
 
+    /// Room for an answer until the peer has read it; it has asked for too much where there is none.
+    pub(super) fn answer_room(&mut self, peer: &PeerId, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let peer = self.peers.get_mut(peer)?;
+        let bytes = u32::try_from(bytes).ok()?;
+        let room = Arc::clone(&peer.answers).try_acquire_many_owned(bytes).ok();
+        peer.flooded += u64::from(room.is_none());
+        room
+    }
+
     /// Who has said or asked more than its share since it was told of last, and how much; each seldom.
     pub(super) fn floods(&mut self, now: Instant) -> Vec<(PeerId, u64)> {
         let due =
@@ -399,6 +438,7 @@ impl Peer {
             turned_away: None,
             gossip: Arc::new(Semaphore::new(GOSSIP_OF_PEER)),
             requests: Arc::new(Semaphore::new(REQUESTS_OF_PEER)),
+            answers: Arc::new(Semaphore::new(ANSWERS_OF_PEER)),
             gossip_rate: Rate::new(GOSSIP_RATE, GOSSIP_BURST, now),
             request_rate: Rate::new(REQUEST_RATE, REQUEST_BURST, now),
             door_rate: Rate::new(DOOR_RATE, DOOR_BURST, now),
@@ -546,6 +586,25 @@ mod tests {
         roster.ponged(&PEER, ids[0], Duration::from_millis(1));
         roster.closed(&PEER, ids[0]);
         assert_eq!(roster.needless(now + settled, settled), [], "it is the only one");
+    }
+
+    #[test]
+    fn a_crowd_from_one_place_makes_room_for_who_comes_from_another() {
+        let (mut roster, now) = (Roster::new(), Instant::now());
+        let mut come = |n: u8, address: &str| {
+            let (id, peer) = (ConnectionId::new_unchecked(n.into()), PeerId::from_public_key([n; 32]));
+            let address = address.parse().expect("an address");
+            roster.opened(peer, id, address, Direction::Inbound, false, now + Duration::from_secs(n.into()));
+            peer
+        };
+        let invited = come(0, "/ip4/198.51.100.7/tcp/1");
+        let crowd: Vec<PeerId> = (1..6).map(|n| come(n, "/ip4/192.0.2.7/tcp/1")).collect();
+        for one in &crowd[..4] {
+            assert_eq!(roster.crowding(), Some(*one), "the oldest of the crowd first");
+            roster.turn_away(one, String::new());
+        }
+        roster.turn_away(&crowd[4], String::new());
+        assert_eq!(roster.crowding(), Some(invited));
     }
 
     #[test]

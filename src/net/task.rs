@@ -19,17 +19,20 @@ use super::behaviour::{Behaviour, swarm_config};
 use super::book::Book;
 use super::bootstrap::{Bootstrap, Notice};
 use super::client::{COMMANDS, Client, Command, Events, Papers};
-use super::event::{Event, GossipToken, ReplyToken, RequestId, Topic, Verdict, Why};
+use super::crowd::Shown;
+use super::event::{Event, GossipToken, RequestId, Topic, Verdict, Why};
 use super::names::{Names, kernel_peer, strip_peer, swarm_peer, with_peer};
 use super::outbox::{Outbox, Tallies};
 use super::relays::Relays;
 use super::roster::{Rate, Roster};
 use super::{NetError, Settings, Timings, transport};
 use crate::kernel::id::{MeshId, PeerId};
+use answers::Answers;
 use asked::Asked;
 use dials::Dial;
 use door::Again;
 
+mod answers;
 mod asked;
 mod dials;
 mod door;
@@ -75,6 +78,7 @@ pub(super) struct Task {
     hurried: Instant,
     dials: HashMap<ConnectionId, Dial>,
     asked: Asked,
+    answers: Answers,
     papers: Papers,
     /// To whom this node has shown its papers and who has not answered yet.
     shown: HashMap<OutboundRequestId, PeerId>,
@@ -83,6 +87,8 @@ pub(super) struct Task {
     met: HashMap<PeerId, Instant>,
     /// How much all together may show at the door.
     door_rate: Rate,
+    /// And how much those of one place.
+    shown_from: Shown,
     jitter: Jitter,
     next_exchange: Instant,
     next_tick: Instant,
@@ -150,11 +156,13 @@ impl Task {
             hurried: now,
             dials: HashMap::new(),
             asked: Asked::new(),
+            answers: Answers::default(),
             papers,
             shown: HashMap::new(),
             again: HashMap::new(),
             met: HashMap::new(),
             door_rate: Rate::new(DOOR_RATE, DOOR_BURST, now),
+            shown_from: Shown::default(),
             jitter: Jitter::new()?,
         };
         let task = tokio::spawn(task.run());
@@ -324,14 +332,6 @@ impl Task {
             return self.tick_soon();
         };
         self.outbox.must(Event::Unanswered { id, from: to, why });
-    }
-
-    fn respond(&mut self, token: ReplyToken, bytes: Vec<u8>) {
-        let behaviour = self.swarm.behaviour_mut();
-        let asking = if token.at_door { &mut behaviour.door } else { &mut behaviour.inside.inner.ask };
-        if asking.send_response(token.channel, bytes).is_err() {
-            self.tallies.responses_late.add(1);
-        }
     }
 
     fn tell(&mut self, notices: impl IntoIterator<Item = Notice>) {

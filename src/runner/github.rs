@@ -6,6 +6,8 @@
 //! - The configuration reaches it by its environment (`ACTIONS_RUNNER_INPUT_JITCONFIG`), which it clears for its jobs.
 //! - Its hooks (<https://docs.github.com/actions/how-tos/manage-runners/self-hosted-runners/run-scripts>) say when a job
 //!   begins and ends. From the beginning on, neither the idle time nor [`Retire`] ends it: only a stop and the limit do.
+//! - GitHub may give a runner another job than the one it was started for. One of a fork's pull request is failed by
+//!   the first hook, before any step of it, unless the settings let such jobs run.
 //!
 //! `bin/Runner.Listener` is started itself, not `run.sh`, which turns every exit status into 0 (`run-helper.sh` of the
 //! runner). A status that says "again" is followed as that script does: after five seconds, a few times.
@@ -129,9 +131,9 @@ async fn prepare(
     }
     let backend = backend::of(isolation);
     let (root, hooks, pipe) = (places.runner.clone(), places.hooks.clone(), places.news.clone());
-    let (from, shares) = (installed.root.clone(), !backend.mounts());
+    let (from, shares, forks) = (installed.root.clone(), !backend.mounts(), host.settings.fork_pull_requests);
     let made = spawn_blocking(move || {
-        make_hooks(&hooks, &pipe)?;
+        make_hooks(&hooks, &pipe, forks)?;
         install::populate(&from, &root, shares)
     });
     made.await
@@ -157,6 +159,7 @@ async fn prepare(
     set("ACTIONS_RUNNER_HOOK_JOB_STARTED", hooks.join("started.sh").into());
     set("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", hooks.join("completed.sh").into());
     set("RUNMESH_NEWS", pipe.into());
+    set("RUNMESH_RUNNER", root.clone().into());
     let is_root = rustix::process::getuid().is_root();
     if isolation == Isolation::Container || (isolation == Isolation::None && is_root) {
         set("RUNNER_ALLOW_RUNASROOT", "1".into());
@@ -174,24 +177,41 @@ async fn prepare(
     Ok((backend.confine(&host.settings, places, &confined), boxed, news))
 }
 
-/// Scripts that say what the runner does into the pipe. They never fail: a hook that does would fail the job.
-fn make_hooks(hooks: &Path, pipe: &Path) -> io::Result<()> {
+/// Scripts that say what the runner does into the pipe. They never fail: a hook that does fails the job. But for the one
+/// that is meant to.
+fn make_hooks(hooks: &Path, pipe: &Path, fork_pull_requests: bool) -> io::Result<()> {
+    let started = "printf 'started %s %s %s %s\\n' \"$GITHUB_REPOSITORY\" \"${GITHUB_RUN_ID:-0}\" \
+                   \"${GITHUB_RUN_ATTEMPT:-0}\" \"$GITHUB_JOB\" >>\"$RUNMESH_NEWS\" || true\n";
+    let guard = if fork_pull_requests { "" } else { GUARD };
     let scripts = [
-        (
-            "started.sh",
-            "printf 'started %s %s %s %s\\n' \"$GITHUB_REPOSITORY\" \"${GITHUB_RUN_ID:-0}\" \
-             \"${GITHUB_RUN_ATTEMPT:-0}\" \"$GITHUB_JOB\" >>\"$RUNMESH_NEWS\" || true\n",
-        ),
-        ("completed.sh", "printf 'completed\\n' >>\"$RUNMESH_NEWS\" || true\n"),
+        ("started.sh", format!("#!/bin/sh\n{started}{guard}")),
+        ("completed.sh", "#!/bin/sh\nprintf 'completed\\n' >>\"$RUNMESH_NEWS\" || true\n".to_owned()),
     ];
     for (name, text) in scripts {
         let path = hooks.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{text}"))?;
+        std::fs::write(&path, text)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o555))?;
     }
     mknodat(CWD, pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     Ok(())
 }
+
+/// Fails a job of a pull request whose code is not the repository's own. The event is JSON that strangers have written
+/// parts of, so it is read as such, by the node that every runner brings along; where that is missing, by nobody.
+const GUARD: &str = r#"case $GITHUB_EVENT_NAME in
+pull_request*)
+    for node in "$RUNMESH_RUNNER"/externals/node*/bin/node; do [ -x "$node" ] && break; done
+    "$node" -e '
+        const event = JSON.parse(require("fs").readFileSync(process.env.GITHUB_EVENT_PATH, "utf8"));
+        const head = event.pull_request && event.pull_request.head && event.pull_request.head.repo;
+        process.exit(head && event.repository && head.id === event.repository.id ? 0 : 1);
+    ' || {
+        echo "runmesh: this host runs no pull requests from forks (fork_pull_requests)" >&2
+        exit 1
+    }
+    ;;
+esac
+"#;
 
 /// What is known of a running runner.
 struct Watch {
@@ -362,5 +382,64 @@ impl Ear for Watch {
             Other::Word(None) | Other::Retire(None) => return Some(Cut::Stopped),
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Stands for node, which a host of tests need not have: it reads the event that the guard names, and judges alike.
+    const NODE: &str = r#"#!/usr/bin/env python3
+import json, os, sys
+assert sys.argv[1] == "-e" and "head.id === event.repository.id" in sys.argv[2]
+event = json.load(open(os.environ["GITHUB_EVENT_PATH"]))
+head = event.get("pull_request", {}).get("head", {}).get("repo")
+sys.exit(0 if head and head["id"] == event["repository"]["id"] else 1)
+"#;
+
+    /// How the hook that runs before a job ends, and what it has said.
+    fn begin(event: &str, text: &str, fork_pull_requests: bool, has_node: bool) -> (bool, String) {
+        let place = tempfile::tempdir().expect("a directory");
+        let (hooks, root) = (place.path().join("hooks"), place.path().join("runner"));
+        fs::create_dir(&hooks).expect("a directory");
+        if has_node {
+            let node = root.join("externals/node20/bin/node");
+            fs::create_dir_all(node.parent().expect("a folder")).expect("made");
+            fs::write(&node, NODE).expect("written");
+            fs::set_permissions(&node, fs::Permissions::from_mode(0o755)).expect("made");
+        }
+        fs::write(place.path().join("event.json"), text).expect("written");
+        make_hooks(&hooks, &place.path().join("pipe"), fork_pull_requests).expect("made");
+        let mut hook = Command::new(hooks.join("started.sh"));
+        hook.env("GITHUB_EVENT_NAME", event).env("GITHUB_EVENT_PATH", place.path().join("event.json"));
+        hook.env("GITHUB_REPOSITORY", "o/r").env("GITHUB_JOB", "a").env("RUNMESH_RUNNER", &root);
+        let news = place.path().join("news");
+        let ended = hook.env("RUNMESH_NEWS", &news).output().expect("it runs");
+        (ended.status.success(), fs::read_to_string(news).expect("said"))
+    }
+
+    #[test]
+    fn a_job_of_a_forks_pull_request_fails_before_its_first_step_unless_a_setting_lets_it_run() {
+        let own = r#"{"repository": {"id": 7}, "pull_request": {"head": {"repo": {"id": 7}}}}"#;
+        let fork = r#"{"repository": {"id": 7}, "pull_request": {"head": {"repo": {"id": 8}}}}"#;
+        let gone = r#"{"repository": {"id": 7}, "pull_request": {"head": {"repo": null}}}"#;
+        for (event, text, fork_pull_requests, has_node, runs) in [
+            ("push", "{}", false, false, true),
+            ("pull_request", own, false, true, true),
+            ("pull_request", fork, false, true, false),
+            ("pull_request_target", fork, false, true, false),
+            ("pull_request", gone, false, true, false),
+            ("pull_request", "no JSON", false, true, false),
+            ("pull_request", own, false, false, false),
+            ("pull_request", fork, true, false, true),
+        ] {
+            let (went_on, said) = begin(event, text, fork_pull_requests, has_node);
+            assert_eq!(went_on, runs, "{event} {text} {fork_pull_requests} {has_node}");
+            assert_eq!(said, "started o/r 0 0 a\n", "who has the job is said in any case");
+        }
     }
 }

@@ -122,6 +122,8 @@ fn check_event(event: &Event) -> Result<(), WireError> {
         | Event::Acknowledge(_)
         | Event::Retire(_)
         | Event::Resume(_) => Ok(()),
+        #[cfg(feature = "later")]
+        Event::CallOff(_) => Ok(()),
     }
 }
 

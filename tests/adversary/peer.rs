@@ -38,6 +38,8 @@ pub(crate) struct Peer {
     pub(crate) target: PeerId,
     pub(crate) clock: Clock,
     pub(crate) entries: Vec<Arc<Entry>>,
+    /// Those that it wrote itself.
+    pub(crate) written: Vec<Arc<Entry>>,
     mesh: runmesh::kernel::id::MeshId,
     seen: mpsc::Receiver<Seen>,
     pump: JoinHandle<()>,
@@ -82,7 +84,7 @@ impl Peer {
         let rude = Arc::new(AtomicBool::new(false));
         let pump = tokio::spawn(pump(client.clone(), events, sender, invitation.mesh, rude.clone()));
         let (mesh, clock) = (invitation.mesh, Clock::new(invitation.mesh));
-        Self { key, client, target, clock, entries: Vec::new(), mesh, seen, pump, asked: 0, rude }
+        Self { key, client, target, clock, entries: Vec::new(), written: Vec::new(), mesh, seen, pump, asked: 0, rude }
     }
 
     /// One that joins as the invitation lets it, and learns all entries.
@@ -162,6 +164,7 @@ impl Peer {
     pub(crate) async fn write(&mut self, events: Vec<Said>) -> Arc<Entry> {
         let entry = self.sign(events);
         self.clock.place(&entry, true);
+        self.written.push(entry.clone());
         self.publish(&entry).await;
         entry
     }

@@ -1,5 +1,7 @@
 //! What a look does when GitHub refuses, limits or breaks off.
 
+use runmesh::forge::github::JobMemory;
+
 use crate::*;
 
 #[tokio::test]
@@ -83,4 +85,35 @@ async fn broken_answers_are_asked_for_again() {
         assert_eq!(findings.workloads.len(), 2, "{fault:?}: the other way, or less at once");
         fake.state().limits.heal();
     }
+}
+
+#[tokio::test]
+async fn whatever_an_answer_holds_the_look_ends_and_the_next_good_one_is_complete() {
+    let mut world = world(3);
+    world.repository("octo/jobs", &[("a", "b")]);
+    let fake = Fake::start(world);
+    let repository = {
+        let found = github(&fake, "t").repositories(&octo(), &mut Memory::default(), &Tally::default()).await;
+        found.expect("a list").into_iter().find(|one| one.name == "octo/jobs").expect("listed")
+    };
+    fake.queue("octo/jobs", &["self-hosted"], 3);
+    let (began, mut draw) = (Instant::now(), 0_u64);
+    let (mut good_ones, mut memory) = (0, Memory::default());
+    while began.elapsed() < Duration::from_secs(30) {
+        draw += 1;
+        fake.state().limits.no_graphql = draw % 2 == 0;
+        fake.fail("/", 1 + draw as usize % 3, Fault::Garbled(draw));
+        let looked = look(&github(&fake, "t"), &octo(), std::mem::take(&mut memory)).await;
+        good_ones += usize::from(looked.outcome.is_ok());
+        memory = looked.memory;
+        fake.fail("/", 1 + draw as usize % 3, Fault::Garbled(draw + 1_000_000));
+        let jobs = github(&fake, "t");
+        let found = jobs.active_jobs(&repository, &[7].into(), &mut JobMemory::default(), &Tally::default()).await;
+        good_ones += usize::from(found.is_ok());
+        fake.state().limits.heal();
+    }
+    assert!(draw > 20 && good_ones > 0, "{good_ones} of {draw}");
+    fake.state().limits.no_graphql = false;
+    let (findings, _) = good(look(&github(&fake, "t"), &octo(), Memory::default()).await);
+    assert_eq!(findings.workloads.len(), 3);
 }

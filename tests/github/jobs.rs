@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use runmesh::forge::github::{
-    Github, GithubError, JobMemory, JobState, Memory, Removal, RunnerError, RunnerMemory, Scope, Tally,
+    Github, GithubError, JobMemory, JobState, Memory, Removal, RunnerError, RunnerMemory, Scope, Selection, Tally,
 };
 use runmesh::kernel::task::{Conclusion, Repository};
 
@@ -66,6 +66,35 @@ async fn jobs_are_counted_and_lists_that_are_as_they_were_cost_nothing() {
     assert!(cancelled(jobs[&ids[1]].state) && cancelled(jobs[&two[0]].state), "also of a run that is over");
     assert!(!jobs.contains_key(&12), "what is not there is left out");
     assert!(calls.iter().map(|call| call.cost).sum::<u64>() <= 6, "{calls:#?}");
+}
+
+#[tokio::test]
+async fn what_a_fork_asks_for_gets_no_runner_unless_a_setting_says_so() {
+    let fake = fake();
+    let repository = one(&github(&fake, "t")).await;
+    let own = repository.id.parse::<u64>().expect("a number");
+    // Pull requests of the repository's own branch, of a fork, and of one that is deleted; and a push.
+    let heads = [Some(Some(own)), Some(Some(own + 1)), Some(None), None];
+    let jobs: Vec<u64> = heads
+        .iter()
+        .map(|head| {
+            let job = fake.queue("octo/one", &LABELS, 1)[0];
+            let actions = &mut fake.state().actions;
+            let run = actions.jobs[&job].run;
+            actions.runs.get_mut(&run).expect("its run").pull_request = *head;
+            job
+        })
+        .collect();
+    for (allowed, states) in
+        [(false, [JobState::Queued, JobState::Held, JobState::Held, JobState::Queued]), (true, [JobState::Queued; 4])]
+    {
+        let selection = Selection { fork_pull_requests: allowed, ..Selection::default() };
+        let github = super::selecting(&fake, "t", selection);
+        let found =
+            github.active_jobs(&repository, &BTreeSet::new(), &mut JobMemory::default(), &Tally::default()).await;
+        let found = found.expect("jobs");
+        assert_eq!(jobs.iter().map(|job| found[job].state).collect::<Vec<_>>(), states);
+    }
 }
 
 #[tokio::test]

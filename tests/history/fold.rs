@@ -59,7 +59,7 @@ struct View {
 
 impl View {
     fn paused(&self) -> Option<Paused> {
-        self.ledger.paused(|cid| self.clock.counts(cid))
+        self.ledger.paused(|cid, rules| self.clock.counts_under(cid, rules))
     }
 
     fn take(&mut self, entry: &Entry) {
@@ -73,13 +73,13 @@ impl View {
             tasks.extend(self.ledger.named());
         }
         for task in tasks {
-            self.ledger.fold(&task, |cid| self.clock.counts(cid));
+            self.ledger.fold(&task, |cid, rules| self.clock.counts_under(cid, rules));
         }
     }
 
     fn fold_all(&mut self) {
         for task in self.ledger.named() {
-            self.ledger.fold(&task, |cid| self.clock.counts(cid));
+            self.ledger.fold(&task, |cid, rules| self.clock.counts_under(cid, rules));
         }
     }
 
@@ -107,8 +107,8 @@ impl View {
     /// The snapshot at a cut.
     fn snapshot(&self, cut: &Cid, void: &[(Author, u64)]) -> Option<(Sealed, Division)> {
         let division = self.clock.divide(cut)?;
-        let (mut snapshot, counting) = self.clock.condense(cut, &division, void)?;
-        self.ledger.condense(|cid| counting.contains(cid), &mut snapshot);
+        let (mut snapshot, judged) = self.clock.condense(cut, &division, void)?;
+        self.ledger.condense(|cid, rules| self.clock.counted_under(&judged, cid, rules), &mut snapshot);
         Some((snapshot.seal(), division))
     }
 

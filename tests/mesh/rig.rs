@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// The longest any condition may take to come about, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(100);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_runmesh");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_runmesh");
 
 /// A git repository with workflow files.
 pub(crate) struct Repository {
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     environment: Vec<(String, String)>,
     /// A signal that its processes are not to die of.
     ignored: Option<&'static str>,
+    /// Which build of runmesh it is.
+    program: PathBuf,
     process: Option<Child>,
     since: Instant,
 }
@@ -79,6 +81,7 @@ impl Node {
             arguments,
             environment: Vec::new(),
             ignored: None,
+            program: PathBuf::from(PROGRAM),
             process: None,
             since: Instant::now(),
         }
@@ -90,10 +93,10 @@ impl Node {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.ignored {
-            None => Command::new(PROGRAM),
+            None => Command::new(&self.program),
             Some(signal) => {
                 let mut command = Command::new("sh");
-                command.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\""), PROGRAM]);
+                command.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]).arg(&self.program);
                 command
             }
         };
@@ -261,6 +264,36 @@ impl Mesh {
             node.wait_for("hearing the others", |node| node.json(&["inspect", "status"])["peers"] == count - 1);
         }
         mesh
+    }
+
+    /// One more node, as the first, but of another build. Answers its number.
+    #[allow(dead_code, reason = "tests/versions.rs uses it")]
+    pub(crate) fn join(&mut self, program: &Path) -> usize {
+        let number = self.nodes.len();
+        let mut arguments = self.nodes[0].arguments.clone();
+        if let Some(at) = arguments.iter().position(|word| word == "--listen") {
+            arguments[at + 1] = ANY_PORT.to_owned();
+        }
+        let mut node = Node::new(arguments);
+        node.program = program.to_owned();
+        let invited = self.nodes[0].run(&["mesh", "invite"]);
+        let joined = node.run(&["mesh", "join", invited.stdout.trim()]);
+        assert_eq!(joined.status, 0, "{invited:?} {joined:?}");
+        node.start();
+        self.nodes.push(node);
+        for node in &self.nodes {
+            node.wait_for("hearing the others", |node| node.json(&["inspect", "status"])["peers"] == number);
+        }
+        number
+    }
+
+    /// Ends a node in order and starts it again as another build.
+    #[allow(dead_code, reason = "tests/versions.rs uses it")]
+    pub(crate) fn rebuild(&mut self, number: usize, program: &Path) {
+        let peer = self.nodes[number].peer.clone();
+        self.terminate(&peer);
+        self.nodes[number].program = program.to_owned();
+        self.start_again(number);
     }
 
     /// A mesh of one, with more arguments.

@@ -15,8 +15,19 @@ use crate::kernel::scale_set::MAX_NAME;
 /// connected for a day (<https://docs.github.com/actions/reference/runners/self-hosted-runners>).
 const LONGEST_WAIT: Duration = Duration::from_secs(20 * 3600);
 /// What its table may hold.
-const KEYS: [&str; 10] =
-    ["github", "interval", "runner_group", "scale_set", "idle", "share", "lend", "any_arch", "warm", "warm_age"];
+const KEYS: [&str; 11] = [
+    "github",
+    "interval",
+    "runner_group",
+    "scale_set",
+    "idle",
+    "share",
+    "lend",
+    "any_arch",
+    "warm",
+    "warm_age",
+    "fork_pull_requests",
+];
 
 /// What one layer says of it, or all of them together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,6 +50,8 @@ pub(in crate::cli) struct Autoscaler {
     pub(in crate::cli) warm: Option<Vec<WarmSet>>,
     /// How long one of those waits before another takes its place.
     pub(in crate::cli) warm_age: Option<Duration>,
+    /// Whether jobs of pull requests from forks get runners.
+    pub(in crate::cli) fork_pull_requests: Option<bool>,
     /// No flag of `node run` and no setting: whether the mesh's own tasks are left alone.
     pub(in crate::cli) no_mesh: Option<bool>,
 }
@@ -56,6 +69,7 @@ impl Autoscaler {
             any_arch: self.any_arch.or(lower.any_arch),
             warm: self.warm.or(lower.warm),
             warm_age: self.warm_age.or(lower.warm_age),
+            fork_pull_requests: self.fork_pull_requests.or(lower.fork_pull_requests),
             no_mesh: self.no_mesh.or(lower.no_mesh),
         }
     }
@@ -93,6 +107,7 @@ pub(super) fn environment(one: impl Fn(&str) -> Result<Option<String>, Failure>)
         any_arch: value(&one, "RUNMESH_AUTOSCALER_ANY_ARCH", yes_or_no)?,
         warm: values(&one, "RUNMESH_AUTOSCALER_WARM", str::parse)?,
         warm_age: value(&one, "RUNMESH_AUTOSCALER_WARM_AGE", age)?,
+        fork_pull_requests: value(&one, "RUNMESH_AUTOSCALER_FORK_PULL_REQUESTS", yes_or_no)?,
         no_mesh: None,
     })
 }
@@ -114,6 +129,7 @@ pub(super) fn table(value: &Value) -> Result<Autoscaler, Wrong> {
             "any_arch" => read.any_arch = Some(truth()?),
             "warm" => read.warm = Some(list(value, str::parse).map_err(wrong)?),
             "warm_age" => read.warm_age = Some(string(value, age).map_err(wrong)?),
+            "fork_pull_requests" => read.fork_pull_requests = Some(truth()?),
             _ => {
                 let what = format!("`autoscaler.{key}` is no setting");
                 return Err(Wrong { what, hint: Some(format!("there are: {}", KEYS.join(", "))) });

@@ -421,7 +421,8 @@ mod tests {
         let now = seconds("2024-03-10T00:00:00Z").expect("a time");
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let select = |include: &[&str], exclude: &[&str], since_days| {
-            let selection = Selection { include: texts(include), exclude: texts(exclude), forks: false, since_days };
+            let selection =
+                Selection { include: texts(include), exclude: texts(exclude), since_days, ..Selection::default() };
             selection.admits(&one, now)
         };
         assert!(select(&[], &[], None));

@@ -49,7 +49,8 @@ pub struct Job {
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
-    /// It waits for something else than a runner: an approval, another run.
+    /// It waits for something else than a runner: an approval, another run. Or it is of a fork's pull request, which
+    /// gets none here unless [`super::Selection::fork_pull_requests`] says so.
     Held,
     /// It waits for a runner.
     Queued,
@@ -111,6 +112,26 @@ struct Run {
     id: u64,
     #[serde(default)]
     path: String,
+    #[serde(default)]
+    event: String,
+    repository: Option<Named>,
+    /// Where its code comes from; nothing once that fork is deleted.
+    head_repository: Option<Named>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Named {
+    id: u64,
+}
+
+impl Run {
+    /// Whether its code comes from a fork, or may.
+    fn is_of_fork(&self) -> bool {
+        match (&self.repository, &self.head_repository) {
+            (Some(own), Some(head)) => own != head,
+            _ => self.event.starts_with("pull_request"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -234,24 +255,32 @@ impl Github {
         for status in ["queued", "in_progress"] {
             let first = format!("/repos/{name}/actions/runs?status={status}&per_page=100");
             let (found, pages) = list::<Run, Runs>(&client, first, &memory.runs, &what, tally).await?;
-            runs.extend(found.into_iter().map(|run| (run.id, run.path)));
+            runs.extend(found.into_iter().map(|run| (run.id, run)));
             seen.extend(pages.keys().cloned());
             memory.runs.extend(pages);
         }
         memory.runs.retain(|address, _| seen.contains(address));
         let mut lists = Vec::new();
-        for (id, path) in runs {
+        for (id, run) in runs {
             let first = format!("/repos/{name}/actions/runs/{id}/jobs?filter=latest&per_page=100");
             let (client, kept, what) = (&client, &memory.jobs, &what);
             lists.push(async move {
-                Ok::<_, GithubError>((path, list::<Raw, Jobs>(client, first, kept, what, tally).await?))
+                Ok::<_, GithubError>((run, list::<Raw, Jobs>(client, first, kept, what, tally).await?))
             });
         }
         let lists: Vec<_> = stream::iter(lists).buffered(AT_ONCE).collect().await;
         let (mut jobs, mut kept) = (BTreeMap::new(), BTreeMap::new());
         for list in lists {
-            let (path, (found, pages)) = list?;
-            jobs.extend(found.iter().map(|raw| (raw.id, raw.job(repository, &path))));
+            let (run, (found, pages)) = list?;
+            let is_held = run.is_of_fork() && !self.selection.fork_pull_requests;
+            for raw in &found {
+                let mut job = raw.job(repository, &run.path);
+                if is_held && job.state == JobState::Queued {
+                    job.state = JobState::Held;
+                    tracing::debug!(job = raw.id, repository = name, "a fork's pull request gets no runner here");
+                }
+                jobs.insert(raw.id, job);
+            }
             kept.extend(pages);
         }
         memory.jobs = kept;

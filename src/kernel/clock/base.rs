@@ -1,13 +1,13 @@
 //! The checkpoint that the entries of a clock stand above: what is still known of those that were dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::retire::Retired;
 use super::revoke::Revocations;
-use super::{Chain, Clock, Division, Mark, Members, Placed, Reach, Shelf};
+use super::{Chain, Clock, Division, Judged, Mark, Members, Placed, Reach, Shelf};
 use crate::kernel::entry::{Body, FORMAT, Hlc};
 use crate::kernel::id::{Author, Cid, Digest};
 use crate::kernel::io::Vector;
@@ -38,6 +38,8 @@ pub(super) struct Base {
     pub(super) retired: Vec<Retired>,
     /// The label of time of the cut.
     pub(super) time: Hlc,
+    /// The greatest number of rules that an entry beneath stood under, if it is beyond [`Snapshot::RULES_UNNAMED`].
+    pub(super) rules: u32,
 }
 
 impl Clock {
@@ -118,7 +120,8 @@ impl Clock {
         let away = snapshot.members.iter().filter(|member| member.retired);
         let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();
         self.retired.clone_from(&retired);
-        self.base = Some(Base { cut: cut.cid, hash, members, retired, time: snapshot.time });
+        self.base = Some(Base { cut: cut.cid, hash, members, retired, time: snapshot.time, rules: snapshot.rules });
+        self.note_all_rules();
         self.latest = self.latest.max(snapshot.time);
         let (ordinal, cid) = (self.next_ordinal, cut.cid);
         self.next_ordinal += 1;
@@ -136,14 +139,9 @@ impl Clock {
         self.placed.insert(cid, stub);
     }
 
-    /// The snapshot at a cut, all but its tasks, and which of the entries beneath count. `None` when the cut itself does
+    /// The snapshot at a cut, all but its tasks, and what was judged of the entries beneath. `None` when the cut itself does
     /// not, where chains are void from these numbers on.
-    pub fn condense(
-        &self,
-        cut: &Cid,
-        division: &Division,
-        void: &[(Author, u64)],
-    ) -> Option<(Snapshot, BTreeSet<Cid>)> {
+    pub fn condense(&self, cut: &Cid, division: &Division, void: &[(Author, u64)]) -> Option<(Snapshot, Judged)> {
         let placed = self.placed.get(cut)?;
         let tally = self.tally_with(&division.beneath, void);
         if !tally.counting.contains(cut) {
@@ -162,6 +160,8 @@ impl Clock {
             let unknown = ChainBase { author: *author, entries: 0, counting: 0, void: None };
             chains.entry(*author).or_insert(unknown).void = Some(*from);
         }
+        let judged = Judged { tally, retired };
+        let (tally, retired) = (&judged.tally, &judged.retired);
         let snapshot = Snapshot {
             format: snapshot::FORMAT,
             mesh: self.mesh,
@@ -170,14 +170,15 @@ impl Clock {
             height: placed.mark.height,
             time: placed.time(),
             chains: chains.into_values().collect(),
-            members: tally.members.condensed(|peer| self.is_away(peer, &placed.mark, &retired, &tally.lengths)),
+            members: tally.members.condensed(|peer| self.is_away(peer, &placed.mark, retired, &tally.lengths)),
             open: Vec::new(),
             closed: Vec::new(),
             submitted: Vec::new(),
             paused: None,
             revoked: self.revocations_within(&division.beneath),
+            rules: self.rules_beneath(&judged),
         };
-        Some((snapshot, tally.counting))
+        Some((snapshot, judged))
     }
 
     /// Whether an entry can be no more than a part of what was dropped, or beside it.

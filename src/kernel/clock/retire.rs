@@ -40,12 +40,6 @@ impl Clock {
         })
     }
 
-    /// The number of rules that every member has declared that has not been retired.
-    pub fn rules(&self) -> u32 {
-        let members = self.members.all().filter(|member| !self.is_retired(&member.peer));
-        members.map(|member| self.members.declared(&member.peer)).min().unwrap_or(0)
-    }
-
     /// The retirements that are proposed and do not hold yet: by which entry, of whom, and who has agreed.
     pub fn proposed_retirements(&self) -> Vec<(Cid, PeerId, BTreeSet<PeerId>)> {
         let mut proposed = Vec::new();

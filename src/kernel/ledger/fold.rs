@@ -236,6 +236,10 @@ impl<'a> Pass<'a> {
             Event::Cancel(_) if known_introduction => {
                 self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
             }
+            #[cfg(feature = "later")]
+            Event::CallOff(_) if known_introduction => {
+                self.endings.push(Ending { fact, rank: (1, 0, None, fact.mark.cid) });
+            }
             // It may stand in the entry of the introduction itself: nobody ever claims such a task.
             Event::Withdraw(_)
                 if known_introduction || self.introductions.iter().any(|one| one.cid == fact.mark.cid) =>
@@ -302,6 +306,8 @@ impl<'a> Pass<'a> {
                 note.clone_from(why);
                 State::Cancelled
             }
+            #[cfg(feature = "later")]
+            Some(Event::CallOff(_)) => State::Cancelled,
             Some(Event::Leave(_)) => State::LeftToGithub,
             Some(_) => State::Lost,
             None => {

@@ -28,11 +28,19 @@ impl Node {
             (_, None) => Err(format!("no task {task} is known here")),
             (_, Some(false)) => Err(format!("task {} has ended already", task.short())),
             (_, Some(true)) => {
-                self.events.push(Event::Cancel(Cancel { task, why: shortened(&why) }));
+                self.events.push(self.cancellation(task, &why));
                 Ok(task)
             }
         };
         self.answer(token, answer.map(Some));
+    }
+
+    fn cancellation(&self, task: TaskId, why: &str) -> Event {
+        #[cfg(feature = "later")]
+        if self.clock.rules() >= crate::kernel::rules::LATER {
+            return Event::CallOff(crate::kernel::entry::CallOff { task });
+        }
+        Event::Cancel(Cancel { task, why: shortened(why) })
     }
 
     pub(super) fn answer(&mut self, token: Token, answer: Result<Option<TaskId>, String>) {

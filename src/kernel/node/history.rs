@@ -133,9 +133,15 @@ impl Node {
         }
     }
 
-    /// Whether a member has declared rules that this version does not know: it then decides nothing.
+    /// Whether entries here were, or are about to be, written under rules that this version does not know: it then
+    /// decides nothing, since what it makes of them may be wrong.
     pub(super) fn is_behind_rules(&self) -> bool {
-        self.clock.members().highest_rules() > RULES
+        self.rules_in_force() > RULES
+    }
+
+    /// The greatest number of rules that entries here may be under.
+    pub(super) fn rules_in_force(&self) -> u32 {
+        self.clock.rules().max(self.clock.rules_beyond())
     }
 
     /// Takes from a newly placed entry what it says of checkpoints.
@@ -182,14 +188,15 @@ impl Node {
     /// Compares what is new, drops what may be dropped, and acknowledges or proposes what is this node's turn.
     pub(super) fn take_history(&mut self) {
         self.sample();
+        if self.is_behind_rules() {
+            // It would find another state than the others, who are right.
+            self.history.next_look = self.now.mono + self.settings.timings.checkpoint;
+            return;
+        }
         if std::mem::take(&mut self.history.dirty) {
             self.examine_all();
         }
         if !self.may_write() {
-            return;
-        }
-        if self.is_behind_rules() {
-            self.history.next_look = self.now.mono + self.settings.timings.checkpoint;
             return;
         }
         self.acknowledge();
@@ -270,8 +277,8 @@ impl Node {
     }
 
     fn snapshot_at(&self, cut: &Cid, division: &Division, void: &[(Author, u64)]) -> Option<Sealed> {
-        let (mut snapshot, counting) = self.clock.condense(cut, division, void)?;
-        self.ledger.condense(|cid| counting.contains(cid), &mut snapshot);
+        let (mut snapshot, judged) = self.clock.condense(cut, division, void)?;
+        self.ledger.condense(|cid, rules| self.clock.counted_under(&judged, cid, rules), &mut snapshot);
         Some(snapshot.seal())
     }
 
@@ -405,7 +412,7 @@ impl Node {
         let mut tasks = self.ledger.stand_on(&sealed.snapshot, sealed.hash, |cid| self.clock.holds(cid));
         tasks.extend(self.ledger.named());
         for task in tasks {
-            let changed = self.ledger.fold(&task, |cid| self.clock.counts(cid));
+            let changed = self.ledger.fold(&task, |cid, rules| self.clock.counts_under(cid, rules));
             // One of which nothing is known any more may still stand in a queue here.
             if changed || self.ledger.get(&task).is_none() {
                 self.touched.insert(task);

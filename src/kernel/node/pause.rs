@@ -34,7 +34,7 @@ impl Node {
 
     /// To be called when what the ledger knows of pauses, or which entries count, may be another than before.
     pub(super) fn look_at_pause(&mut self) {
-        let paused = self.ledger.paused(|cid| self.clock.counts(cid));
+        let paused = self.ledger.paused(|cid, rules| self.clock.counts_under(cid, rules));
         if paused == self.paused {
             return;
         }

@@ -36,7 +36,7 @@ pub struct Status {
     /// Heads that peers have named and that are not here.
     pub missing_heads: usize,
     pub state_hash: Digest,
-    /// A member has declared rules of folding that this version does not know: it claims nothing.
+    /// Entries here are under rules of folding that this version does not know, up to this number: it claims nothing.
     pub behind_rules: Option<u32>,
     /// The entry beneath which everything was dropped.
     pub cut: Option<Cid>,
@@ -71,7 +71,7 @@ impl Node {
             waiting_entries: self.quarantine.len(),
             missing_heads: self.sync.told(),
             state_hash: self.state_hash(),
-            behind_rules: Some(self.clock.members().highest_rules()).filter(|_| self.is_behind_rules()),
+            behind_rules: Some(self.rules_in_force()).filter(|_| self.is_behind_rules()),
             cut: self.clock.cut(),
             checkpoint: self.clock.base_hash().zip(self.clock.time_of_base()),
             facts: self.ledger.facts(),

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
-use libp2p::request_response::{Message, OutboundFailure, ResponseChannel};
+use libp2p::request_response::{InboundRequestId, Message, OutboundFailure, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 
 use super::Task;
@@ -41,8 +41,11 @@ impl Task {
     pub(super) fn knock(&mut self, peer: &PeerId, direction: Direction, open: bool) {
         if direction == Direction::Outbound {
             self.introduce(peer);
-        } else if !open && self.roster.strangers() > MAX_STRANGERS {
-            self.turn_away(peer, "too many others have not shown yet that they belong to this mesh".to_owned());
+        } else if !open
+            && self.roster.strangers() > MAX_STRANGERS
+            && let Some(one) = self.roster.crowding()
+        {
+            self.turn_away(&one, "too many others have not shown yet that they belong to this mesh".to_owned());
         }
     }
 
@@ -91,8 +94,8 @@ impl Task {
 
     pub(super) fn on_door(&mut self, event: Asking) {
         match event {
-            Asking::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.on_papers(&peer, request, channel);
+            Asking::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                self.on_papers(&peer, request_id, request, channel);
             }
             Asking::Message { message: Message::Response { request_id, response }, .. } => {
                 if let Some(peer) = self.shown.remove(&request_id) {
@@ -119,17 +122,25 @@ impl Task {
     }
 
     /// A peer shows its papers.
-    fn on_papers(&mut self, peer: &libp2p::PeerId, bytes: Vec<u8>, channel: ResponseChannel<Vec<u8>>) {
+    fn on_papers(
+        &mut self,
+        peer: &libp2p::PeerId,
+        number: InboundRequestId,
+        bytes: Vec<u8>,
+        channel: ResponseChannel<Vec<u8>>,
+    ) {
         let Some(from) = kernel_peer(peer) else { return };
         if self.swarm.behaviour().inside.is_welcome(peer) && !self.roster.is_proven(&from) {
             self.introduce(&from);
         }
         let now = Instant::now();
-        let share = if self.door_rate.take(now) { self.roster.door_share(&from, now) } else { None };
+        let place = self.roster.place(&from);
+        let may = place.is_some_and(|place| self.shown_from.take(place, now)) && self.door_rate.take(now);
+        let share = if may { self.roster.door_share(&from, now) } else { None };
         let event = share.map(|share| Event::Request {
             from,
             bytes,
-            token: ReplyToken { channel, at_door: true, _share: share },
+            token: ReplyToken { channel, at_door: true, from, number, share },
         });
         // Dropping the channel refuses.
         if event.is_none_or(|event| self.outbox.may(event).is_err()) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
-use libp2p::request_response::{Event as AskEvent, Message, OutboundFailure, ResponseChannel};
+use libp2p::request_response::{Event as AskEvent, InboundRequestId, Message, OutboundFailure, ResponseChannel};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, identify, ping};
 
@@ -213,8 +213,8 @@ impl Task {
 
     fn on_ask(&mut self, event: Asking) {
         match event {
-            AskEvent::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.on_request(peer, request, channel);
+            AskEvent::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                self.on_request(peer, request_id, request, channel);
             }
             AskEvent::Message { message: Message::Response { request_id, response }, .. } => {
                 match self.asked.ended(request_id) {
@@ -227,21 +227,28 @@ impl Task {
                     self.outbox.must(Event::Unanswered { id, from, why: why(error) });
                 }
             }
-            AskEvent::InboundFailure { peer, error, .. } => {
+            AskEvent::InboundFailure { peer, request_id, error, .. } => {
                 tracing::debug!(%peer, %error, "a peer's request was not answered");
+                self.answers.ended(request_id);
             }
-            AskEvent::ResponseSent { .. } => {}
+            AskEvent::ResponseSent { request_id, .. } => self.answers.ended(request_id),
         }
     }
 
-    fn on_request(&mut self, peer: libp2p::PeerId, bytes: Vec<u8>, channel: ResponseChannel<Vec<u8>>) {
+    fn on_request(
+        &mut self,
+        peer: libp2p::PeerId,
+        number: InboundRequestId,
+        bytes: Vec<u8>,
+        channel: ResponseChannel<Vec<u8>>,
+    ) {
         let Some(from) = kernel_peer(&peer) else { return };
         self.prove(&from);
         let share = self.roster.request_share(&from, Instant::now());
         let event = share.map(|share| Event::Request {
             from,
             bytes,
-            token: ReplyToken { channel, at_door: false, _share: share },
+            token: ReplyToken { channel, at_door: false, from, number, share },
         });
         // Dropping the channel refuses.
         if event.is_none_or(|event| self.outbox.may(event).is_err()) {

@@ -19,6 +19,8 @@ pub(crate) struct Run {
     pub(crate) id: u64,
     pub(crate) repository: u64,
     pub(crate) path: String,
+    /// The repository of a pull request's code, which may be gone; `None` for a push.
+    pub(crate) pull_request: Option<Option<u64>>,
     pub(crate) jobs: Vec<u64>,
     pub(crate) created: u64,
     pub(crate) updated: u64,
@@ -85,7 +87,10 @@ impl Actions {
         let repository = world.find(repository).expect("a repository").id;
         let (run, time) = (self.id(), now());
         let path = ".github/workflows/ci.yml".to_owned();
-        self.runs.insert(run, Run { id: run, repository, path, jobs: Vec::new(), created: time, updated: time });
+        self.runs.insert(
+            run,
+            Run { id: run, repository, path, pull_request: None, jobs: Vec::new(), created: time, updated: time },
+        );
         for n in 0..count {
             let id = self.id();
             self.jobs.insert(
@@ -187,10 +192,16 @@ fn shape_of_run(state: &State, repository: &Repository, run: &Run) -> Value {
         minimal.as_object_mut().expect("an object").remove(key);
     }
     let who = json!({ "name": "Octo Cat", "email": "octo@example.org" });
+    let mut head_repository = minimal.clone();
+    match run.pull_request {
+        Some(Some(id)) => head_repository["id"] = json!(id),
+        Some(None) => head_repository = Value::Null,
+        None => {}
+    }
     json!({
         "id": run.id, "name": "ci", "node_id": format!("WFR_{}", run.id), "check_suite_id": run.id, "check_suite_node_id": "CS",
         "head_branch": repository.branch, "head_sha": sha, "path": run.path, "display_title": "a change", "run_number": 1,
-        "event": "push", "status": status.word(), "conclusion": (status == Status::Completed).then_some("success"),
+        "event": if run.pull_request.is_some() { "pull_request" } else { "push" }, "status": status.word(), "conclusion": (status == Status::Completed).then_some("success"),
         "workflow_id": 1, "url": url, "html_url": url, "pull_requests": [], "created_at": timestamp(run.created),
         "updated_at": timestamp(run.updated), "run_attempt": 1, "run_started_at": timestamp(run.created),
         "jobs_url": format!("{url}/jobs"), "logs_url": format!("{url}/logs"), "check_suite_url": format!("{url}/suite"),
@@ -199,7 +210,7 @@ fn shape_of_run(state: &State, repository: &Repository, run: &Run) -> Value {
         "head_commit": head.map(|head| json!({
             "id": head.oid, "tree_id": head.tree, "message": head.message, "timestamp": timestamp(head.time), "author": who, "committer": who,
         })),
-        "repository": minimal, "head_repository": minimal,
+        "repository": minimal, "head_repository": head_repository,
     })
 }
 

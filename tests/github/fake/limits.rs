@@ -96,6 +96,8 @@ pub(crate) enum Fault {
     Cut,
     /// Status 200, and nothing.
     Empty,
+    /// The answer's bytes are changed, in a way that follows from the number.
+    Garbled(u64),
     /// A GraphQL answer with status 200, no data and this type of error.
     GraphqlError(String),
 }

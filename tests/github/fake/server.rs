@@ -154,6 +154,10 @@ async fn answer(
     } else {
         answer.body.to_string().into_bytes()
     };
+    let bytes = match fault {
+        Some(Fault::Garbled(draw)) => garbled(bytes, draw),
+        _ => bytes,
+    };
     let length = bytes.len();
     let body = if matches!(fault, Some(Fault::Cut)) {
         let half = Bytes::from(bytes[..length / 2].to_vec());
@@ -186,6 +190,34 @@ async fn serve_scale_sets(state: &Arc<Mutex<State>>, asked: &Asked, fault: Optio
     }
     put(&mut headers, "content-type", "application/json; charset=utf-8");
     (answer, headers, 0)
+}
+
+/// The bytes with some of them changed, doubled or left out, as the number says; a zero makes them something else.
+fn garbled(mut bytes: Vec<u8>, draw: u64) -> Vec<u8> {
+    let word = |n: u64| {
+        let digest = world::object_id("garbled", format!("{draw} {n}").as_bytes());
+        u64::from_str_radix(&digest[..12], 16).expect("hexadecimal")
+    };
+    if draw.is_multiple_of(8) {
+        return (0..word(0) % 5_000).map(|n| word(n + 1) as u8).collect();
+    }
+    for change in 0..=word(1) % 4 {
+        let [at, what, more] = [0, 1, 2].map(|part| word(10 + 3 * change + part));
+        if bytes.is_empty() {
+            break;
+        }
+        let at = at as usize % bytes.len();
+        match what % 4 {
+            0 => bytes[at] = br#"0-9{}[],:"\netf"#[more as usize % 16],
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..(at + more as usize % 40).min(bytes.len()))),
+            _ => {
+                let part = bytes[at..(at + more as usize % 200).min(bytes.len())].to_vec();
+                bytes.splice(at..at, part);
+            }
+        }
+    }
+    bytes
 }
 
 /// The answer, its headers, and what it costs.
