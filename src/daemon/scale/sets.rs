@@ -577,3 +577,35 @@ fn job_of(workload: &Workload, told: &JobTold) -> Job {
         runner: told.runner.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_of_slots_is_told_at_once_and_others_when_they_last() {
+        let (mut capacity, began) = (Capacity::default(), Instant::now());
+        let mut at = |number: u32, millis: u64| capacity.steady(number, began + Duration::from_millis(millis));
+        assert_eq!([at(0, 0), at(4, 250), at(4, 500)], [0, 0, 4]);
+        // A host has begun what another still thinks free.
+        assert_eq!([at(6, 750), at(4, 1_000), at(6, 1_250), at(5, 1_500)], [4; 4]);
+        assert_eq!([at(5, 2_000), at(5, 2_500), at(0, 2_750), at(0, 3_750)], [4, 5, 5, 0]);
+    }
+
+    #[test]
+    fn each_source_at_github_has_a_set_and_no_other_has() {
+        let specs: Vec<Spec> = ["github:octo", "github:acme/One", "github:*", "git:/srv/one"]
+            .iter()
+            .map(|spec| spec.parse().expect("a source"))
+            .collect();
+        let sets = Sets::new(Some("Lab"), Some("group"), &specs, "h");
+        let keys: Vec<&str> = sets.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["scale-set:h/acme/one#lab", "scale-set:h/octo#lab"]);
+        let groups: Vec<Option<&str>> = sets.all.values().map(|set| set.group.as_deref()).collect();
+        assert_eq!(groups, [None, Some("group")], "only organisations have groups");
+        assert!(sets.problem.is_none() && Sets::new(None, None, &specs, "h").all.is_empty());
+        assert!(Sets::new(Some("Lab"), None, &specs[2..], "h").problem.is_some());
+        let long = [format!("github:{}/{}", "o".repeat(39), "r".repeat(100)).parse().expect("a source")];
+        assert!(Sets::new(Some(&"n".repeat(64)), None, &long, "api.github.com").problem.is_some());
+    }
+}
