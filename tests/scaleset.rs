@@ -144,7 +144,10 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
         fake.state().actions.jobs.get_mut(job).expect("a job").takes = Duration::from_secs(600);
     }
     until(&fake, "six busy runners", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::InProgress));
-    until(&fake, "a session again, if a nearer host was told of late", |fake| session(fake).is_some());
+    // A nearer host may have followed just now; by the time that it has told all slots, the others know its session.
+    until(&fake, "a listener that has told all slots", |fake| {
+        session(fake).is_some() && fake.state().actions.scale_sets.sets.values().all(|set| set.capacity == 12)
+    });
     let (owner, before) = session(&fake).expect("a session");
     let tail = owner[owner.len() - 10..].to_owned();
     let killed = mesh.kill(&owner);

@@ -364,6 +364,7 @@ impl Daemon {
                 set.session = Some((number, session));
                 set.told_to.1.clear();
                 self.ask_for_tables(&key);
+                self.tell_of_session(&key);
                 self.set_is_well(key);
             }
             Said::Quiet => self.set_is_well(key),
