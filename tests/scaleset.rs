@@ -163,7 +163,10 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
     let tasks = mesh.wait_for_tasks(8, is_completed);
     let failed = tasks.iter().filter(|task| task["conclusion"] == "failure").count();
     assert_eq!(failed, lost.len(), "those of the killed host, as GitHub says: {tasks:#?}");
-    assert_eq!(fake.state().actions.runners.configured, 8, "one runner a job");
+    // Before the next one listens nobody knows which jobs of the killed host had runners: for those one may start in vain,
+    // and retires.
+    let started = usize::try_from(fake.state().actions.runners.configured).expect("few");
+    assert!((8..=8 + lost.len()).contains(&started), "one runner a job: {started}, {lost:?}");
     mesh.start_again(killed);
     mesh.wait_for_agreement();
     in_order(&fake, mesh);
