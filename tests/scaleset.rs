@@ -9,6 +9,9 @@ mod github {
 }
 #[path = "scaleset/description.rs"]
 mod description;
+#[allow(dead_code, reason = "tests/adversary.rs uses the rest")]
+#[path = "adversary/peer.rs"]
+mod peer;
 #[allow(dead_code, reason = "tests/mesh.rs uses the rest")]
 #[path = "mesh/rig.rs"]
 mod rig;
@@ -20,7 +23,14 @@ use github::fake::jobs::Status;
 use github::fake::limits::{Fault, Token};
 use github::fake::world::Kind;
 use github::fake::{Fake, World};
+use peer::Peer;
 use rig::Mesh;
+use runmesh::kernel::entry::Event;
+use runmesh::kernel::io::Response;
+use runmesh::kernel::scale_set;
+use runmesh::kernel::task::Fence;
+use runmesh::wire::scale_set::{SetAsk, SetQuestion, seal_ask};
+use runmesh::wire::ticket::Invitation;
 use serde_json::Value;
 
 /// In the place of GitHub's runner.
@@ -134,7 +144,10 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
         fake.state().actions.jobs.get_mut(job).expect("a job").takes = Duration::from_secs(600);
     }
     until(&fake, "six busy runners", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::InProgress));
-    until(&fake, "a session again, if a nearer host was told of late", |fake| session(fake).is_some());
+    // A nearer host may have followed just now; by the time that it has told all slots, the others know its session.
+    until(&fake, "a listener that has told all slots", |fake| {
+        session(fake).is_some() && fake.state().actions.scale_sets.sets.values().all(|set| set.capacity == 12)
+    });
     let (owner, before) = session(&fake).expect("a session");
     let tail = owner[owner.len() - 10..].to_owned();
     let killed = mesh.kill(&owner);
@@ -150,7 +163,10 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
     let tasks = mesh.wait_for_tasks(8, is_completed);
     let failed = tasks.iter().filter(|task| task["conclusion"] == "failure").count();
     assert_eq!(failed, lost.len(), "those of the killed host, as GitHub says: {tasks:#?}");
-    assert_eq!(fake.state().actions.runners.configured, 8, "one runner a job");
+    // Before the next one listens nobody knows which jobs of the killed host had runners: for those one may start in vain,
+    // and retires.
+    let started = usize::try_from(fake.state().actions.runners.configured).expect("few");
+    assert!((8..=8 + lost.len()).contains(&started), "one runner a job: {started}, {lost:?}");
     mesh.start_again(killed);
     mesh.wait_for_agreement();
     in_order(&fake, mesh);
@@ -311,5 +327,49 @@ fn as_many_runners_start_as_github_wants_though_it_names_few_jobs() {
     let jobs = fake.queue("octo/one", &LAB, 4);
     until(&fake, "all jobs' end", |fake| jobs.iter().all(|job| fake.job(*job).status == Status::Completed));
     all_closed(&mesh);
+    in_order(&fake, mesh);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_gets_no_configuration_for_what_another_holds_and_removes_no_runner_of_another() {
+    let fake = fake();
+    let mesh = mesh(&fake, 1, &[]);
+    until(&fake, "a session", |fake| session(fake).is_some());
+    let job = fake.queue("octo/one", &LAB, 1)[0];
+    fake.state().actions.jobs.get_mut(&job).expect("a job").takes = Duration::from_secs(600);
+    until(&fake, "a busy runner", |fake| fake.job(job).status == Status::InProgress);
+    let node = mesh.node(0);
+    let invited = node.json(&["mesh", "invite"])["ticket"].as_str().expect("a ticket").to_owned();
+    let invitation: Invitation = invited.parse().expect("a ticket");
+    let mut member = Peer::join([61; 32], &invitation).await;
+    let claim = member.entries.iter().find_map(|entry| {
+        let claim = entry.body().events.iter().find_map(|event| match event {
+            Event::Claim(claim) => Some(claim.clone()),
+            _ => None,
+        })?;
+        Some((claim.task, Fence { attempt: claim.attempt, claim: entry.cid() }))
+    });
+    let (task, fence) = claim.expect("the job's task is held");
+    let (registration, runner) = fake.job(job).runner.expect("it has one");
+    let host = fake.api().trim_start_matches("http://").to_owned();
+    let set = scale_set::source(&format!("{host}/octo"), "Lab");
+    let name = member.peer().to_string();
+    let own = format!("runmesh-{}-{}-1", &name[name.len() - 10..], fence.claim.short());
+    let questions = [
+        (SetQuestion::Configure { task, fence, runner: own.clone() }, "does not hold that task"),
+        (SetQuestion::Remove { registration, runner: runner.clone() }, "not the asker's"),
+        (SetQuestion::Remove { registration, runner: own }, "another runner's"),
+    ];
+    for (what, why) in questions {
+        let answer = member.ask_bytes(seal_ask(&SetAsk { set: set.clone(), what })).await;
+        assert!(matches!(&answer, Some(Response::Refused { why: told }) if told.contains(why)), "{why}: {answer:?}");
+    }
+    let of_no_set = SetAsk { set: "scale-set:h/none#x".to_owned(), what: SetQuestion::Remove { registration, runner } };
+    let answer = member.ask_bytes(seal_ask(&of_no_set)).await;
+    assert!(matches!(&answer, Some(Response::Refused { why }) if why.contains("no such scale set")), "{answer:?}");
+    assert_eq!(fake.state().actions.runners.configured, 1);
+    drop(member);
+    fake.state().actions.complete(job, "success");
+    mesh.wait_for_tasks(1, is_completed);
     in_order(&fake, mesh);
 }

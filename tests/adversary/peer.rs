@@ -142,8 +142,12 @@ impl Peer {
     }
 
     pub(crate) async fn ask(&mut self, asked: &Request) -> Option<Response> {
+        self.ask_bytes(request::seal(asked).expect("seals")).await
+    }
+
+    /// The same with any bytes.
+    pub(crate) async fn ask_bytes(&mut self, bytes: Vec<u8>) -> Option<Response> {
         self.asked += 1;
-        let bytes = request::seal(asked).expect("seals");
         self.client.request(self.target, RequestId(self.asked), bytes).await.expect("runs");
         self.until("an answer", |seen| match seen {
             Seen::Answer(response) => Some(Some(response)),

@@ -6,9 +6,11 @@
 //! has ([`runners`]).
 
 mod answers;
+mod capacity;
 mod news;
 mod runners;
 mod strays;
+mod succession;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +20,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use self::capacity::Capacity;
 pub(super) use self::news::News;
 use self::runners::candidates;
 use self::strays::Strays;
-use self::table::{Table, job_number};
+use self::table::Table;
 use super::SOON;
 use super::listener::{Listener, Said, Way};
 use crate::daemon::{Daemon, Leaving};
@@ -42,8 +45,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_millis(300);
 /// The same before what is too much is cancelled.
 const SURPLUS: Duration = Duration::from_secs(5);
-/// How long a number of free slots must have been so before GitHub is told of it, but for the first.
-const STEADY: Duration = Duration::from_secs(1);
 /// After news of a runner: how often at most, and after how long, it is asked again what became of its job.
 const ASKS: u32 = 20;
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -91,34 +92,14 @@ struct Set {
     capacity: Capacity,
     /// Who said last that it listens, to which set, and in which session.
     former: Option<(PeerId, u64, String)>,
+    /// The set's number and the session, while this node listens; and whom that was told since when.
+    session: Option<(u64, String)>,
+    told_to: (Instant, BTreeSet<PeerId>),
     strays: Strays,
     /// Runners of this host that have ended, by the job that they had.
     ended: BTreeMap<u64, EndedRunner>,
     /// A question about the jobs held here is on its way.
     is_asking: bool,
-}
-
-/// How many runners the mesh has room for. What one host starts and another has not told yet is no news.
-#[derive(Default)]
-struct Capacity {
-    told: u32,
-    /// Another number, and since when it is so.
-    next: Option<(u32, Instant)>,
-}
-
-impl Capacity {
-    /// What is to be told, when that is the number now.
-    fn steady(&mut self, now_it_is: u32, now: Instant) -> u32 {
-        match self.next {
-            _ if now_it_is == self.told => self.next = None,
-            Some((number, since)) if number == now_it_is && (self.told == 0 || now >= since + STEADY) => {
-                (self.told, self.next) = (number, None);
-            }
-            Some((number, _)) if number == now_it_is => {}
-            _ => self.next = Some((now_it_is, now)),
-        }
-        self.told
-    }
 }
 
 impl Sets {
@@ -229,6 +210,8 @@ impl Set {
             given: BTreeSet::new(),
             capacity: Capacity::default(),
             former: None,
+            session: None,
+            told_to: (Instant::now(), BTreeSet::new()),
             strays: Strays::default(),
             ended: BTreeMap::new(),
             is_asking: false,
@@ -309,6 +292,7 @@ impl Daemon {
             }
             (Some(_), None) => {
                 tracing::info!("this node listens no more for jobs of the scale set {} of {}", set.name, set.of);
+                set.session = None;
                 // What is known of its jobs is kept: whoever follows asks for it.
                 (set.statistics, set.problem) = (None, None);
                 if let Some(listener) = set.listener.take() {
@@ -326,6 +310,7 @@ impl Daemon {
         if listens && let Some(listener) = self.scale.sets.all.get(key).and_then(|set| set.listener.as_ref()) {
             listener.announce(steady);
             listener.succeed(&former);
+            self.tell_of_session(key);
         }
     }
 
@@ -376,8 +361,10 @@ impl Daemon {
         match said {
             Said::Open { statistics, set: number, session } => {
                 (set.statistics, set.heard) = (Some(statistics), Instant::now());
+                set.session = Some((number, session));
+                set.told_to.1.clear();
                 self.ask_for_tables(&key);
-                self.tell_of_session(&key, number, session);
+                self.tell_of_session(&key);
                 self.set_is_well(key);
             }
             Said::Quiet => self.set_is_well(key),
@@ -399,46 +386,6 @@ impl Daemon {
                 self.scale.sets.taken.push(taken);
                 self.set_is_well(key);
             }
-        }
-    }
-
-    /// Asks those that may have listened before what they know of the jobs whose tasks are open.
-    fn ask_for_tables(&mut self, key: &SourceKey) {
-        let jobs: BTreeSet<u64> =
-            self.open_tasks_of(key).iter().map(|(_, folded)| job_number(&folded.workload)).collect();
-        if jobs.is_empty() {
-            return;
-        }
-        let what = SetQuestion::Jobs { jobs, prefix: String::new(), ended: Vec::new() };
-        let ask = SetAsk { set: key.clone(), what };
-        let heard = self.node.presences().filter(|(presence, _, heard)| *heard && presence.offer.sources.contains(key));
-        for peer in heard.map(|(presence, ..)| presence.peer).filter(|peer| *peer != self.node.peer()) {
-            let (asker, find, key, ask) = (self.scale.asker.clone(), self.find.clone(), key.clone(), ask.clone());
-            self.scale.helpers.spawn(async move {
-                if let Ok(SetTold::Jobs(told)) = asker.ask(peer, &ask).await {
-                    let _ = find.send(News::Table { key, told }.into()).await;
-                }
-            });
-        }
-    }
-
-    /// Tells the others the name of the session, so that whoever follows need not wait for its end.
-    fn tell_of_session(&self, key: &SourceKey, set: u64, session: String) {
-        let ask = SetAsk { set: key.clone(), what: SetQuestion::Listens { set, session } };
-        for peer in self.reachers(key) {
-            let (asker, ask) = (self.scale.asker.clone(), ask.clone());
-            // It ends within the time for an answer; nothing hangs on it.
-            tokio::spawn(async move {
-                let _ = asker.ask(peer, &ask).await;
-            });
-        }
-    }
-
-    /// What a former listener knows.
-    pub(super) fn on_table(&mut self, key: &str, told: Vec<JobTold>) {
-        if let Some(set) = self.scale.sets.all.get_mut(key) {
-            told.into_iter().for_each(|told| set.table.take_over(told));
-            self.scale.sets.soon();
         }
     }
 
@@ -575,5 +522,27 @@ fn job_of(workload: &Workload, told: &JobTold) -> Job {
             Stands::Over { conclusion, duration_ms } => JobState::Completed { conclusion, duration_ms },
         },
         runner: told.runner.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_at_github_has_a_set_and_no_other_has() {
+        let specs: Vec<Spec> = ["github:octo", "github:acme/One", "github:*", "git:/srv/one"]
+            .iter()
+            .map(|spec| spec.parse().expect("a source"))
+            .collect();
+        let sets = Sets::new(Some("Lab"), Some("group"), &specs, "h");
+        let keys: Vec<&str> = sets.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["scale-set:h/acme/one#lab", "scale-set:h/octo#lab"]);
+        let groups: Vec<Option<&str>> = sets.all.values().map(|set| set.group.as_deref()).collect();
+        assert_eq!(groups, [None, Some("group")], "only organisations have groups");
+        assert!(sets.problem.is_none() && Sets::new(None, None, &specs, "h").all.is_empty());
+        assert!(Sets::new(Some("Lab"), None, &specs[2..], "h").problem.is_some());
+        let long = [format!("github:{}/{}", "o".repeat(39), "r".repeat(100)).parse().expect("a source")];
+        assert!(Sets::new(Some(&"n".repeat(64)), None, &long, "api.github.com").problem.is_some());
     }
 }

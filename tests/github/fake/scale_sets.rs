@@ -300,6 +300,7 @@ fn sessions(state: &mut State, asked: &Asked, method: &str, id: u64, rest: &[&st
         }
         ("POST", []) => {
             set.sessions += 1;
+            set.capacity = 0;
             let owner = asked.body["ownerName"].as_str().unwrap_or_default().to_owned();
             set.session = Some(Session { id: made, owner, token, heard: Instant::now() });
         }

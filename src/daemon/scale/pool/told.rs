@@ -124,3 +124,108 @@ impl Pool {
         deeds
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kernel::id::Cid;
+    use crate::kernel::task::Repository;
+
+    const DONE: JobState = JobState::Completed { conclusion: Conclusion::Success, duration_ms: 1 };
+
+    fn key() -> String {
+        scale_set::source("h/octo", "lab")
+    }
+
+    fn scope() -> Scope {
+        Scope::ScaleSet { of: Box::new(Scope::Organization("octo".to_owned())), name: "lab".to_owned() }
+    }
+
+    /// A job; one without a name has no path either.
+    fn job(id: u64, path: &str, state: JobState, runner: Option<&str>) -> Job {
+        let repository = Repository { host: "h".to_owned(), id: "octo/one".to_owned(), name: "octo/one".to_owned() };
+        Job {
+            id,
+            run_attempt: 1,
+            repository,
+            path: path.to_owned(),
+            name: String::new(),
+            commit: String::new(),
+            branch: String::new(),
+            labels: BTreeSet::from([scale_set::label("lab")]),
+            state,
+            runner: runner.map(str::to_owned),
+        }
+    }
+
+    fn start(pool: &mut Pool, now: u64, job: &Job) -> (TaskId, String) {
+        let workload = Arc::new(job.workload());
+        let (task, fence) = (workload.id(), Fence { attempt: 1, claim: Cid::of(&job.id.to_be_bytes()) });
+        let deeds = pool.take(now, (task, fence), workload, scope(), false);
+        let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
+        pool.configured(now, name, job.id).expect("it is to be started");
+        (task, name.clone())
+    }
+
+    fn told(pool: &mut Pool, now: u64, all: &[Job]) -> Vec<Deed> {
+        let jobs = all.iter().map(|job| (job.id, job.clone())).collect();
+        pool.told(now, now, &key(), &jobs, false)
+    }
+
+    #[test]
+    fn what_is_not_told_of_is_not_gone_and_what_is_told_ends_its_task() {
+        let mut pool = Pool::new("12D3KooWabcdefghij", 300_000);
+        let one = job(1, "ci.yml", JobState::Queued, None);
+        let (task, name) = start(&mut pool, 1, &one);
+        assert_eq!(pool.jobs_of(&key(), &scope()), Some(BTreeSet::from([1])));
+        assert!(pool.jobs().is_empty() && pool.registrations().is_empty(), "GitHub's list knows nothing of it");
+        assert_eq!(told(&mut pool, 2, &[]), []);
+        assert_eq!(told(&mut pool, 3, &[job(1, "ci.yml", JobState::InProgress, Some(&name))]), []);
+        let deeds = told(&mut pool, 4, &[job(1, "ci.yml", DONE, Some(&name))]);
+        assert!(
+            matches!(deeds.as_slice(), [Deed::Report { task: of, report: Report::Finished { .. }, .. }] if *of == task)
+        );
+        assert_eq!(pool.jobs_of("scale-set:h/octo#other", &Scope::Organization("octo".to_owned())), None);
+    }
+
+    #[test]
+    fn a_runner_brings_the_task_of_the_job_that_it_was_given() {
+        let mut pool = Pool::new("12D3KooWabcdefghij", 300_000);
+        let (task, name) = start(&mut pool, 1, &job(1, "ci.yml", JobState::Queued, None));
+        let given = job(2, "ci.yml", JobState::InProgress, Some(&name));
+        let deeds = told(&mut pool, 2, &[job(1, "ci.yml", JobState::Queued, None), given.clone()]);
+        assert!(matches!(&deeds[0], Deed::Serves(workload) if workload.id() == given.workload().id()), "{deeds:?}");
+        assert!(matches!(&deeds[1], Deed::Report { task: of, report: Report::GivenBack { .. }, .. } if *of == task));
+    }
+
+    #[test]
+    fn what_stood_for_a_job_without_a_name_ends_with_its_runner() {
+        let mut pool = Pool::new("12D3KooWabcdefghij", 300_000);
+        let (task, name) = start(&mut pool, 1, &job(1, "", JobState::Queued, None));
+        let order = pool.order_of(&name).expect("it is there");
+        assert_eq!(pool.set_job_of(order), Some((scope(), 1)));
+        pool.ended(2, order, "done");
+        assert_eq!(told(&mut pool, 2 + USED_UP, &[]), []);
+        let deeds = told(&mut pool, 3 + USED_UP, &[]);
+        let [Deed::Report { task: of, report: Report::Finished { conclusion, .. }, .. }] = deeds.as_slice() else {
+            panic!("{deeds:?}")
+        };
+        assert_eq!((*of, *conclusion), (task, Conclusion::Cancelled));
+    }
+
+    #[test]
+    fn a_task_whose_job_another_runner_has_waits_without_one_but_not_for_ever() {
+        let mut pool = Pool::new("12D3KooWabcdefghij", 300_000);
+        let workload = Arc::new(job(1, "ci.yml", JobState::Queued, None).workload());
+        let (task, fence) = (workload.id(), Fence { attempt: 2, claim: Cid::of(b"c") });
+        let deeds = pool.take(1, (task, fence), workload, scope(), false);
+        let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
+        pool.taken(2, name);
+        assert_eq!(told(&mut pool, 3, &[job(1, "ci.yml", JobState::InProgress, Some("theirs"))]), []);
+        assert_eq!(told(&mut pool, 2 + FORSAKEN, &[]), []);
+        let deeds = told(&mut pool, 3 + FORSAKEN, &[]);
+        assert!(matches!(deeds.as_slice(), [Deed::Report { report: Report::GivenBack { .. }, .. }]), "{deeds:?}");
+    }
+}

@@ -295,3 +295,66 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::task::Conclusion;
+
+    fn started(runner: &str) -> Word {
+        Word::Started { runner: runner.to_owned() }
+    }
+
+    fn completed(runner: Option<&str>, conclusion: Conclusion) -> Word {
+        Word::Completed { runner: runner.map(str::to_owned), conclusion }
+    }
+
+    #[test]
+    fn words_may_repeat_and_an_end_is_one_until_the_job_is_assigned_anew() {
+        let mut table = Table::default();
+        for word in [Word::Assigned, started("r-1"), Word::Assigned, started("r-1")] {
+            table.note(1, &word);
+        }
+        assert_eq!(
+            table.told(1).map(|told| (told.stands, told.runner)),
+            Some((Stands::Running, Some("r-1".to_owned())))
+        );
+        for word in [completed(Some("r-1"), Conclusion::Success), started("r-1")] {
+            table.note(1, &word);
+        }
+        let over = |table: &Table| {
+            matches!(table.told(1).map(|told| told.stands), Some(Stands::Over { conclusion: Conclusion::Success, .. }))
+        };
+        assert!(over(&table));
+        // Who followed knows less.
+        table.take_over(JobTold { job: 1, stands: Stands::Running, runner: Some("r-2".to_owned()) });
+        table.learn(1, "r-2", JobState::InProgress);
+        assert!(over(&table) && table.told(2).is_none());
+        table.note(1, &Word::Assigned);
+        assert_eq!(table.told(1).map(|told| told.stands), Some(Stands::Waiting));
+    }
+
+    #[test]
+    fn who_asks_is_told_of_its_jobs_and_of_what_its_runners_have() {
+        let mut table = Table::default();
+        table.note(1, &started("a-1"));
+        table.note(2, &started("b-1"));
+        table.note(3, &Word::Assigned);
+        let told = |jobs: &[u64], prefix: &str| -> Vec<u64> {
+            table.answer(&jobs.iter().copied().collect(), prefix).into_iter().map(|told| told.job).collect()
+        };
+        assert_eq!((told(&[3, 9], "a-"), told(&[], ""), told(&[2], "")), (vec![1, 3], vec![], vec![2]));
+        assert!(table.is_known(3, "a-1") && !table.is_known(1, "a-1"));
+    }
+
+    #[test]
+    fn no_more_than_so_many_jobs_are_remembered_and_those_that_are_over_go_first() {
+        let mut table = Table::default();
+        table.note(0, &Word::Assigned);
+        for job in 1..=MOST as u64 {
+            table.note(job, &completed(None, Conclusion::Cancelled));
+        }
+        assert_eq!(table.jobs.len(), MOST);
+        assert!(table.told(0).is_some() && table.told(1).is_none());
+    }
+}
