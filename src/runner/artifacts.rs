@@ -17,7 +17,7 @@ mod service;
 mod shelf;
 mod twirp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -76,8 +76,15 @@ pub(crate) struct Service {
     hall: Arc<Hall>,
     token: Secret,
     reach: Reach,
-    keepers: Mutex<JoinSet<()>>,
+    keepers: Mutex<Keepers>,
     closing: watch::Sender<bool>,
+}
+
+/// Who listens.
+#[derive(Default)]
+struct Keepers {
+    at: BTreeSet<Ipv4Addr>,
+    tasks: JoinSet<()>,
 }
 
 impl Service {
@@ -103,6 +110,11 @@ impl Service {
     /// # Errors
     /// What the system says.
     pub(crate) fn listen(&self, at: Ipv4Addr) -> io::Result<()> {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A network that is made where another was has its address.
+        if keepers.at.contains(&at) {
+            return Ok(());
+        }
         let socket = TcpSocket::new_v4()?;
         // An engine makes a network's bridge with its first container, and may take it away between two.
         rustix::net::sockopt::set_ip_freebind(&socket, true)?;
@@ -116,7 +128,8 @@ impl Service {
         };
         self.hall.base.get_or_init(|| (format!("http://{host}:{port}"), port));
         let keeper = service::keep(listener, self.hall.clone(), self.closing.subscribe());
-        self.keepers.lock().unwrap_or_else(PoisonError::into_inner).spawn(keeper);
+        keepers.tasks.spawn(keeper);
+        keepers.at.insert(at);
         Ok(())
     }
 
@@ -131,7 +144,7 @@ impl Service {
     pub(crate) async fn end(&self) {
         self.closing.send_replace(true);
         let mut keepers = std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
-        while keepers.join_next().await.is_some() {}
+        while keepers.tasks.join_next().await.is_some() {}
     }
 
     /// The names of what was finished.

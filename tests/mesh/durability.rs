@@ -258,7 +258,7 @@ fn below_its_floor_of_free_disk_a_host_claims_nothing_and_says_so() {
     let repository = Repository::with(&[("plain.yml", PLAIN)]);
     let scratch = tempfile::tempdir().expect("a directory");
     let config = scratch.path().join("config.toml");
-    std::fs::write(&config, "min_free = \"1000000GiB\"\n").expect("writes");
+    fs::write(&config, "min_free = \"1000000GiB\"\n").expect("writes");
     let config = ["--config", config.to_str().expect("UTF-8")];
     let mesh = Mesh::alone(std::slice::from_ref(&repository), &config);
     let node = mesh.node(0);
