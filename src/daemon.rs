@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
-pub use scale::Settings as AutoscalerSettings;
+pub use scale::{Settings as AutoscalerSettings, WarmSet};
 pub use settings::{GithubSettings, Reach, Settings};
 pub use work::WorkSettings;
 
@@ -323,6 +323,8 @@ impl Daemon {
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
         let disk = Disk::look(&settings.data_dir, settings.work.min_free);
+        let github = (settings.sources.as_slice(), settings.github.endpoint.host.as_str());
+        let scale = scale::Scale::new(settings.autoscaler.clone(), &peer.to_string(), github, net.clone());
         let mut daemon = Self {
             mesh,
             key,
@@ -339,7 +341,7 @@ impl Daemon {
             sources,
             workers: Workers::default(),
             disk,
-            scale: scale::Scale::new(settings.autoscaler.clone(), &peer.to_string()),
+            scale,
             has: capacity::of_host(&settings.data_dir, &settings.labels),
             find,
             inputs: VecDeque::new(),
@@ -382,7 +384,8 @@ impl Daemon {
     /// Why this host can run nothing although it should.
     fn impediments(&self) -> Vec<String> {
         let of_act = if self.takes_mesh() { self.impediments_of_act() } else { Vec::new() };
-        of_act.into_iter().chain(self.no_runners()).chain(self.disk.low.clone()).collect()
+        let sets = self.scale.sets.problem.clone();
+        of_act.into_iter().chain(self.no_runners()).chain(self.disk.low.clone()).chain(sets).collect()
     }
 
     /// Whether this host is to run the mesh's own tasks.
@@ -412,7 +415,9 @@ impl Daemon {
         if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
             labels.insert(CONTAINER_ENGINE.to_owned());
         }
-        Offer { slots, labels, sources: self.sources.keys() }
+        let mut sources = self.sources.keys();
+        sources.extend(self.scale.sets.keys().cloned());
+        Offer { slots, labels, sources }
     }
 
     fn now(&self) -> Now {
@@ -440,6 +445,7 @@ impl Daemon {
             let keep_peers = self.keep_peers.unwrap_or(end);
             let workers = self.workers.next_look();
             let jobs = self.scale.next_look();
+            let sets = self.scale.sets.next_look();
             // What is due is carried out at the loop's top.
             let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
@@ -453,6 +459,7 @@ impl Daemon {
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
+                () = sleep_until(sets.unwrap_or(end)), if sets.is_some() => self.look_after_sets(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}

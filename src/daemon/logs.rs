@@ -20,7 +20,7 @@ use crate::wire::response::{self, LogPiece};
 
 mod fetch;
 
-pub(super) use fetch::Fetcher;
+pub(super) use fetch::{Fetcher, dial};
 
 /// The logs that are written here now, by task and attempt.
 pub(super) type Written = BTreeMap<(TaskId, u32), watch::Sender<Writing>>;

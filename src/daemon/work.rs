@@ -103,7 +103,7 @@ impl Daemon {
             Outcome::Task(report) => self.on_report(task, fence, report),
             Outcome::News(RunnerNews::JobStarted(job)) => {
                 tracing::info!("a runner here begins job {} of {}", job.job, job.repository);
-                self.on_runner_begins();
+                self.on_runner_begins(task, fence, &job.repository);
             }
             Outcome::News(RunnerNews::Started | RunnerNews::JobCompleted) => (),
             Outcome::Runner(end) => self.on_runner_end(task, fence, &end),

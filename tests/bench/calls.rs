@@ -35,8 +35,9 @@ pub(crate) fn number() -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// Looks at the usual interval: one census, which comes in thirty of them, is among them.
-const LOOKS: u64 = 40;
+/// Looks at the usual interval, those of two hours: the censuses, one in thirty of them, are among them, and so is the change
+/// of duty when the mesh has formed.
+const LOOKS: u64 = 120;
 /// Between two looks, in milliseconds of virtual time.
 const INTERVAL: u64 = 60_000;
 

@@ -53,10 +53,8 @@ pub(super) struct Custody {
     look: BTreeSet<TaskId>,
     draining: bool,
     handing_over: bool,
-    /// When the last slot came free of which there was none before.
-    freed: Option<u64>,
-    /// When this node last began to offer more slots.
-    grown: Option<u64>,
+    /// When a slot last came free of which there was none before, or this node began to offer more.
+    slots_since: Option<u64>,
     /// What this node has declined in this life: it does not try that again.
     declined: BTreeSet<TaskId>,
     /// Sources whose tasks are stopped when this node is cut off.
@@ -88,17 +86,13 @@ impl Custody {
         self.running.contains_key(task)
     }
 
-    pub(super) fn freed_since(&self, at: u64) -> bool {
-        self.freed.is_some_and(|freed| freed >= at)
-    }
-
     pub(super) fn slots_have_grown(&mut self, now: u64) {
-        self.grown = Some(now);
+        self.slots_since = Some(now);
     }
 
-    /// When this node last began to offer more slots.
-    pub(super) const fn grown_at(&self) -> Option<u64> {
-        self.grown
+    /// When a slot last came free of which there was none before, or came up.
+    pub(super) const fn slots_since(&self) -> Option<u64> {
+        self.slots_since
     }
 
     pub(super) fn has_declined(&self, task: &TaskId) -> bool {
@@ -121,6 +115,12 @@ impl Custody {
 
     pub(super) const fn draining(&self) -> bool {
         self.draining
+    }
+
+    /// How many tasks the ledger names this other peer as the holder of, and the peer has not said yet that it runs.
+    pub(super) fn claimed_since(&self, presence: &Presence) -> usize {
+        let held = self.held.get(&presence.peer).map(|held| &held.tasks);
+        held.into_iter().flatten().filter(|task| !presence.running.contains_key(task)).count()
     }
 
     /// How many tasks the ledger names this other peer as the holder of.
@@ -329,7 +329,7 @@ impl Node {
             return;
         }
         if was_full {
-            self.custody.freed = Some(self.now.mono);
+            self.custody.slots_have_grown(self.now.mono);
         }
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();

@@ -111,7 +111,15 @@ impl Node {
         }
         let due = self.duty.sources.iter().filter(|(_, source)| !source.busy && source.next <= now);
         let due: Vec<SourceKey> = due.map(|(key, _)| key.clone()).collect();
+        // Who has just come does not know yet whose duty it is: without this each would look once while a mesh forms.
+        let awaited = self.peers.awaited(|_| true, now, &self.settings.timings);
         for key in due {
+            if let (Some(until), Some(source)) = (awaited, self.duty.sources.get_mut(&key))
+                && source.good.is_none()
+            {
+                source.next = until.min(now + (self.settings.timings.beat / 4).max(1));
+                continue;
+            }
             let mine = self.on_duty(&key) == self.me.peer();
             let except = if mine { Some(BTreeSet::new()) } else { self.looks_besides(&key) };
             let Some(source) = self.duty.sources.get_mut(&key) else { continue };
@@ -127,7 +135,7 @@ impl Node {
     /// The member whose duty the source is, as far as this node can tell: of those that list it, in the order of their
     /// distance from its name, the first whose last good discovery is not too old. Where all are too old, somebody has
     /// failed on duty: the first that never was is next, then the first that does not say that it cannot.
-    pub(super) fn on_duty(&self, key: &SourceKey) -> PeerId {
+    pub fn on_duty(&self, key: &SourceKey) -> PeerId {
         let now = self.now.mono;
         let interval = self.settings.timings.discovery;
         let name = Digest::of(&[key.as_bytes()]);
