@@ -25,6 +25,8 @@
 //!   this host's loopback without authentication can be reached by jobs; [`Network::None`] shuts them in.
 //! - Nothing is kept between tasks, not even downloaded actions: in a shared folder one repository's job could change
 //!   the action that another's runs next.
+//! - `actions/upload-artifact` and `download-artifact` of version 4 work within the run; the uploads are moved to
+//!   [`Workflow::artifacts`] when it has finished.
 //! - With [`Isolation::None`] a job runs as the node's user and can read and kill whatever that user can. Only for
 //!   sources that the operator trusts as herself.
 

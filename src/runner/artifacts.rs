@@ -17,7 +17,7 @@ mod service;
 mod shelf;
 mod twirp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -76,8 +76,15 @@ pub(crate) struct Service {
     hall: Arc<Hall>,
     token: Secret,
     reach: Reach,
-    keepers: Mutex<JoinSet<()>>,
+    keepers: Mutex<Keepers>,
     closing: watch::Sender<bool>,
+}
+
+/// Who listens.
+#[derive(Default)]
+struct Keepers {
+    at: BTreeSet<Ipv4Addr>,
+    tasks: JoinSet<()>,
 }
 
 impl Service {
@@ -103,6 +110,11 @@ impl Service {
     /// # Errors
     /// What the system says.
     pub(crate) fn listen(&self, at: Ipv4Addr) -> io::Result<()> {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A network that is made where another was has its address.
+        if keepers.at.contains(&at) {
+            return Ok(());
+        }
         let socket = TcpSocket::new_v4()?;
         // An engine makes a network's bridge with its first container, and may take it away between two.
         rustix::net::sockopt::set_ip_freebind(&socket, true)?;
@@ -116,7 +128,8 @@ impl Service {
         };
         self.hall.base.get_or_init(|| (format!("http://{host}:{port}"), port));
         let keeper = service::keep(listener, self.hall.clone(), self.closing.subscribe());
-        self.keepers.lock().unwrap_or_else(PoisonError::into_inner).spawn(keeper);
+        keepers.tasks.spawn(keeper);
+        keepers.at.insert(at);
         Ok(())
     }
 
@@ -131,7 +144,7 @@ impl Service {
     pub(crate) async fn end(&self) {
         self.closing.send_replace(true);
         let mut keepers = std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
-        while keepers.join_next().await.is_some() {}
+        while keepers.tasks.join_next().await.is_some() {}
     }
 
     /// The names of what was finished.
@@ -162,4 +175,47 @@ fn token(run: &str) -> io::Result<Secret> {
     let header = part(json!({ "typ": "JWT", "alg": "none" }).to_string().as_bytes());
     let claims = part(json!({ "scp": format!("Actions.Results:{run}:{run}") }).to_string().as_bytes());
     Ok(Secret::new(format!("{header}.{claims}.{}", part(&random()?))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    fn service(dir: &Path) -> Service {
+        Service::new(dir, ArtifactLimits::default(), "run-1", Reach::Named).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_listens_in_each_network_at_one_port_and_nowhere_after_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        assert_eq!(service.environment().len(), 0);
+        let networks = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 9)];
+        // A network made anew has the address of one that is gone.
+        for at in networks.into_iter().chain(networks) {
+            service.listen(at).unwrap();
+        }
+        // One whose bridge is not there yet (RFC 5737: nobody's).
+        service.listen(Ipv4Addr::new(192, 0, 2, 1)).unwrap();
+        let told = service.environment();
+        let url = told["ACTIONS_RESULTS_URL"].expose();
+        let port: u16 = url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+        assert_eq!(url, format!("http://{NAME}:{port}/"));
+        assert!(networks.into_iter().all(|at| TcpStream::connect((at, port)).is_ok()));
+        service.end().await;
+        assert!(networks.into_iter().all(|at| TcpStream::connect((at, port)).is_err()));
+    }
+
+    #[test]
+    fn tokens_name_the_run_and_no_two_are_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = [(), ()].map(|()| service(dir.path()));
+        assert_ne!(one.token, other.token);
+        assert_ne!(one.hall.key, other.hall.key);
+        let claims = one.token.expose().split('.').nth(1).map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+        assert_eq!(claims, br#"{"scp":"Actions.Results:run-1:run-1"}"#);
+        assert!(one.token.expose().rsplit('.').next().unwrap().len() >= 43, "256 bits of chance");
+    }
 }

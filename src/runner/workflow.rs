@@ -77,7 +77,11 @@ pub(crate) async fn run(
         Isolation::Container => host.capabilities.engine.as_ref().ok(),
         Isolation::Bwrap | Isolation::None => None,
     };
-    let served = Served::open(&host, isolation, engine, places, mark).await;
+    let served = tokio::select! {
+        biased;
+        () = told(&mut stage.stop) => return Report::Stopped,
+        served = Served::open(&host, isolation, engine, places, mark) => served,
+    };
     if let Some(problem) = &served.problem {
         stage.log.note(problem).await;
     }

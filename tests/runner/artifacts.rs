@@ -90,13 +90,12 @@ async fn what_a_run_uploads_is_passed_on_and_gathered_in_every_isolation() {
 #[tokio::test]
 async fn a_job_beside_services_uploads_too() {
     let engine = Podman::start().await;
-    engine.import("localhost/web:1", "CMD [\"sleep\", \"60\"]");
+    engine.import("localhost/web:1", "CMD [\"sh\", \"-c\", \"trap exit TERM; sleep 600 & wait\"]");
     let mut rig = Rig::with(|settings| engine.set(settings)).await;
     let text = [
         "jobs:\n  a:\n    services: {web: {image: 'localhost/web:1'}}\n",
         CHECKOUT,
-        "      - run: echo hello > file\n",
-        &step("upload", "site", "file: file"),
+        "      - run: echo hello > file; bash .github/actions/artifact/client.sh upload site file\n",
     ]
     .concat();
     let services = PlannedJob { services: true, ..plan(&[("a", Some(1))]).jobs.remove(0) };

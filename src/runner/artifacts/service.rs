@@ -24,7 +24,7 @@ use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, Id, JoinSet, spawn_blocking};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::shelf::{Draft, Reading, Refusal, Shelf};
@@ -69,13 +69,15 @@ pub(super) struct Hall {
 /// Accepts connections until it is to close; none is left then.
 pub(super) async fn keep(listener: TcpListener, hall: Arc<Hall>, mut closing: watch::Receiver<bool>) {
     let mut open = JoinSet::new();
-    let mut guests: BTreeMap<Id, Guest> = BTreeMap::new();
+    // In the order in which they came.
+    let (mut guests, mut next) = (BTreeMap::new(), 0_u64);
     loop {
         let came = tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => break,
             Some(gone) = open.join_next_with_id() => {
-                guests.remove(&gone.map_or_else(|fault| fault.id(), |(id, ())| id));
+                let gone = gone.map_or_else(|fault| fault.id(), |(id, ())| id);
+                guests.retain(|_, guest: &mut Guest| guest.task.id() != gone);
                 continue;
             }
             came = listener.accept() => came,
@@ -94,7 +96,8 @@ pub(super) async fn keep(listener: TcpListener, hall: Arc<Hall>, mut closing: wa
         }
         let known = Arc::new(AtomicBool::new(false));
         let task = open.spawn(converse(stream, hall.clone(), known.clone()));
-        guests.insert(task.id(), Guest { task, known });
+        next += 1;
+        guests.insert(next, Guest { task, known });
     }
     open.shutdown().await;
 }
