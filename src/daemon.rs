@@ -8,12 +8,14 @@
 mod answers;
 mod capacity;
 mod chronicle;
+mod cordon;
 mod demand;
 mod disk;
 mod effects;
 mod found;
 mod home;
 mod intake;
+mod leaving;
 mod logs;
 mod membership;
 mod scale;
@@ -39,9 +41,11 @@ pub use settings::{GithubSettings, Reach, Settings};
 pub use work::WorkSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
+use self::cordon::Cordon;
 use self::disk::Disk;
 use self::found::Found;
 use self::intake::Intake;
+use self::leaving::{HAND_OVER, Leaving};
 use self::membership::Gate;
 use self::sources::Sources;
 use self::suspects::Suspects;
@@ -72,8 +76,6 @@ const REMEMBER_NEWS: Duration = Duration::from_secs(2);
 const REMEMBER_AGAIN: Duration = Duration::from_secs(300);
 /// Before the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
-/// How long work that is given up may take to end at a shutdown.
-const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long callers of the control API may take to hear the end of their answers.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 /// The least time between two looks at what runs left behind.
@@ -170,17 +172,6 @@ impl Signals {
     }
 }
 
-/// Where the node is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    No,
-    /// Nothing new; ends when nothing runs any more, or at the deadline.
-    Soon {
-        deadline: Option<Instant>,
-    },
-    Now,
-}
-
 /// What could not be done yet because the disk does not take the entries it follows from.
 struct Unwritten {
     entries: Vec<Arc<Entry>>,
@@ -218,6 +209,8 @@ struct Daemon {
     unwritten: Option<Unwritten>,
     postponed: effects::Postponed,
     leaving: Leaving,
+    /// Why nothing new is taken for now.
+    cordon: Option<Cordon>,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Asker>,
@@ -269,6 +262,7 @@ impl Daemon {
         let blobs = Blobs::open(store.dir())?;
         let snapshot = kept_snapshot(&store, &mesh)?;
         let kept = kept_entries(&store, &mesh)?;
+        let cordon = Cordon::kept(&store)?;
         let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
         runner_settings.act.clone_from(&settings.act);
         runner_settings.actions_runner.clone_from(&settings.actions_runner);
@@ -342,6 +336,7 @@ impl Daemon {
             unwritten: None,
             postponed: effects::Postponed::default(),
             leaving: Leaving::No,
+            cordon,
             next_token: 0,
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -356,6 +351,7 @@ impl Daemon {
             swept: None,
             settings,
         };
+        daemon.begin_cordoned();
         daemon.begin_to_scale();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
         daemon.resolve_sources();
@@ -426,10 +422,7 @@ impl Daemon {
                 continue;
             }
             let wake = self.start + Duration::from_millis(self.node.next_wake().min(u64::from(u32::MAX)));
-            let end = match self.leaving {
-                Leaving::Soon { deadline: Some(at) } => at,
-                _ => self.start + Duration::from_secs(u64::from(u32::MAX)),
-            };
+            let end = self.leaving.due().unwrap_or(self.start + Duration::from_secs(u64::from(u32::MAX)));
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
             let workers = self.workers.next_look();
@@ -450,7 +443,7 @@ impl Daemon {
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
-                () = sleep_until(end) => self.leaving = Leaving::Now,
+                () = sleep_until(end) => self.leave_further(),
             }
             for _ in 0..ROUND {
                 let Some(arrived) = doors.events.try_recv() else { break };
@@ -495,37 +488,6 @@ impl Daemon {
     fn token(&mut self) -> Token {
         self.next_token += 1;
         Token(self.next_token)
-    }
-
-    fn on_signal(&mut self) {
-        match self.leaving {
-            Leaving::No if self.settings.drain => {
-                tracing::info!("finishing what runs here; a second signal stops at once");
-                self.leave(false);
-            }
-            Leaving::No => {
-                tracing::info!("handing over what runs here; a second signal stops at once");
-                self.leave(true);
-            }
-            Leaving::Soon { .. } | Leaving::Now => self.leaving = Leaving::Now,
-        }
-    }
-
-    /// Begins to end.
-    fn leave(&mut self, hand_over: bool) {
-        let deadline = hand_over.then(|| Instant::now() + HAND_OVER);
-        self.leaving = Leaving::Soon { deadline };
-        self.feed(Input::Drain { hand_over });
-    }
-
-    fn may_end(&self) -> bool {
-        match self.leaving {
-            Leaving::No => false,
-            Leaving::Soon { deadline } => {
-                self.node.running().next().is_none() && (deadline.is_some() || !self.scale.is_busy())
-            }
-            Leaving::Now => true,
-        }
     }
 
     /// Ends what is left: work, connections, callers.

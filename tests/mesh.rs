@@ -10,6 +10,8 @@ mod logs;
 #[path = "mesh/rig.rs"]
 mod rig;
 
+#[path = "mesh/stay.rs"]
+mod stay;
 #[path = "mesh/workers.rs"]
 mod workers;
 

@@ -35,6 +35,8 @@ const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// Own choice: a month is what people still ask for, and the quota holds some hundred long logs.
 const DEFAULT_LOGS_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 const DEFAULT_LOGS_QUOTA: u64 = 5 << 30;
+/// Own choice: most jobs are done within it, and whoever goes to a machine does not wait longer.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(3600);
 /// The longest a ticket may be good for.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -91,6 +93,8 @@ pub(super) struct NodeSettings {
     pub(super) keeping: Keeping,
     /// On a signal, finish what runs instead of handing it over.
     pub(super) drain: bool,
+    /// How long that may take.
+    pub(super) drain_limit: Duration,
 }
 
 /// How this node and others reach each other.
@@ -179,6 +183,7 @@ struct Layer {
     logs_retention: Option<Duration>,
     logs_quota: Option<u64>,
     drain: Option<bool>,
+    drain_limit: Option<Duration>,
 }
 
 impl Layer {
@@ -216,6 +221,7 @@ impl Layer {
             logs_retention: self.logs_retention.or(lower.logs_retention),
             logs_quota: self.logs_quota.or(lower.logs_quota),
             drain: self.drain.or(lower.drain),
+            drain_limit: self.drain_limit.or(lower.drain_limit),
         }
     }
 
@@ -313,6 +319,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
             age: taken.logs_retention.unwrap_or(DEFAULT_LOGS_RETENTION),
         },
         drain: taken.drain.unwrap_or_default(),
+        drain_limit: taken.drain_limit.unwrap_or(DEFAULT_DRAIN),
     };
     if settings.executor == Executor::Command && settings.work.command.is_none() {
         return Err(Failure::usage("the executor is `command`, and no program is named")
@@ -461,6 +468,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,
         logs_quota: value(one, "RUNMESH_LOGS_QUOTA", size)?,
         drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
+        drain_limit: value(one, "RUNMESH_DRAIN_LIMIT", duration)?,
     })
 }
 

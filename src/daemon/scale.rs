@@ -20,7 +20,7 @@ use self::pool::{Deed, Pool};
 use super::demand::{self, Known, Round, Seen};
 use super::found::Found;
 use super::sources::Place;
-use super::{Daemon, Leaving};
+use super::Daemon;
 use crate::control::Writing;
 use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};
 use crate::kernel::id::TaskId;
@@ -344,6 +344,11 @@ impl Daemon {
         self.runner.start(order).await.map_err(|error| error.to_string())
     }
 
+    /// What runners are to do may be another thing now.
+    pub(super) fn look_for_jobs_soon(&mut self) {
+        self.scale.soon(SOON);
+    }
+
     /// A runner's hook says that it begins a job: which one GitHub knows.
     pub(super) fn on_runner_begins(&mut self) {
         self.scale.soon(SOON);
@@ -414,8 +419,7 @@ impl Daemon {
             self.say_once(problem);
         }
         tracing::debug!("looking for jobs took {calls} calls");
-        let (now, draining) =
-            (self.now().mono, self.leaving != Leaving::No || self.node.standing() == Standing::Draining);
+        let (now, draining) = (self.now().mono, self.starts_nothing_new());
         let mut deeds = Vec::new();
         for (repository, on_duty, jobs) in jobs {
             let taken =

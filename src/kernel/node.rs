@@ -245,6 +245,8 @@ impl Node {
             Input::Pause { token, why } => self.on_pause(token, why),
             Input::Resume { token } => self.on_resume(token),
             Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
+            Input::Cordon => self.on_cordon(),
+            Input::Uncordon => self.on_uncordon(),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
         self.settle();

@@ -322,6 +322,14 @@ impl Mesh {
         &self.nodes[number]
     }
 
+    /// Waits for the end of a node that was told to go; it must exit with 0.
+    #[allow(dead_code, reason = "tests/mesh/stay.rs uses it")]
+    pub(crate) fn wait_for_the_end_of(&mut self, peer: &str) -> usize {
+        let at = self.nodes.iter().position(|node| node.peer == peer).expect("a node of this mesh");
+        assert_eq!(self.nodes[at].wait_for_exit(), 0, "{}", self.nodes[at].log());
+        at
+    }
+
     /// Ends a node with SIGTERM; it must exit with 0.
     pub(crate) fn terminate(&mut self, peer: &str) {
         let at = self.nodes.iter().position(|node| node.peer == peer).expect("a node of this mesh");

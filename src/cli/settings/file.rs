@@ -49,6 +49,7 @@ const KEYS: &[&str] = &[
     "logs_retention",
     "logs_quota",
     "drain",
+    "drain_limit",
 ];
 
 /// What the file at the path says. Paths in it begin at its own folder.
@@ -128,6 +129,7 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
             "command" | "containers" | "min_free" | "secrets" => work::take(&mut layer.work, key, value)?,
             "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
+            "drain_limit" => layer.drain_limit = Some(string(value, duration).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
     }

@@ -397,7 +397,7 @@ impl Pool {
             return self.give_up(now, task, report);
         }
         if hand.stage == Stage::Alive && hand.serves.is_none() && (draining || now - hand.idle >= patience) {
-            let why = if draining { "its host goes away" } else { "GitHub gave its runner no job in time" };
+            let why = if draining { "its host takes nothing new" } else { "GitHub gave its runner no job in time" };
             let reason = if draining { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
             tracing::debug!("runner {name}: {why}");
             hand.tired = true;

@@ -91,9 +91,9 @@ impl Peer {
 
     /// Whether this is one more beat of the same life, and of what others act on only the heads are others.
     fn says_nothing_new(&self, next: &Presence) -> bool {
-        let Presence { life, every, attentive, offer, free, draining, running, unheard, .. } = self.presence();
-        (*life, *every, *attentive, *free, *draining)
-            == (next.life, next.every, next.attentive, next.free, next.draining)
+        let Presence { life, every, attentive, offer, free, draining, cordoned, running, unheard, .. } = self.presence();
+        (*life, *every, *attentive, *free, *draining, *cordoned)
+            == (next.life, next.every, next.attentive, next.free, next.draining, next.cordoned)
             && *running == next.running
             && *unheard == next.unheard
             && *offer == next.offer
@@ -462,7 +462,9 @@ impl Node {
         let heard = known.is_some_and(|known| known.heard);
         let matters = known.is_none_or(|known| {
             let (a, b) = (known.presence(), presence);
-            !heard || (&a.offer, a.free, a.draining, &a.running) != (&b.offer, b.free, b.draining, &b.running)
+            !heard
+                || (&a.offer, a.free, a.draining, a.cordoned, &a.running)
+                    != (&b.offer, b.free, b.draining, b.cordoned, &b.running)
         });
         // Whom somebody wants to hear often says at once that it will be.
         let rhythm = known.is_some_and(|known| known.presence().attentive != presence.attentive);
@@ -616,8 +618,10 @@ impl Node {
             attentive: self.custody.has_careful_sources(),
             heads: self.clock.heads().clone(),
             offer: self.offer.clone(),
-            free: self.free_slots() + self.jobs.split.spare,
+            // None for whom knows of no cordons.
+            free: if self.custody.cordoned() { 0 } else { self.free_slots() + self.jobs.split.spare },
             draining: self.custody.draining(),
+            cordoned: self.custody.cordoned(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).copied().collect(),
             discovered: self.duty.told(self.now.mono),
@@ -642,6 +646,7 @@ impl Node {
         let presence = peer.presence();
         peer.heard
             && !presence.draining
+            && !presence.cordoned
             && presence.free > 0
             && !self.peers.closed.contains_key(&presence.peer)
             && self.custody.held_by(&presence.peer) < presence.offer.slots as usize

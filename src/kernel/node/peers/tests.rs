@@ -55,6 +55,7 @@ fn presence(number: u8, beat: u64, every: u32) -> Input {
         offer: Offer::default(),
         free: 0,
         draining: false,
+        cordoned: false,
         running: BTreeMap::new(),
         unheard: BTreeSet::new(),
         discovered: BTreeMap::new(),
