@@ -66,10 +66,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     if dot && !matches!(&arguments.command, Command::Inspect(InspectArguments { view: View::Clock { .. }, .. })) {
         return Err(Failure::usage("only `inspect clock` prints --output dot").hint("say --output json"));
     }
-    let is_node = matches!(
-        arguments.command,
-        Command::Node(NodeCommand::Run(_)) | Command::Github(GithubCommand::Autoscaler(_))
-    );
+    let is_node =
+        matches!(arguments.command, Command::Node(NodeCommand::Run(_)) | Command::Github(GithubCommand::Autoscaler(_)));
     log_to_stderr(is_node)?;
     match &arguments.command {
         Command::Completions { shell } => completions(*shell),

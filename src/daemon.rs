@@ -16,6 +16,7 @@ mod found;
 mod home;
 mod intake;
 mod leaving;
+mod ledger;
 mod logs;
 mod membership;
 mod scale;
@@ -258,22 +259,25 @@ impl Daemon {
         let entrance = home.entrance()?;
         let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());
         let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
-        let store = Store::open(home.dir, Owner { mesh, peer })?;
+        let store = Arc::new(Store::open(home.dir, Owner { mesh, peer })?);
         let blobs = Blobs::open(store.dir())?;
         let snapshot = kept_snapshot(&store, &mesh)?;
         let kept = kept_entries(&store, &mesh)?;
         let cordon = Cordon::kept(&store)?;
-        let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
+        let work_root = settings.work.root(&settings.data_dir, &peer);
+        let mut runner_settings = runner::Settings::new(work_root.clone());
+        runner_settings.ledger = Arc::new(ledger::OnDisk(store.clone()));
         runner_settings.act.clone_from(&settings.act);
         runner_settings.actions_runner.clone_from(&settings.actions_runner);
         runner_settings.engine.clone_from(&settings.work.engine);
         runner_settings.pull = settings.work.pull;
+        runner_settings.images = settings.work.images;
         runner_settings.limits = settings.work.limits;
         if let Some(image) = &settings.work.image {
             runner_settings.image.clone_from(image);
         }
         runner_settings.labels.clone_from(&settings.labels);
-        runner_settings.hidden = vec![settings.data_dir.clone()];
+        runner_settings.hidden = vec![settings.data_dir.clone(), work_root];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
         let start = Instant::now();
         let timings = Timings {
@@ -311,7 +315,7 @@ impl Daemon {
         let (find, found) = mpsc::channel(FOUND);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
-        let disk = Disk::look(&settings.data_dir, settings.work.min_free);
+        let disk = Disk::look(&settings.data_dir, &settings.work);
         let mut daemon = Self {
             mesh,
             key,
@@ -319,7 +323,7 @@ impl Daemon {
             start,
             started_ms: wall_ms(),
             node,
-            store: Arc::new(store),
+            store,
             serving: JoinSet::new(),
             membership,
             net,
@@ -351,7 +355,9 @@ impl Daemon {
             swept: None,
             settings,
         };
+        daemon.tell_of_earlier(supervisor.earlier());
         daemon.begin_cordoned();
+        daemon.take_up_registrations();
         daemon.begin_to_scale();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
         daemon.resolve_sources();

@@ -168,6 +168,51 @@ fn after_a_kill_no_registration_is_left_and_githubs_word_ends_the_task() {
 }
 
 #[test]
+fn what_was_registered_is_taken_back_also_where_the_settings_name_it_no_more() {
+    let fake = fake();
+    fake.state().actions.runners.held_back = true;
+    let mut mesh = mesh(&fake, 1, &[]);
+    fake.queue("octo/two", &LABELS, 2);
+    until(&fake, "idle runners", |fake| fake.state().actions.runners.online() == 2);
+    let peer = mesh.node(0).peer.clone();
+    let node = mesh.kill(&peer);
+    mesh.say_instead(node, "github:octo", "github:octo/one");
+    mesh.start_again(node);
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    mesh.stop();
+}
+
+#[test]
+fn a_cordoned_host_starts_no_runner_and_retires_those_that_wait() {
+    let fake = fake();
+    fake.state().actions.runners.held_back = true;
+    let mesh = mesh(&fake, 1, &[]);
+    let busy = fake.queue("octo/one", &LABELS, 1);
+    until(&fake, "a runner", |fake| fake.state().actions.runners.online() == 1);
+    fake.state().actions.jobs.get_mut(&busy[0]).expect("a job").takes = Duration::from_secs(600);
+    fake.state().actions.runners.held_back = false;
+    fake.state().actions.bind();
+    until(&fake, "a busy runner", |fake| fake.job(busy[0]).status == Status::InProgress);
+    fake.state().actions.runners.held_back = true;
+    fake.queue("octo/two", &LABELS, 1);
+    until(&fake, "an idle one", |fake| fake.state().actions.runners.online() == 2);
+    let node = mesh.node(0);
+    assert_eq!(node.run(&["node", "cordon"]).status, 0);
+    until(&fake, "the idle one's end", |fake| fake.state().actions.runners.all.len() == 1);
+    let why = |node: &rig::Node| node.run(&["inspect", "queue"]).stdout.contains("the one node that can is cordoned");
+    node.wait_for("the reason", why);
+    assert_eq!(fake.job(busy[0]).status, Status::InProgress, "the busy one goes on");
+    assert_eq!(fake.state().actions.runners.configured, 2);
+    assert_eq!(node.run(&["node", "uncordon"]).status, 0);
+    until(&fake, "another runner", |fake| fake.state().actions.runners.configured == 3);
+    fake.state().actions.complete(busy[0], "success");
+    fake.state().actions.runners.held_back = false;
+    fake.state().actions.bind();
+    mesh.wait_for_tasks(2, is_completed);
+    mesh.stop();
+}
+
+#[test]
 fn a_runner_that_gets_no_job_in_its_time_is_retired_for_another() {
     let fake = fake();
     fake.state().actions.runners.held_back = true;

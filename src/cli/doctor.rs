@@ -150,7 +150,5 @@ async fn node(place: &Place) -> Result<String, String> {
             (false, None) => running,
         }
     };
-    status
-        .map(shown)
-        .map_err(|error| error.to_string())
+    status.map(shown).map_err(|error| error.to_string())
 }

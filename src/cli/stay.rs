@@ -1,18 +1,15 @@
 //! `runmesh node drain`, `cordon` and `uncordon`: whether the running node takes work, and whether it stays.
 
-use std::io;
 use std::time::Duration;
-
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::args::Output;
 use super::failure::Failure;
 use super::link::connect;
 use super::screen::{count, say, say_json, span};
 use super::settings::Place;
+
+/// Between two looks whether the node has ended.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether a command stays until what it asked for has come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +34,7 @@ pub(super) async fn drain(place: &Place, limit: Option<Duration>, wait: Wait) ->
         say(&text)?;
     }
     if wait == Wait::ForItsEnd {
-        until_ended(asked.pid).await?;
+        until_ended(asked.pid).await;
     }
     let ended = wait == Wait::ForItsEnd;
     match place.output {
@@ -53,17 +50,20 @@ pub(super) async fn drain(place: &Place, limit: Option<Duration>, wait: Wait) ->
 }
 
 /// Waits until the node's process is gone: its socket goes before.
-async fn until_ended(pid: u32) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::failed(format!("cannot wait for process {pid}")).because(&error);
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(pid) = pid else { return Err(Failure::failed("the node does not say which process it is")) };
-    let process = match pidfd_open(pid, PidfdFlags::empty()) {
-        Err(Errno::SRCH) => return Ok(()),
-        opened => opened.map_err(|error| failed(error.into()))?,
-    };
-    // Readable once it has ended (pidfd_open(2)).
-    let process = AsyncFd::with_interest(process, Interest::READABLE).map_err(failed)?;
-    process.readable().await.map(drop).map_err(failed)
+async fn until_ended(pid: u32) {
+    let before = alive(pid);
+    while before.is_some() && alive(pid) == before {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// When a process was started, in the kernel's ticks; nothing when it has ended, whether or not its parent knows
+/// (proc_pid_stat(5)).
+fn alive(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned)).flatten()
 }
 
 /// Lets the node take nothing new.

@@ -282,12 +282,13 @@ impl Daemon {
             repository: running.repository,
             path: running.path,
             attempt: running.fence.attempt,
-            executor: running.executor.to_owned(),
+            executor: running.executor,
             isolation: running.isolation.to_string(),
             pid: None,
             state: running.phase.word().to_owned(),
             started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
+            note: running.left.join("; "),
         });
         runners.chain(self.workers_list()).collect()
     }

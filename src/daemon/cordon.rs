@@ -43,7 +43,10 @@ impl Daemon {
     /// Begins where the earlier life ended.
     pub(super) fn begin_cordoned(&mut self) {
         if let Some(cordon) = &self.cordon {
-            tracing::warn!("this node is cordoned and claims nothing ({}): `runmesh node uncordon` ends that", cordon.why);
+            tracing::warn!(
+                "this node is cordoned and claims nothing ({}): `runmesh node uncordon` ends that",
+                cordon.why
+            );
             self.inputs.push_back(Input::Cordon);
         }
     }

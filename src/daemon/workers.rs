@@ -226,6 +226,7 @@ impl Daemon {
             state: "running".to_owned(),
             started_ms: held.since_ms,
             log: String::new(),
+            note: String::new(),
         })
     }
 }

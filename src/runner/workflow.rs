@@ -87,7 +87,7 @@ pub(crate) async fn run(
         let there = tokio::select! {
             biased;
             () = told(&mut stage.stop) => return Report::Stopped,
-            there = engine.has_image(&host.settings.image, host.settings.pull) => there,
+            there = engine.has_image(&host.settings.image, host.settings.pull, &host.images) => there,
         };
         if let Err(why) = there {
             return not_started(why);
@@ -169,7 +169,7 @@ fn open(stage: &Stage, engine: &Engine, mark: &str, places: &Places) -> std::io:
         network: settings.network == Network::Host,
         pull: settings.pull,
     };
-    Door::open(&places.door, engine.socket.clone(), rules)
+    Door::open(&places.door, engine.clone(), rules, stage.host.images.clone())
 }
 
 /// What is known of a running act.

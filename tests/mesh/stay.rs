@@ -51,7 +51,9 @@ fn a_cordoned_node_stays_and_takes_nothing_until_it_is_uncordoned_also_after_a_r
     assert_eq!(mesh.node(1).json(&["node", "cordon"])["cordoned"], true);
     mesh.node(0).wait_for("the other's cordon", |node| sees(node, &open, "cordoned"));
     repository.commit("last.yml", QUICK);
-    let why = |task: &Value| task["waits_for"].as_str().is_some_and(|why| why.contains("all 2 nodes that could are cordoned"));
+    let why = |task: &Value| {
+        task["waits_for"].as_str().is_some_and(|why| why.contains("all 2 nodes that could are cordoned"))
+    };
     let waits = mesh.wait_for_tasks(7, |task| is_done(task) || why(task));
     let last = waits.iter().find(|task| !is_done(task)).expect("one waits");
     let told = mesh.node(1).run(&["inspect", "tasks", last["id"].as_str().expect("an id")]).stdout;
@@ -74,7 +76,11 @@ fn what_runs_on_a_node_goes_on_when_it_is_cordoned() {
     let answer = mesh.node_of(&holder).json(&["node", "cordon"]);
     assert_eq!(answer["running"], 1, "{answer}");
     let done = mesh.wait_for_tasks(1, is_done).remove(0);
-    assert_eq!((peer_of(&done), &done["attempt"], &done["conclusion"]), (holder, &1.into(), &"success".into()), "{done:#}");
+    assert_eq!(
+        (peer_of(&done), &done["attempt"], &done["conclusion"]),
+        (holder, &1.into(), &"success".into()),
+        "{done:#}"
+    );
     mesh.stop();
 }
 

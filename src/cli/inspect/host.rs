@@ -153,7 +153,7 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
         [
             Cell::from(short_task(&runner.task)),
             workflow(&runner.repository, &runner.path).into(),
-            Cell::painted(Paint::Strong, &runner.state),
+            Cell::painted(if runner.note.is_empty() { Paint::Strong } else { Paint::Warn }, &runner.state),
             runner.attempt.into(),
             span(now.saturating_sub(runner.started_ms)).into(),
             format!("{} in {}", runner.executor, runner.isolation).into(),
@@ -162,7 +162,17 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
         ]
     };
     let columns = ["task", "workflow", "state", "attempt", "for", "by", "process", "log"];
-    screen.table(columns, runners.iter().map(row).collect(), &["task", "state", "attempt", "for", "process"])
+    let mut text =
+        screen.table(columns, runners.iter().map(row).collect(), &["task", "state", "attempt", "for", "process"]);
+    for runner in runners.iter().filter(|runner| !runner.note.is_empty()) {
+        let why = screen.folded(&runner.note, 24).join("\n                        ");
+        text.push_str(&format!(
+            "\n{} is over, and stays: {}\n",
+            short_task(&runner.task),
+            screen.paint(Paint::Warn, &why)
+        ));
+    }
+    text
 }
 
 /// Where workflows come from.

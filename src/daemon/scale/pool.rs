@@ -167,9 +167,9 @@ impl Pool {
         self.hands.values().any(|hand| hand.serves.is_some() && hand.done.is_none())
     }
 
-    /// What its runners are registered with.
-    pub(super) fn scopes(&self) -> BTreeSet<Scope> {
-        self.hands.values().map(|hand| hand.scope.clone()).collect()
+    /// Whether a runner of that name is here, or is about to be.
+    pub(super) fn has(&self, runner: &str) -> bool {
+        self.hands.contains_key(runner)
     }
 
     /// The kernel says that this host has a task now. `is_taken`: at the last look some runner had its job already.
@@ -469,8 +469,11 @@ impl Pool {
     }
 
     /// All registrations that there may be, for the end of the node.
-    pub(super) fn registrations(&self) -> Vec<(Scope, u64)> {
-        self.hands.values().filter_map(|hand| Some((hand.scope.clone(), hand.registration?))).collect()
+    pub(super) fn registrations(&self) -> Vec<(String, Scope, u64)> {
+        self.hands
+            .iter()
+            .filter_map(|(name, hand)| Some((name.clone(), hand.scope.clone(), hand.registration?)))
+            .collect()
     }
 }
 

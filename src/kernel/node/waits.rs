@@ -90,7 +90,9 @@ fn shut(hosts: &[&&Host<'_>]) -> String {
     let end = "`runmesh node uncordon` there ends that";
     match (hosts.len(), cordoned.len()) {
         (1, _) => format!("the one node that can is cordoned: {}; {end}", cordoned[0]),
-        (all, shut) if all == shut => format!("all {all} nodes that could are cordoned: {}; {end}", cordoned.join(", ")),
+        (all, shut) if all == shut => {
+            format!("all {all} nodes that could are cordoned: {}; {end}", cordoned.join(", "))
+        }
         _ => format!("all nodes that could are draining or cordoned: {}; {end}", cordoned.join(", ")),
     }
 }
@@ -107,7 +109,7 @@ fn lacking(hosts: &[Host<'_>], workload: &Workload) -> String {
     };
     let starters: Vec<&Host<'_>> = hosts.iter().filter(|host| host.offer.labels.contains(GITHUB_RUNNER)).collect();
     if workload.labels.contains(GITHUB_RUNNER) && starters.is_empty() {
-        return "no live node that lists its repository starts GitHub's runners: say `autoscaler = true` there"
+        return "no live node that lists its repository starts GitHub's runners: start one of them with --autoscaler"
             .to_owned();
     }
     let nobody = |label: &&String| !hosts.iter().any(|host| serves(&host.offer.labels, label));

@@ -3,10 +3,11 @@
 //! Each request has a connection to the engine of its own; streams that are upgraded (attach, exec) are handed through
 //! as they are. Bodies that are looked at are bounded. The door is shut when it is dropped, and all connections with it.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,10 +22,14 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::Engine;
 use super::rules::{Kind, Made, Rules, Way};
+use crate::runner::images::{Images, Use};
 
 /// The most connections at once.
 const CONNECTIONS: usize = 256;
+/// The most images that are kept for one task.
+const IMAGES: usize = 256;
 /// The most bytes of a body that is looked at.
 const BODY: usize = 4 << 20;
 
@@ -43,9 +48,12 @@ impl Drop for Door {
 }
 
 struct Hall {
-    engine: PathBuf,
+    engine: Engine,
     rules: Rules,
     made: Mutex<Made>,
+    images: Arc<Images>,
+    /// The images that the task asked for, by name: none of them goes while the door is open.
+    uses: Mutex<BTreeMap<String, Use>>,
     /// An image that was asked for and may not be fetched.
     refused: Mutex<Option<String>>,
 }
@@ -55,10 +63,17 @@ impl Door {
     ///
     /// # Errors
     /// What the system says, such as that the path is longer than the 107 bytes that a socket's may have.
-    pub(crate) fn open(at: &Path, engine: PathBuf, rules: Rules) -> io::Result<Self> {
+    pub(crate) fn open(at: &Path, engine: Engine, rules: Rules, images: Arc<Images>) -> io::Result<Self> {
         let listener = UnixListener::bind(at)?;
         std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o600))?;
-        let hall = Arc::new(Hall { engine, rules, made: Mutex::default(), refused: Mutex::default() });
+        let hall = Arc::new(Hall {
+            engine,
+            rules,
+            made: Mutex::default(),
+            images,
+            uses: Mutex::default(),
+            refused: Mutex::default(),
+        });
         Ok(Self { keeper: tokio::spawn(keep(listener, hall.clone())), hall })
     }
 
@@ -109,18 +124,31 @@ impl Hall {
         match way {
             Way::Refuse(why) => {
                 if path.ends_with("/images/create") {
-                    let image = query
-                        .as_deref()
-                        .unwrap_or_default()
-                        .split('&')
-                        .find_map(|part| part.strip_prefix("fromImage="));
-                    let image = image.unwrap_or_default().replace("%2F", "/").replace("%3A", ":");
+                    let image = fetched(query.as_deref().unwrap_or_default()).0;
                     *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(image);
                 }
                 tracing::debug!("refused to a task: {} {path}: {why}", request.method());
                 Ok(said(StatusCode::FORBIDDEN, &format!("runmesh: {why}")))
             }
-            Way::Pass(path) => self.pass(address(&path, query.as_deref())?, request, tunnels).await,
+            Way::Pass(path) if path.ends_with("/images/create") => {
+                // On disk before it is fetched, so that it can go again.
+                let (name, tag) = fetched(query.as_deref().unwrap_or_default());
+                let image = match tag.as_deref() {
+                    None | Some("") => name,
+                    Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+                    Some(tag) => format!("{name}:{tag}"),
+                };
+                self.images.before_fetching(&self.engine, &image).await?;
+                self.use_image(&image).await;
+                self.pass(address(&path, query.as_deref())?, request, tunnels).await
+            }
+            Way::Pass(path) => {
+                let asked = path.split_once("/images/").and_then(|(_, rest)| rest.strip_suffix("/json"));
+                if let Some(image) = asked {
+                    self.use_image(image).await;
+                }
+                self.pass(address(&path, query.as_deref())?, request, tunnels).await
+            }
             Way::List(kind) => {
                 let (parts, _) = request.into_parts();
                 // Without the caller's filters, which speak of other names: the caller compares names itself.
@@ -137,12 +165,25 @@ impl Hall {
                     Ok(wanted) => wanted,
                     Err(why) => return Ok(said(StatusCode::FORBIDDEN, &format!("runmesh: {why}"))),
                 };
+                if let (Kind::Container, Some(image)) = (kind, wanted["Image"].as_str()) {
+                    self.use_image(image).await;
+                }
                 let query = query.map(|query| self.rules.query(&query));
                 let (status, made) =
                     self.ask(parts, address(&path, query.as_deref())?, wanted.to_string().into()).await?;
                 self.note(kind, &wanted, &made);
                 Ok(json_body(status, &made))
             }
+        }
+    }
+
+    /// An image is not removed from here on, while the door is open.
+    async fn use_image(&self, image: &str) {
+        // Also of one that is held by its name: what was not there may have been fetched meanwhile.
+        let used = self.images.using(&self.engine, image).await;
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.len() < IMAGES || uses.contains_key(image) {
+            uses.insert(image.to_owned(), used);
         }
     }
 
@@ -213,7 +254,7 @@ impl Hall {
 
     async fn send(&self, request: Request<Body>, carriers: &mut JoinSet<()>) -> Result<Response<Incoming>, String> {
         let gone = |error: &dyn std::fmt::Display| format!("the container engine does not answer: {error}");
-        let stream = UnixStream::connect(&self.engine).await.map_err(|error| gone(&error))?;
+        let stream = UnixStream::connect(&self.engine.socket).await.map_err(|error| gone(&error))?;
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(|error| gone(&error))?;
         carriers.spawn(async move {
@@ -222,6 +263,13 @@ impl Hall {
         });
         sender.send_request(request).await.map_err(|error| gone(&error))
     }
+}
+
+/// The name and the tag or digest of the image that is to be fetched.
+fn fetched(query: &str) -> (String, Option<String>) {
+    let plain = |text: &str| text.replace("%2F", "/").replace("%3A", ":").replace("%40", "@");
+    let part = |key: &str| query.split('&').find_map(|part| part.strip_prefix(key)).map(plain);
+    (part("fromImage=").unwrap_or_default(), part("tag="))
 }
 
 fn address(path: &str, query: Option<&str>) -> Result<Uri, String> {
