@@ -12,7 +12,7 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use github::fake::jobs::Status;
-use github::fake::limits::Token;
+use github::fake::limits::{Fault, Token};
 use github::fake::world::Kind;
 use github::fake::{Fake, World};
 use rig::Mesh;
@@ -178,6 +178,26 @@ fn what_was_registered_is_taken_back_also_where_the_settings_name_it_no_more() {
     let node = mesh.kill(&peer);
     mesh.say_instead(node, "github:octo", "github:octo/one");
     mesh.start_again(node);
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    mesh.stop();
+}
+
+#[test]
+fn a_registration_that_github_made_and_the_node_was_never_told_of_is_taken_back() {
+    let fake = fake();
+    let path = "/api/v3/repos/octo/one/actions/runners/generate-jitconfig";
+    fake.state().limits.fail(path, 1, Fault::Slow(Duration::from_secs(60)));
+    let mut mesh = mesh(&fake, 1, &[]);
+    fake.queue("octo/one", &LABELS, 1);
+    until(&fake, "a registration", |fake| fake.state().actions.runners.all.len() == 1);
+    let untold = *fake.state().actions.runners.all.keys().next().expect("a runner");
+    assert_eq!(fake.state().actions.runners.connected, 0);
+    let peer = mesh.node(0).peer.clone();
+    let node = mesh.kill(&peer);
+    mesh.start_again(node);
+    until(&fake, "its end", |fake| !fake.state().actions.runners.all.contains_key(&untold));
+    let tasks = mesh.wait_for_tasks(1, is_completed);
+    assert_eq!(tasks[0]["conclusion"], "success", "another runner had it: {tasks:#?}");
     until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
     mesh.stop();
 }

@@ -74,7 +74,7 @@ pub(super) async fn cordon(place: &Place, why: &str) -> Result<(), Failure> {
         Output::Table => {
             let rest = if running == 0 { String::new() } else { format!("; {} there goes on", count(running, "task")) };
             say(&format!(
-                "this node takes nothing new{rest}\nnext: runmesh node uncordon{} ends that, also after a restart\n",
+                "this node takes nothing new, also after a restart{rest}\nwhen you are done: runmesh node uncordon{}\n",
                 place.flag()
             ))
         }

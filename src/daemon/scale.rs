@@ -421,6 +421,7 @@ impl Daemon {
             }
             deeds.extend(self.scale.pool.see(now, asked, &repository, &jobs, draining));
         }
+        self.strike_forgotten_registrations();
         for (scope, listed) in runners {
             deeds.extend(self.scale.pool.listed(asked, &scope, &listed));
             self.settle_registrations(now, asked, &scope, &listed);

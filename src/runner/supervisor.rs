@@ -31,7 +31,7 @@ const BACKLOG: usize = 256;
 /// The runner room could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("making the work directory {0}: {1}; give the node a data directory that it can write")]
+    #[error("making the work directory {0}: {1}; give the node one that it can write (data_dir, work_dir)")]
     Make(PathBuf, #[source] io::Error),
     #[error("clearing the work directory {0} of what an earlier node left: {1}")]
     Clear(PathBuf, #[source] io::Error),

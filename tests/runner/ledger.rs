@@ -153,10 +153,7 @@ async fn a_killed_nodes_work_is_found_with_another_engine_and_another_work_direc
     elsewhere.engine = Some("/nonexistent/socket".into());
     let (next, _reports) = Supervisor::open(elsewhere).await.unwrap();
     let [earlier] = next.earlier() else { panic!("{:?}", next.earlier()) };
-    assert_eq!(
-        (earlier.start.repository.as_str(), earlier.left.as_slice()),
-        ("lab/tools", [String::new(); 0].as_slice())
-    );
+    assert_eq!((earlier.start.repository.as_str(), earlier.left.len()), ("lab/tools", 0), "{earlier:?}");
     assert_eq!((earlier.start.executor.as_str(), earlier.start.isolation), ("act", Isolation::Container));
     assert_eq!(engine.left(), [""; 0]);
     assert_eq!(processes(&format!("sleep\0{brood}")), [0; 0]);

@@ -15,6 +15,10 @@ use crate::daemon::chronicle::wall_ms;
 use crate::forge::github::{Registered, Scope};
 use crate::store::{Book, Store, StoreError};
 
+/// GitHub removes an ephemeral runner that was not connected for a day (its documentation of self-hosted runners); a job here
+/// may take five days at most. In milliseconds.
+const FORGOTTEN: u64 = 7 * 86_400_000;
+
 /// As it is written, under the runner's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
@@ -25,6 +29,8 @@ struct Record {
 
 struct Entry {
     scope: Scope,
+    /// In milliseconds since 1970.
+    at_ms: u64,
     /// Since when no runner here stands behind it, by the daemon's clock.
     loose: Option<u64>,
 }
@@ -42,7 +48,7 @@ impl Registrations {
         let mut all = BTreeMap::new();
         for (name, bytes) in store.records(Book::Registrations)? {
             match serde_json::from_slice(&bytes) {
-                Ok(Record { scope, .. }) => drop(all.insert(name, Entry { scope, loose: Some(0) })),
+                Ok(Record { scope, at_ms }) => drop(all.insert(name, Entry { scope, at_ms, loose: Some(0) })),
                 Err(error) => tracing::warn!("the ledger's record {name} cannot be read: {error}"),
             }
         }
@@ -56,6 +62,13 @@ impl Registrations {
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The names that GitHub has forgotten by itself, as where its lists cannot be read any more: of a repository that is gone.
+    fn forgotten(&self, wall: u64, is_here: impl Fn(&str) -> bool) -> Vec<String> {
+        let forgotten =
+            |(name, entry): &(&String, &Entry)| !is_here(name) && wall.saturating_sub(entry.at_ms) > FORGOTTEN;
+        self.0.iter().filter(forgotten).map(|(name, _)| name.clone()).collect()
     }
 
     /// The names that a list of GitHub's, asked for at `asked`, shows to be gone. `is_here` says whether a runner is here.
@@ -107,9 +120,10 @@ impl Daemon {
         name: &str,
         scope: &Scope,
     ) -> impl Future<Output = Result<(), String>> + Send + 'static {
-        self.scale.registrations.0.insert(name.to_owned(), Entry { scope: scope.clone(), loose: None });
+        let at_ms = wall_ms();
+        self.scale.registrations.0.insert(name.to_owned(), Entry { scope: scope.clone(), at_ms, loose: None });
         let (store, name) = (Arc::clone(&self.store), name.to_owned());
-        let record = serde_json::to_vec(&Record { scope: scope.clone(), at_ms: wall_ms() });
+        let record = serde_json::to_vec(&Record { scope: scope.clone(), at_ms });
         async move {
             let record = record.map_err(|error| error.to_string())?;
             let entered = spawn_blocking(move || store.enter(Book::Registrations, &name, &record)).await;
@@ -124,8 +138,17 @@ impl Daemon {
         self.strike_registrations(&gone.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
+    /// Strikes out what GitHub has forgotten by itself.
+    pub(super) fn strike_forgotten_registrations(&mut self) {
+        let forgotten = self.scale.registrations.forgotten(wall_ms(), |name| self.scale.pool.has(name));
+        self.strike_registrations(&forgotten.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
     /// Strikes runners out that GitHub does not know any more.
     pub(super) fn strike_registrations(&mut self, names: &[&str]) {
+        if names.is_empty() {
+            return;
+        }
         match tokio::task::block_in_place(|| self.store.strike(Book::Registrations, names)) {
             Ok(()) => names.iter().for_each(|name| drop(self.scale.registrations.0.remove(*name))),
             // The next list is compared again.
@@ -141,7 +164,7 @@ mod tests {
     #[test]
     fn only_a_list_that_was_asked_for_after_the_runner_had_gone_strikes_it_out() {
         let scope = Scope::Repository("o/r".to_owned());
-        let entry = || Entry { scope: scope.clone(), loose: None };
+        let entry = || Entry { scope: scope.clone(), at_ms: 1, loose: None };
         let mut all = Registrations(["a", "b", "c"].map(|name| (name.to_owned(), entry())).into());
         let listed = [Registered { id: 1, name: "b".to_owned(), busy: false, status: "offline".to_owned() }];
         // `c` is here; the list was asked for at 5, and that `a` is not here was seen at 7.
@@ -152,5 +175,8 @@ mod tests {
         // Now `c` has gone too, which is seen at 20; and GitHub lists `b` no more.
         assert_eq!(all.gone(20, 19, &scope, &[], |_| false), ["a", "b"]);
         assert_eq!(all.gone(22, 21, &scope, &[], |_| false), ["a", "b", "c"]);
+        // And where no list can be read, GitHub's own time does it.
+        assert_eq!(all.forgotten(FORGOTTEN + 1, |_| false), [""; 0]);
+        assert_eq!(all.forgotten(FORGOTTEN + 2, |name| name == "b"), ["a", "c"]);
     }
 }
