@@ -58,6 +58,8 @@ fn a_cordoned_node_stays_and_takes_nothing_until_it_is_uncordoned_also_after_a_r
     let last = waits.iter().find(|task| !is_done(task)).expect("one waits");
     let told = mesh.node(1).run(&["inspect", "tasks", last["id"].as_str().expect("an id")]).stdout;
     assert!(told.contains("runmesh node uncordon"), "{told}");
+    let queue = mesh.node(0).run(&["inspect", "queue"]).stdout;
+    assert!(queue.contains("1 task waits: all 2 nodes that could are cordoned"), "{queue}");
     assert_eq!(mesh.node(0).json(&["node", "uncordon"])["cordoned"], false);
     let done = mesh.wait_for_tasks(7, is_done);
     let taken = done.iter().find(|task| task["id"] == last["id"]).expect("it ran");

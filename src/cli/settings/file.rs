@@ -262,6 +262,8 @@ mod tests {
             logs_retention = "12h"
             logs_quota = "500 MiB"
             drain = true
+            drain_limit = "90m"
+            work_dir = "/w"
             actions_runner = "/r.tar.gz"
             command = ["/p", "--once"]
             min_free = "2GiB"
@@ -277,6 +279,8 @@ mod tests {
             engine = "/e.sock"
             image = "localhost/lab:1"
             pull = true
+            images_quota = "7GiB"
+            images_retention = "3d"
             memory = "2GiB"
             millicpus = 1500
             pids = 300
@@ -299,11 +303,14 @@ mod tests {
         assert_eq!(layer.logs_quota, Some(500 << 20));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
+        assert_eq!(layer.drain_limit, Some(std::time::Duration::from_secs(90 * 60)));
         let scale = layer.autoscaler.settings().expect("it is on");
         assert_eq!((scale.interval.as_secs(), scale.idle.as_secs(), scale.group.as_deref()), (7, 90, Some("lab")));
         assert!(scale.any_arch);
         let work = layer.work.settings(true);
         assert_eq!((work.command.len(), work.min_free, work.pull), (2, Some(2 << 30), true));
+        assert_eq!(work.work_dir, Some("/w".into()));
+        assert_eq!((work.images.quota, work.images.age.as_secs()), (7 << 30, 3 * 86_400));
         assert_eq!(
             (work.limits.memory, work.limits.millicpus, work.limits.pids),
             (Some(2 << 30), Some(1500), Some(300))
