@@ -11,12 +11,14 @@ mod glob;
 mod job;
 mod matrix;
 mod scan;
+mod scripts;
 mod secrets;
 mod tags;
 mod trigger;
 mod yaml;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use crate::kernel::task::{CONTAINER_ENGINE, Tag};
 
@@ -30,6 +32,7 @@ pub use tags::{Dropped, MAX_DROPPED, Tags};
 pub use trigger::{InputKind, InputSpec, PushFilter, Triggers};
 
 use scan::Seen;
+use scripts::Scripts;
 use tags::{Gathered, legible};
 use yaml::{Document, Map, Node};
 
@@ -91,9 +94,9 @@ pub fn tags(bytes: &[u8]) -> Tags {
     if let Some(error) = too_large(bytes) {
         gathered.warn(error);
     } else if tags::may_hold_tags(bytes) {
-        let flow_depth = comments(bytes, &mut gathered);
+        let lexed = lex(bytes, &mut gathered);
         if tags::may_hold_variables(bytes) {
-            match yaml::parse(bytes, flow_depth) {
+            match yaml::parse(bytes, lexed.flow_depth, &lexed.scripts) {
                 Ok(document) => variables(bytes, &document, &mut gathered),
                 Err(error) => gathered.warn(error),
             }
@@ -119,8 +122,8 @@ pub fn read(path: &str, bytes: &[u8]) -> Workflow {
         Some(error) => Err(error),
         None => {
             let tagged = tags::may_hold_tags(bytes);
-            let flow_depth = comments(bytes, &mut gathered);
-            let document = yaml::parse(bytes, flow_depth);
+            let lexed = lex(bytes, &mut gathered);
+            let document = yaml::parse(bytes, lexed.flow_depth, &lexed.scripts);
             if let (true, Ok(document)) = (tagged, &document) {
                 variables(bytes, document, &mut gathered);
             }
@@ -167,14 +170,22 @@ fn too_large(bytes: &[u8]) -> Option<String> {
         .then(|| format!("{size} bytes; a workflow file of more than {MAX_BYTES} is not read, its tags neither"))
 }
 
-/// Gathers the tags in comments. Returns how deep the brackets nest.
-fn comments(bytes: &[u8], gathered: &mut Gathered<'_>) -> usize {
-    let shape = scan::scan(bytes, |seen| {
-        if let Seen::Comment { line, text } = seen {
-            gathered.comment(line, text);
-        }
+/// What is known of a file before it is parsed.
+struct Lexed {
+    /// How deep the brackets nest.
+    flow_depth: usize,
+    /// Where the scripts of steps stand.
+    scripts: Vec<Range<usize>>,
+}
+
+/// Gathers the tags in comments on the way.
+fn lex(bytes: &[u8], gathered: &mut Gathered<'_>) -> Lexed {
+    let mut scripts = Scripts::default();
+    let shape = scan::scan(bytes, |seen| match seen {
+        Seen::Comment { line, text } => gathered.comment(line, text),
+        other => scripts.see(bytes, &other),
     });
-    shape.flow_depth
+    Lexed { flow_depth: shape.flow_depth, scripts: scripts.found() }
 }
 
 /// Gathers the tags in variables, of the workflow and of its jobs.

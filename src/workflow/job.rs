@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     fn jobs(text: &str) -> Vec<Job> {
-        let document = parse(text.as_bytes(), 0).expect("is YAML");
+        let document = parse(text.as_bytes(), 0, &[]).expect("is YAML");
         let Node::Map(Map(jobs)) = &document.root else { panic!("no mapping") };
         jobs.iter().map(|(id, node)| Job::read(id, node, &mut { BUDGET })).collect()
     }

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn legs_of(matrix: &str) -> Legs {
-        let document = parse(format!("matrix: {matrix}\n").as_bytes(), 0).expect("is YAML");
+        let document = parse(format!("matrix: {matrix}\n").as_bytes(), 0, &[]).expect("is YAML");
         Legs::read(Some(&document.root), &mut { BUDGET })
     }
 

@@ -5,6 +5,8 @@
 //! bytes; exact for what libyaml accepts (the tests compare), a good guess for what it does not. Leaves values to
 //! `yaml`.
 
+use memchr::memchr2;
+
 /// Something worth telling, in the order of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen<'a> {
@@ -21,9 +23,18 @@ pub(super) enum Seen<'a> {
         flow_depth: usize,
         text: &'a [u8],
     },
+    /// A block scalar, `|` or `>`.
+    Block {
+        /// The line of the sign.
+        line: u32,
+        /// The line break behind the sign.
+        from: usize,
+        /// The line break behind its last line, or the file's end.
+        to: usize,
+    },
 }
 
-/// Tells `tell` of every comment and key in the file.
+/// Tells `tell` of every comment, key and block scalar in the file.
 pub(super) fn scan<'a>(bytes: &'a [u8], tell: impl FnMut(Seen<'a>)) -> Shape {
     let start = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     let mut scanner = Scanner {
@@ -196,6 +207,14 @@ impl<'a, F: FnMut(Seen<'a>)> Scanner<'a, F> {
                 return false;
             }
         }
+        let (line, from) = (self.line, self.at);
+        self.block_body(explicit);
+        (self.tell)(Seen::Block { line, from, to: self.at });
+        true
+    }
+
+    /// The lines of a block scalar, whose header may say how far they are indented.
+    fn block_body(&mut self, explicit: Option<usize>) {
         let parent = self.indents.last().copied();
         let floor = parent.map_or(1, |top| top + 1);
         let mut indent = explicit.map(|digit| parent.unwrap_or(0) + digit);
@@ -212,11 +231,10 @@ impl<'a, F: FnMut(Seen<'a>)> Scanner<'a, F> {
             let indent = *indent.get_or_insert(floor.max(widest_empty).max(spaces));
             if spaces < indent {
                 (self.at, self.line, self.line_start) = (before, line, line_start);
-                return true;
+                return;
             }
             self.skip_line();
         }
-        true
     }
 
     /// A quoted scalar, over as many lines as it takes. One that nothing closes is taken to end with its line.
@@ -346,7 +364,8 @@ impl<'a, F: FnMut(Seen<'a>)> Scanner<'a, F> {
 
     /// The byte here, unless the line ends.
     fn content(&self) -> Option<u8> {
-        if self.break_len(0) > 0 { None } else { self.bytes.get(self.at).copied() }
+        let byte = *self.bytes.get(self.at)?;
+        (!may_break(byte) || self.break_len(0) == 0).then_some(byte)
     }
 
     fn content_at(&self, ahead: usize) -> bool {
@@ -396,9 +415,14 @@ impl<'a, F: FnMut(Seen<'a>)> Scanner<'a, F> {
     }
 
     fn skip_line(&mut self) {
-        while self.content().is_some() {
+        while let Some(byte) = self.bytes.get(self.at..).and_then(next_break) {
+            self.at += byte;
+            if self.break_len(0) > 0 {
+                return;
+            }
             self.at += 1;
         }
+        self.at = self.bytes.len();
     }
 
     /// From a line's end to the start of the next one.
@@ -407,4 +431,15 @@ impl<'a, F: FnMut(Seen<'a>)> Scanner<'a, F> {
         self.line = self.line.saturating_add(1);
         self.line_start = self.at;
     }
+}
+
+/// Whether a line break can begin with this byte.
+const fn may_break(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r' | 0xc2 | 0xe2)
+}
+
+/// How far it is to the next byte that a line break can begin with.
+fn next_break(bytes: &[u8]) -> Option<usize> {
+    let usual = memchr2(b'\n', b'\r', bytes);
+    memchr2(0xc2, 0xe2, &bytes[..usual.unwrap_or(bytes.len())]).or(usual)
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use memchr::{memchr_iter, memchr2_iter};
 use serde::Serialize;
 
 use crate::kernel::task::Tag;
@@ -44,36 +45,20 @@ pub struct Tags {
 /// Whether a file can hold a tag at all: it has a comment with one of the keywords, or the end of one of the variables'
 /// names. Cheap; true more often than not needed, never false where there is a tag.
 pub(super) fn may_hold_tags(bytes: &[u8]) -> bool {
-    // The bytes of a chunk are looked at together, which the compiler turns into vector instructions; only a chunk
-    // that holds a `#` or a `_T` is looked at byte by byte.
-    const CHUNK: usize = 32;
-    let mut start = 0;
-    while start < bytes.len() {
-        let end = (start + CHUNK).min(bytes.len());
-        let next = &bytes[(start + 1).min(bytes.len())..(end + 1).min(bytes.len())];
-        let chunk = &bytes[start..end];
-        let hashes = chunk.iter().fold(false, |any, byte| any | (*byte == b'#'));
-        let names = chunk.iter().zip(next).fold(false, |any, (a, b)| any | ((*a == b'_') & (*b | 0x20 == b't')));
-        if hashes || names {
-            for at in start..end {
-                let found = match bytes[at] {
-                    b'#' => keyword(&bytes[at + 1..]).is_some(),
-                    b'_' => bytes.get(at..at + 5).is_some_and(|word| word.eq_ignore_ascii_case(b"_tags")),
-                    _ => false,
-                };
-                if found {
-                    return true;
-                }
-            }
-        }
-        start = end;
-    }
-    false
+    memchr2_iter(b'#', b'_', bytes).any(|at| match bytes[at] {
+        b'#' => keyword(&bytes[at + 1..]).is_some(),
+        _ => ends_variable(&bytes[at..]),
+    })
 }
 
 /// Whether a variable of one of the names can be in the file, so that it must be parsed for its tags.
 pub(super) fn may_hold_variables(bytes: &[u8]) -> bool {
-    bytes.windows(5).any(|word| word.eq_ignore_ascii_case(b"_tags"))
+    memchr_iter(b'_', bytes).any(|at| ends_variable(&bytes[at..]))
+}
+
+/// Whether what begins here with a `_` is the end of one of the variables' names.
+fn ends_variable(bytes: &[u8]) -> bool {
+    bytes.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"_tags"))
 }
 
 /// What follows the keyword in a comment (without its first `#`), if it has one.

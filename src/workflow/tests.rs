@@ -401,6 +401,19 @@ proptest! {
         check_comments(&text)?;
     }
 
+    #[test]
+    fn a_file_is_read_alike_with_and_without_its_scripts(
+        text in lines(),
+        begin in prop::sample::select(vec!["run: |", "run: >2-", "run: | # c", "name: x\n        run: |+", "run:\n          |"]),
+        deeper in 0_usize..12,
+        after in prop::sample::select(vec!["", "        uses: docker://x\n", "        run: |\n         b\n", "  b:\n    x: y\n"]),
+    ) {
+        let body: String = text.lines().map(|line| format!("{}{line}\n", " ".repeat(deeper))).collect();
+        let text = format!("jobs:\n  a:\n    steps:\n      - {begin}\n{body}{after}");
+        let lexed = lex(text.as_bytes(), &mut Gathered::default());
+        let read = |scripts| yaml::parse(text.as_bytes(), lexed.flow_depth, scripts).map(|document| document.root);
+        prop_assert_eq!(read(&lexed.scripts), read(&[]), "{}", text);
+    }
 }
 
 proptest! {

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Triggers {
-        let document = parse(text.as_bytes(), 0).expect("is YAML");
+        let document = parse(text.as_bytes(), 0, &[]).expect("is YAML");
         Triggers::read(document.root.get("on"), &mut Vec::new())
     }
 

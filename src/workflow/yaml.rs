@@ -7,9 +7,13 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
+use memchr::{memchr_iter, memchr2_iter};
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+
+use super::scripts::without;
 
 /// The most that a tree may hold: nodes plus bytes of text. Without aliases a file of the largest size allowed stays
 /// below it; with them it bounds what they expand to. (The library's own limit counts jumps, a hundred for each event,
@@ -21,6 +25,8 @@ pub(super) const MAX_FLOW_DEPTH: usize = 128;
 /// The most `[` and `{` in a file, wherever they stand: what bounds the same time should the comment scanner and the
 /// library ever see the nesting differently.
 const MAX_BRACKETS: usize = 50_000;
+/// A mapping of so many keys is looked through for each further one; a larger one has them in an index.
+const FEW: usize = 16;
 
 /// What a YAML document says, with aliases resolved and tags (`!x`) left out.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,22 +112,34 @@ pub(super) struct Document {
     pub(super) odd_keys: BTreeSet<String>,
 }
 
-/// Reads a workflow file. `flow_depth` is the deepest nesting that the comment scanner saw.
+/// Reads a workflow file. `flow_depth` is the deepest nesting that the comment scanner saw, `scripts` are the parts that
+/// need not be read.
 ///
 /// What a step does is left out except for its `uses:`, for no room needs it and it is most of every file.
 ///
 /// # Errors
 /// A sentence saying what is not YAML about it, or which limit it exceeds.
-pub(super) fn parse(bytes: &[u8], flow_depth: usize) -> Result<Document, String> {
+pub(super) fn parse(bytes: &[u8], flow_depth: usize, scripts: &[Range<usize>]) -> Result<Document, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 text: {error}"))?;
-    let brackets = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    let brackets = memchr2_iter(b'[', b'{', bytes).count();
     if flow_depth > MAX_FLOW_DEPTH || brackets > MAX_BRACKETS {
         return Err(format!(
             "brackets nest {flow_depth} deep, {brackets} in all; at most {MAX_FLOW_DEPTH} and {MAX_BRACKETS} are read"
         ));
     }
-    let context =
-        Context { left: Cell::new(BUDGET), odd_keys: Cell::default(), may_alias: may_hold_anchor(text.as_bytes()) };
+    let may_alias = may_hold_anchor(bytes);
+    // An anchor could make a script stand elsewhere too.
+    if !may_alias && !scripts.is_empty() {
+        // What is wrong is said of the whole file, at its own line.
+        if let Ok(document) = build(&without(text, scripts), may_alias) {
+            return Ok(document);
+        }
+    }
+    build(text, may_alias)
+}
+
+fn build(text: &str, may_alias: bool) -> Result<Document, String> {
+    let context = Context { left: Cell::new(BUDGET), odd_keys: Cell::default(), may_alias };
     let root = Build { context: &context, at: At::Root }
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(|error| format!("not YAML: {error}"))?;
@@ -133,7 +151,7 @@ fn may_hold_anchor(bytes: &[u8]) -> bool {
     let begins = |before: &u8| before.is_ascii_whitespace() || !before.is_ascii() || b"[{,:\"'".contains(before);
     let names = |after: &u8| !after.is_ascii_whitespace() && *after != b'&';
     let at = |at: usize| (at == 0 || bytes.get(at - 1).is_some_and(begins)) && bytes.get(at + 1).is_some_and(names);
-    bytes.iter().enumerate().any(|(index, byte)| *byte == b'&' && at(index))
+    memchr_iter(b'&', bytes).any(at)
 }
 
 struct Context {
@@ -281,10 +299,10 @@ impl<'de> Visitor<'de> for Build<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Node, A::Error> {
         self.context.spend(1)?;
         let mut map = Map::default();
-        let mut seen = BTreeSet::new();
+        let mut many = BTreeSet::new();
         while let Some(key) = pairs.next_key_seed(Self { at: At::Kept, ..self })? {
             let key = match key {
-                Node::Null => String::new(),
+                Node::Text(text) => text,
                 Node::List(_) | Node::Map(_) => return Err(A::Error::custom("a key that is a list or a mapping")),
                 scalar => scalar.text().unwrap_or_default(),
             };
@@ -292,7 +310,11 @@ impl<'de> Visitor<'de> for Build<'_> {
             if matches!(self.at, At::Step | At::Skipped) && node == Node::Null {
                 continue;
             }
-            if key == "<<" || !seen.insert(key.clone()) {
+            if map.0.len() == FEW {
+                many = map.0.iter().map(|(name, _)| name.clone()).collect();
+            }
+            let is_new = if map.0.len() < FEW { map.get(&key).is_none() } else { many.insert(key.clone()) };
+            if key == "<<" || !is_new {
                 self.context.note_odd(&key);
             } else {
                 map.0.push((key, node));
@@ -313,7 +335,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Node, String> {
-        parse(text.as_bytes(), 0).map(|document| document.root)
+        parse(text.as_bytes(), 0, &[]).map(|document| document.root)
     }
 
     #[test]
@@ -344,7 +366,7 @@ mod tests {
 
     #[test]
     fn odd_keys_are_told() {
-        let document = parse(b"a: &x {p: 1}\nb: {<<: *x}\na: 2\n", 0).expect("is YAML");
+        let document = parse(b"a: &x {p: 1}\nb: {<<: *x}\na: 2\n", 0, &[]).expect("is YAML");
         assert_eq!(document.odd_keys, BTreeSet::from(["<<".to_owned(), "a".to_owned()]));
         assert!(document.root.get("a").and_then(Node::map).is_some(), "the first of two");
     }
@@ -388,8 +410,8 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused_before_the_library_sees_it() {
         let text = "{a: ".repeat(100_000);
-        assert!(parse(text.as_bytes(), 100_000).is_err_and(|error| error.contains("deep")));
-        assert!(parse(text.as_bytes(), 0).is_err_and(|error| error.contains("in all")));
+        assert!(parse(text.as_bytes(), 100_000, &[]).is_err_and(|error| error.contains("deep")));
+        assert!(parse(text.as_bytes(), 0, &[]).is_err_and(|error| error.contains("in all")));
         // In block style the library itself is linear.
         assert!(read(&"- ".repeat(500_000)).is_err());
     }

@@ -69,7 +69,7 @@ const THEMES: &[Theme] = &[
     Theme { names: &["heap_ops_per_s"], measure: heap::speed },
     Theme { names: &["open_entries_per_s", "fold_entries_per_s", "merge_entries_per_s"], measure: kernel::speed },
     Theme { names: &["tags_files_per_s"], measure: tags::speed },
-    Theme { names: &["api_calls_"], measure: calls::number },
+    Theme { names: &["api_calls_", "api_points_"], measure: calls::number },
     Theme { names: &["owner_agreement"], measure: agreement::owners },
     Theme { names: &["tasks_lost"], measure: agreement::lost },
     Theme { names: &["sync_entries_per_s"], measure: sync::cold },

@@ -1,4 +1,5 @@
-//! What discovery costs at GitHub: calls of the first, an unchanged and a changed look, against the fake GitHub.
+//! What discovery costs at GitHub: calls and charged points of the first, an unchanged and a changed look, against the
+//! fake GitHub.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +20,10 @@ pub(crate) fn number() -> Outcome<Vec<Row>> {
     let thousand = [("first_1000", 20.0, 4_000.0), ("unchanged_1000", 10.0, 1_000.0), ("changed_1000", 11.0, 1_001.0)];
     let mut rows = Vec::new();
     for (repositories, goals) in [(50, fifty), (1_000, thousand)] {
-        let calls = calls(repositories)?;
-        for ((name, goal, rival), calls) in goals.into_iter().zip(calls) {
-            let row = Row::alone(&format!("api_calls_{name}"), "calls", Goal::AtMost(goal), calls);
+        for ((name, goal, rival), look) in goals.into_iter().zip(three_looks(repositories)?) {
+            let row = Row::alone(&format!("api_calls_{name}"), "calls", Goal::AtMost(goal), look.calls);
             rows.push(row.against(RIVAL, rival));
+            rows.push(Row::alone(&format!("api_points_{name}"), "points", Goal::None, look.points));
         }
     }
     let [one, eight, hundred] = [1, 8, 100].map(looks);
@@ -80,16 +81,23 @@ fn repositories(count: usize) -> World {
     world
 }
 
-/// Calls of the three looks.
-fn calls(repositories: usize) -> Outcome<[f64; 3]> {
+/// What a look has cost: its calls, and what GitHub charges for them of the 5,000 points an hour.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    calls: f64,
+    points: f64,
+}
+
+/// The first look, an unchanged one, and one after a file has changed.
+fn three_looks(repositories: usize) -> Outcome<[Cost; 3]> {
     let fake = Fake::start(self::repositories(repositories));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let credentials = Credentials::Token(Secret::new("t"));
         let github = Github::new(fake.api().parse()?, credentials, Selection::default())?;
         let target = Target { owner: "octo".to_owned(), repository: None };
-        let (mut memory, mut calls) = (Memory::default(), [0.0; 3]);
-        for (look, calls) in calls.iter_mut().enumerate() {
+        let (mut memory, mut costs) = (Memory::default(), [Cost::default(); 3]);
+        for (look, cost) in costs.iter_mut().enumerate() {
             if look == 2 {
                 fake.commit("octo/r0007", &[(".github/workflows/0.yml", Some(&workflow(7, 99)))]);
             }
@@ -104,9 +112,9 @@ fn calls(repositories: usize) -> Outcome<[f64; 3]> {
             if counted as u64 != cycle.calls {
                 return Err(format!("{counted} calls came in, {} were counted", cycle.calls).into());
             }
-            (memory, *calls) = (kept, counted as f64);
+            (memory, *cost) = (kept, Cost { calls: counted as f64, points: cycle.points as f64 });
         }
-        Ok(calls)
+        Ok(costs)
     })
 }
 
