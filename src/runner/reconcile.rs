@@ -94,11 +94,11 @@ async fn undo(start: &Start, silent: &mut BTreeSet<PathBuf>) -> Vec<String> {
         match cleared {
             Ok(stuck) => stays.extend(stuck),
             Err(why) => {
+                tracing::debug!("{why}");
                 silent.insert(socket.clone());
                 let at = socket.display();
-                stays.push(format!(
-                    "the container engine at {at} does not answer ({why}): what it has of it goes when it does"
-                ));
+                stays
+                    .push(format!("the container engine at {at} does not answer; what it has of it goes once it does"));
             }
         }
     }
