@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 
 mod args;
+mod artifacts;
 mod autoscaler;
 mod demo;
 mod doctor;

@@ -6,6 +6,7 @@
 //! to the kernel, every protocol to its room.
 
 mod answers;
+mod artifacts;
 mod capacity;
 mod chronicle;
 mod cordon;
@@ -37,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
-pub use scale::Settings as AutoscalerSettings;
+pub use scale::{Settings as AutoscalerSettings, WarmSet};
 pub use settings::{GithubSettings, Reach, Settings};
 pub use work::WorkSettings;
 
@@ -276,6 +277,10 @@ impl Daemon {
         if let Some(image) = &settings.work.image {
             runner_settings.image.clone_from(image);
         }
+        runner_settings.artifacts.floor = settings.work.min_free;
+        if let Some(limit) = settings.work.artifacts_limit {
+            runner_settings.artifacts.bytes = limit;
+        }
         runner_settings.labels.clone_from(&settings.labels);
         runner_settings.hidden = vec![settings.data_dir.clone(), work_root];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
@@ -316,6 +321,8 @@ impl Daemon {
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
         let disk = Disk::look(&settings.data_dir, &settings.work);
+        let github = (settings.sources.as_slice(), settings.github.endpoint.host.as_str());
+        let scale = scale::Scale::new(settings.autoscaler.clone(), &peer.to_string(), github, net.clone());
         let mut daemon = Self {
             mesh,
             key,
@@ -332,7 +339,7 @@ impl Daemon {
             sources,
             workers: Workers::default(),
             disk,
-            scale: scale::Scale::new(settings.autoscaler.clone(), &peer.to_string()),
+            scale,
             has: capacity::of_host(&settings.data_dir, &settings.labels),
             find,
             inputs: VecDeque::new(),
@@ -359,6 +366,7 @@ impl Daemon {
         daemon.begin_cordoned();
         daemon.take_up_registrations();
         daemon.begin_to_scale();
+        daemon.sweep_soon();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
         daemon.resolve_sources();
         Ok((daemon, Doors { signals, queries, events, reports, found, server, supervisor }))
@@ -378,7 +386,8 @@ impl Daemon {
     /// Why this host can run nothing although it should.
     fn impediments(&self) -> Vec<String> {
         let of_act = if self.takes_mesh() { self.impediments_of_act() } else { Vec::new() };
-        of_act.into_iter().chain(self.no_runners()).chain(self.disk.low.clone()).collect()
+        let sets = self.scale.sets.problem.clone();
+        of_act.into_iter().chain(self.no_runners()).chain(self.disk.low.clone()).chain(sets).collect()
     }
 
     /// Whether this host is to run the mesh's own tasks.
@@ -408,7 +417,9 @@ impl Daemon {
         if self.settings.isolation == Isolation::Container && self.runner.capabilities().engine.is_ok() {
             labels.insert(CONTAINER_ENGINE.to_owned());
         }
-        Offer { slots, labels, sources: self.sources.keys() }
+        let mut sources = self.sources.keys();
+        sources.extend(self.scale.sets.keys().cloned());
+        Offer { slots, labels, sources }
     }
 
     fn now(&self) -> Now {
@@ -433,6 +444,7 @@ impl Daemon {
             let keep_peers = self.keep_peers.unwrap_or(end);
             let workers = self.workers.next_look();
             let jobs = self.scale.next_look();
+            let sets = self.scale.sets.next_look();
             // What is due is carried out at the loop's top.
             let write = self.postponed.due().unwrap_or(end);
             tokio::select! {
@@ -446,6 +458,7 @@ impl Daemon {
                 () = sleep_until(keep_peers), if self.keep_peers.is_some() => self.remember_peers().await,
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
+                () = sleep_until(sets.unwrap_or(end)), if sets.is_some() => self.look_after_sets(),
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}

@@ -17,6 +17,7 @@ pub mod quarantine;
 pub mod queue;
 pub mod requests;
 pub mod rules;
+pub mod scale_set;
 pub mod snapshot;
 pub mod task;
 pub mod timings;

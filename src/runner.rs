@@ -33,11 +33,13 @@
 pub mod reaper;
 
 mod act;
+mod artifacts;
 mod backend;
 mod capabilities;
 mod cgroup;
 mod command;
 mod devices;
+mod disk;
 mod engine;
 mod follow;
 mod github;
@@ -67,8 +69,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::artifacts::ArtifactLimits;
 pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
+pub use self::disk::Disk;
 pub use self::engine::{Engine, Limits};
 pub use self::images::ImageKeeping;
 pub use self::ledger::{AtEngine, Book, InMemory, Ledger, Start};
@@ -126,6 +130,8 @@ pub struct Settings {
     pub log_cap: u64,
     /// Where it is on disk what was started here.
     pub ledger: Arc<dyn Ledger>,
+    /// What one task may upload at most.
+    pub artifacts: ArtifactLimits,
 }
 
 impl Settings {
@@ -152,6 +158,7 @@ impl Settings {
             round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,
             ledger: Arc::new(InMemory::default()),
+            artifacts: ArtifactLimits::default(),
         }
     }
 }

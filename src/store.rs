@@ -38,7 +38,7 @@ use redb::{Database, Range, ReadableDatabase as _, ReadableTable as _, ReadableT
 use crate::kernel::entry::Entry;
 use crate::kernel::id::Cid;
 
-pub use blobs::{Blobs, Keeping, Swept};
+pub use blobs::{Blobs, Keeping, Share, Swept};
 pub use database::Owner;
 pub use dir::{DataDir, HeldDir};
 pub use error::{Holder, StoreError};

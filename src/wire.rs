@@ -13,6 +13,7 @@ pub mod presence;
 pub mod request;
 pub mod response;
 pub mod revocation;
+pub mod scale_set;
 pub mod ticket;
 
 mod base32;

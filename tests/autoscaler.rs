@@ -310,6 +310,73 @@ fn a_runner_group_that_is_missing_is_said_and_one_that_is_there_is_used() {
     two.stop();
 }
 
+/// Queues a job that takes so long, and gives it to whichever runner waits for one.
+fn queue_and_bind(fake: &Fake, takes: Duration) -> u64 {
+    let state = &mut *fake.state();
+    state.actions.runners.held_back = true;
+    let job = state.actions.queue(&state.world, "octo/one", &LABELS, 1)[0];
+    state.actions.jobs.get_mut(&job).expect("just made").takes = takes;
+    state.actions.runners.held_back = false;
+    state.actions.bind();
+    job
+}
+
+#[test]
+fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
+    const WORKFLOW: &str =
+        "on: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: echo\n";
+    let fake = fake();
+    fake.state().actions.runners.groups.push(github::fake::runners::Group {
+        id: 7,
+        org: "octo".to_owned(),
+        name: "Lab".to_owned(),
+    });
+    let repository = rig::Repository::with(&[("any.yml", WORKFLOW)]);
+    for (scope, group) in [("octo/one", ""), ("octo", "runner_group = \"lab\"\n")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.toml");
+        let settings = format!(
+            "executor = \"command\"\ncommand = [\"sleep\", \"3\"]\n[autoscaler]\nwarm = [\"{scope}:2:self-hosted+linux\"]\n{group}"
+        );
+        std::fs::write(&file, settings).expect("a file");
+        let source = format!("git:{}", repository.path());
+        let more = ["--config", file.to_str().expect("UTF-8"), "--source", source.as_str()];
+        let before = fake.state().actions.runners.configured;
+        let mesh = mesh_of(&fake, 1, 3, &more);
+        let node = mesh.node(0);
+        until(&fake, "two runners that wait", |fake| fake.state().actions.runners.online() == 2);
+        assert_eq!(node.json(&["inspect", "tasks"]).as_array().map(Vec::len), Some(0), "nobody has a task of them");
+        {
+            let fake = fake.state();
+            let runners = &fake.actions.runners;
+            assert!(runners.all.values().all(|one| one.scope.ends_with(scope)), "{runners:#?}");
+            assert!(group.is_empty() || runners.all.values().all(|one| one.group == 7), "{runners:#?}");
+        }
+        // One of them has the job before anybody here has heard of it; it is this host's task then, and another waits.
+        let job = queue_and_bind(&fake, Duration::from_secs(6));
+        assert_eq!(fake.job(job).status, Status::InProgress);
+        let running = mesh.wait_for_tasks(1, |task| task["state"] == "running");
+        assert!(running[0]["occurrence"].to_string().contains(&job.to_string()), "{running:#?}");
+        until(&fake, "another that waits", |fake| fake.state().actions.runners.online() == 3);
+        assert_eq!(fake.state().actions.runners.configured - before, 3);
+        // No slot is left: one that waits gives its own up for work of the mesh, the busy one does not.
+        let submitted = node.run(&["tasks", "submit", repository.path(), "any.yml"]);
+        assert_eq!(submitted.status, 0, "{submitted:?}");
+        let tasks = mesh.wait_for_tasks(2, |task| task["state"] == "running" || is_completed(task));
+        assert!(
+            tasks.iter().any(|task| task["path"].as_str().is_some_and(|path| path.ends_with("any.yml"))),
+            "{tasks:#?}"
+        );
+        assert!(fake.state().actions.runners.all.len() <= 2, "no more runners than there are slots");
+        let tasks = mesh.wait_for_tasks(2, is_completed);
+        assert!(tasks.iter().all(|task| task["conclusion"] == "success"), "{tasks:#?}");
+        assert_eq!(fake.job(job).conclusion.as_deref(), Some("success"), "a busy runner is left alone");
+        until(&fake, "two that wait again", |fake| fake.state().actions.runners.online() == 2);
+        mesh.stop();
+        until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    }
+}
+
 #[test]
 fn alone_the_command_needs_no_mesh() {
     let fake = fake();

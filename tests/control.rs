@@ -152,6 +152,11 @@ async fn daemon(
                 writing: writing.clone(),
                 arriving: false,
             })),
+            Query::Artifact { task, name, answer } => {
+                let found = task.find(&known()).map(|_| log.with_file_name(&name));
+                let none = || Refusal::NotNow("it is at another host".to_owned());
+                answer.send(found.and_then(|path| Some(path).filter(|_| name != "elsewhere").ok_or_else(none)));
+            }
             Query::Invite { answer } => {
                 answer
                     .send(Ok(proto::Invite { mesh_id: "m".to_owned(), addresses: vec!["/ip4/127.0.0.1".to_owned()] }));
@@ -451,6 +456,22 @@ async fn a_log_comes_whole_and_without_follow_as_it_stands() {
     node.log_writing.send_replace(Writing::Ended);
     let none: Result<Vec<_>, _> = client.log("1111", 9, true).await.expect("answered").try_collect().await;
     assert_eq!(refused(none).0, Code::NotFound, "ended without a log");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_artifact_comes_whole_or_with_the_reason_why_not() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    fs::write(node.log().with_file_name("site"), &bytes).expect("written");
+    let whole = client.artifact("1111", "site").await.expect("answered").try_concat();
+    assert!(timeout(PATIENCE, whole).await.expect("it ends").expect("read") == bytes);
+    let none: Result<Vec<_>, _> = client.artifact("1111", "gone").await.expect("answered").try_collect().await;
+    assert_eq!(refused(none).0, Code::NotFound);
+    let (code, sentence) = refused(client.artifact("1111", "elsewhere").await.map(|_| ()));
+    assert_eq!((code, sentence.as_str()), (Code::FailedPrecondition, "it is at another host"));
+    assert_eq!(refused(client.artifact("9999", "site").await.map(|_| ())).0, Code::NotFound);
     node.stop().await;
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Needs git, act (on PATH, or named by RUNMESH_ACT) and bubblewrap; `scripts/test` installs them.
 
+#[path = "mesh/artifacts.rs"]
+mod artifacts;
 #[path = "mesh/durability.rs"]
 mod durability;
 #[path = "mesh/logs.rs"]

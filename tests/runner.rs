@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's way to fail")]
 
+#[path = "runner/artifacts.rs"]
+mod artifacts;
 #[path = "runner/command.rs"]
 mod command;
 #[path = "runner/engine.rs"]

@@ -16,6 +16,7 @@ mod simulation {
     pub(crate) mod replay;
     mod rules;
     pub(crate) mod scenario;
+    mod slots;
     pub(crate) mod work;
     pub(crate) mod world;
 }
@@ -179,8 +180,8 @@ fn everything_goes_wrong_on_a_ring() {
     tell(&scenario, &run_all(&scenario, &seeds(20)));
 }
 
-/// How many starts of a task beside a running one each kind of misfortune costs. A slot that comes free while a task
-/// comes up makes two nodes the first in rank for as long as a message takes, so even a calm mesh without room has some.
+/// How many starts of a task beside a running one each kind of misfortune costs. Without any there are none, however few
+/// slots there are.
 #[test]
 fn doubled_runs_stay_rare() {
     let calm = Scenario { slots: (2, 6), ..Scenario::calm("calm", 7, 40) };
@@ -190,9 +191,9 @@ fn doubled_runs_stay_rare() {
     let with = |name, faults: Faults| Scenario { name, faults, ..calm.clone() };
     // Of a thousand starts, so many may be doubled.
     let all = [
-        (20, calm.clone()),
-        (20, Scenario { name: "scarce slots", slots: (1, 2), ..calm.clone() }),
-        (20, Scenario { name: "rough network", network: rough.network.clone(), ..calm.clone() }),
+        (0, calm.clone()),
+        (0, Scenario { name: "scarce slots", slots: (1, 2), ..calm.clone() }),
+        (10, Scenario { name: "rough network", network: rough.network.clone(), ..calm.clone() }),
         (
             20,
             Scenario {
@@ -230,7 +231,7 @@ fn who_stands_behind_asks_those_ahead_before_it_claims() {
     let network = Network { unheard: 500, ..roomy.network.clone() };
     let unheard = Scenario { name: "half of all gossip is lost", network, ..roomy };
     // Of a thousand starts, so many may be doubled: presences are gossiped too, and a holder whose own are lost is missed.
-    for (permille, scenario) in [(5, busy), (70, unheard)] {
+    for (permille, scenario) in [(5, busy), (40, unheard)] {
         let outcomes = run_all(&scenario, &seeds(8));
         tell(&scenario, &outcomes);
         let starts: usize = outcomes.iter().map(|outcome| outcome.starts).sum();

@@ -80,7 +80,7 @@ pub(super) enum Command {
     Mesh(MeshCommand),
     /// See what the node on this host knows
     Inspect(InspectArguments),
-    /// Submit and cancel tasks, read their logs
+    /// Submit and cancel tasks, read their logs, fetch their artifacts
     #[command(subcommand)]
     Tasks(TasksCommand),
     /// Find tagged workflows across repositories
@@ -290,6 +290,17 @@ pub(super) enum TasksCommand {
         /// Of that attempt, counted from 1, instead of the one whose result holds, or the latest
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         attempt: Option<u32>,
+    },
+    /// Show what a task uploaded as artifacts; on the host that ran it, write it to files
+    Artifacts {
+        /// The task's id, or the beginning of one
+        id: String,
+        /// Only those of this name
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Write them to files in this folder
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
     },
 }
 

@@ -88,7 +88,7 @@ impl Sight<'_> {
 }
 
 /// The one task whose id begins so.
-async fn one(node: &Client, id: &str) -> Result<Task, Failure> {
+pub(super) async fn one(node: &Client, id: &str) -> Result<Task, Failure> {
     let id = id.to_ascii_lowercase();
     let mut tasks = node.tasks(&id, &[]).await?;
     match (tasks.pop(), tasks.len()) {

@@ -21,6 +21,7 @@ use crate::store::Keeping;
 
 mod autoscaler;
 mod file;
+mod keeping;
 mod reach;
 mod work;
 
@@ -32,9 +33,6 @@ const MOST_RUNNERS: u32 = 1024;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
-/// Own choice: a month is what people still ask for, and the quota holds some hundred long logs.
-const DEFAULT_LOGS_RETENTION: Duration = Duration::from_secs(30 * 86_400);
-const DEFAULT_LOGS_QUOTA: u64 = 5 << 30;
 /// Own choice: most jobs are done within it, and whoever goes to a machine does not wait longer.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(3600);
 /// The longest a ticket may be good for.
@@ -180,8 +178,7 @@ struct Layer {
     work: work::Work,
     interval: Option<u64>,
     retention: Option<Duration>,
-    logs_retention: Option<Duration>,
-    logs_quota: Option<u64>,
+    keeping: keeping::Keeping,
     drain: Option<bool>,
     drain_limit: Option<Duration>,
 }
@@ -218,8 +215,7 @@ impl Layer {
             work: self.work.over(lower.work),
             interval: self.interval.or(lower.interval),
             retention: self.retention.or(lower.retention),
-            logs_retention: self.logs_retention.or(lower.logs_retention),
-            logs_quota: self.logs_quota.or(lower.logs_quota),
+            keeping: self.keeping.over(lower.keeping),
             drain: self.drain.or(lower.drain),
             drain_limit: self.drain_limit.or(lower.drain_limit),
         }
@@ -314,10 +310,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         work: taken.work,
         interval: taken.interval.map_or(DEFAULT_INTERVAL, Duration::from_secs),
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
-        keeping: Keeping {
-            quota: taken.logs_quota.unwrap_or(DEFAULT_LOGS_QUOTA),
-            age: taken.logs_retention.unwrap_or(DEFAULT_LOGS_RETENTION),
-        },
+        keeping: taken.keeping.settings(),
         drain: taken.drain.unwrap_or_default(),
         drain_limit: taken.drain_limit.unwrap_or(DEFAULT_DRAIN),
     };
@@ -465,8 +458,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         work: work::environment(one, world)?,
         interval: value(one, "RUNMESH_INTERVAL", interval)?,
         retention: value(one, "RUNMESH_RETENTION", duration)?,
-        logs_retention: value(one, "RUNMESH_LOGS_RETENTION", duration)?,
-        logs_quota: value(one, "RUNMESH_LOGS_QUOTA", size)?,
+        keeping: keeping::environment(one)?,
         drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
         drain_limit: value(one, "RUNMESH_DRAIN_LIMIT", duration)?,
     })

@@ -1,10 +1,11 @@
-//! `runmesh tasks`: submit, cancel, read logs.
+//! `runmesh tasks`: submit, cancel, read logs, fetch artifacts.
 
 use std::path::Path;
 
 use futures::StreamExt as _;
 
 use super::args::{Output, SubmitArguments, TasksCommand};
+use super::artifacts;
 use super::failure::Failure;
 use super::link::connect;
 use super::screen::{say, say_bytes, say_json, short_task};
@@ -26,6 +27,7 @@ pub(super) async fn run(place: &Place, command: &TasksCommand) -> Result<(), Fai
             }
             Ok(())
         }
+        TasksCommand::Artifacts { id, names, to } => artifacts::run(place, id, names, to.as_deref()).await,
     }
 }
 

@@ -173,6 +173,17 @@ impl Client {
         Ok(self.stream(stream, |chunk| chunk.data))
     }
 
+    /// What the task whose id begins so uploaded by that name; only the node that ran it has it.
+    pub async fn artifact(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> Result<BoxStream<'static, Result<Vec<u8>, ControlError>>, ControlError> {
+        let request = ReadArtifactRequest { id: id.to_owned(), name: name.to_owned() };
+        let stream = self.answer(ANSWER, self.rpc.clone().read_artifact(request)).await?;
+        Ok(self.stream(stream, |chunk| chunk.data))
+    }
+
     pub async fn invite(&self) -> Result<Invite, ControlError> {
         self.answer(ANSWER, self.rpc.clone().get_invite(GetInviteRequest {})).await
     }

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::proto::{Event, LogChunk};
+use super::proto::{ArtifactChunk, Event, LogChunk};
 use super::query::{EventFeed, LogFile, Writing};
 
 /// The most bytes of a log in one message.
@@ -67,6 +67,16 @@ pub(super) fn log(
     chunks.take_until(closed(closing))
 }
 
+/// A file's bytes as they are now.
+pub(super) fn artifact(
+    path: PathBuf,
+    closing: watch::Receiver<bool>,
+) -> impl Stream<Item = Result<ArtifactChunk, Status>> + Send + 'static {
+    let writing = watch::channel(Writing::Ended).1;
+    let file = LogFile { path, writing, arriving: false };
+    log(file, false, closing).map(|chunk| chunk.map(|LogChunk { data }| ArtifactChunk { data }))
+}
+
 async fn closed(mut closing: watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
@@ -92,7 +102,7 @@ impl LogReader {
             match data {
                 Some(data) if !data.is_empty() => return Ok(data),
                 None if ended || !self.follow => {
-                    return Err(Status::not_found("this task's log is not here any more"));
+                    return Err(Status::not_found("it is not here any more"));
                 }
                 _ if ended && let Writing::Failed(why) = &*self.writing.borrow() => {
                     return Err(Status::data_loss(why.clone()));
@@ -136,6 +146,6 @@ impl LogReader {
     }
 
     fn failed(&self, error: &io::Error) -> Status {
-        Status::internal(format!("reading the log {}: {error}", self.path.display()))
+        Status::internal(format!("reading {}: {error}", self.path.display()))
     }
 }

@@ -161,6 +161,12 @@ pub enum Query {
         attempt: Option<u32>,
         answer: Answer<LogFile>,
     },
+    /// Where an artifact of the run whose result holds is on this host.
+    Artifact {
+        task: TaskName,
+        name: String,
+        answer: Answer<PathBuf>,
+    },
     Invite {
         answer: Answer<proto::Invite>,
     },

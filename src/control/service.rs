@@ -61,6 +61,7 @@ impl Control for Service {
     type ListTasksStream = BoxStream<'static, Result<Task, Status>>;
     type WatchEventsStream = BoxStream<'static, Result<Event, Status>>;
     type ReadLogStream = BoxStream<'static, Result<LogChunk, Status>>;
+    type ReadArtifactStream = BoxStream<'static, Result<ArtifactChunk, Status>>;
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Answered<proto::Status> {
         self.ask(ANSWER, |answer| Query::Status { answer }).await.map(Response::new)
@@ -150,6 +151,13 @@ impl Control for Service {
         let attempt = (attempt > 0).then_some(attempt);
         let log = self.ask(ANSWER, |answer| Query::Log { task, attempt, follow, answer }).await?;
         Ok(Response::new(feed::log(log, follow, self.closing.clone()).boxed()))
+    }
+
+    async fn read_artifact(&self, request: Request<ReadArtifactRequest>) -> Answered<Self::ReadArtifactStream> {
+        let ReadArtifactRequest { id, name } = request.into_inner();
+        let task = TaskName::read(&id)?;
+        let path = self.ask(ANSWER, |answer| Query::Artifact { task, name, answer }).await?;
+        Ok(Response::new(feed::artifact(path, self.closing.clone()).boxed()))
     }
 
     async fn get_invite(&self, _: Request<GetInviteRequest>) -> Answered<Invite> {

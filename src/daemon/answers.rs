@@ -69,6 +69,7 @@ impl Daemon {
                 Some(refusal) => answer.send(Err(refusal)),
             },
             Query::Log { task, attempt, follow, answer } => self.on_log(&task, attempt, follow, answer),
+            Query::Artifact { task, name, answer } => answer.send(self.artifact(&task, &name)),
             Query::Invite { answer } => {
                 let addresses = self.doors().await;
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses }))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::kernel::requests::Amounts;
+use crate::runner;
 
 /// As the system says; what the operator's labels say instead counts.
 pub(super) fn of_host(data_dir: &Path, labels: &BTreeSet<String>) -> Amounts {
@@ -46,7 +47,7 @@ fn gpus(root: &Path) -> u32 {
 
 /// Gibibytes free to this user.
 fn disk(data_dir: &Path) -> u32 {
-    let free = rustix::fs::statvfs(data_dir).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free = runner::Disk::of(data_dir).map_or(0, |disk| disk.free);
     u32::try_from(free >> 30).unwrap_or(u32::MAX)
 }
 

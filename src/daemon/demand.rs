@@ -38,6 +38,8 @@ pub(super) struct Round {
     pub(super) asked: u64,
     /// Those on duty here.
     pub(super) sources: Vec<(SourceKey, Target)>,
+    /// The names of repositories of which a runner here may have been given a job that nobody knows of yet.
+    pub(super) waited_at: BTreeSet<String>,
     /// The jobs that one wants to know of, by repository; its other jobs come along.
     pub(super) jobs: BTreeMap<Repository, BTreeSet<u64>>,
     /// Where runners of this host may be registered, and what their names begin with.
@@ -60,7 +62,7 @@ pub(super) struct Seen {
 
 impl Round {
     pub(super) async fn look(self) -> Seen {
-        let Self { github, asked, sources, jobs, scopes, prefix, mut known } = self;
+        let Self { github, asked, sources, waited_at, jobs, scopes, prefix, mut known } = self;
         let (tally, mut problems) = (Tally::default(), Vec::new());
         let mut wanted: BTreeMap<String, (Repository, bool, BTreeSet<u64>)> = BTreeMap::new();
         for (key, target) in sources {
@@ -72,6 +74,19 @@ impl Round {
             }
         }
         let mut own = BTreeSet::new();
+        for name in waited_at {
+            let Some((owner, repository)) = name.split_once('/') else { continue };
+            let target = Target { owner: owner.to_owned(), repository: Some(repository.to_owned()) };
+            match known.of_source(&github, &github.key(&target), &target, &tally).await {
+                Ok(repositories) => {
+                    for one in repositories {
+                        own.insert(one.id.clone());
+                        wanted.entry(one.id.clone()).or_insert((one, false, BTreeSet::new()));
+                    }
+                }
+                Err(why) => problems.push(why),
+            }
+        }
         for (repository, ids) in jobs {
             own.insert(repository.id.clone());
             wanted.entry(repository.id.clone()).or_insert((repository, false, BTreeSet::new())).2.extend(ids);

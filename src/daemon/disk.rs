@@ -7,13 +7,10 @@ use tokio::time::Instant;
 
 use super::{Daemon, WorkSettings};
 use crate::kernel::io::Input;
+use crate::runner;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(10);
-/// The usual floor: this part of the disk, or so much where that is less.
-const PART: u64 = 10;
-const MOST: u64 = 5 << 30;
-
 /// What is known of the disk.
 pub(super) struct Disk {
     pub(super) look: Instant,
@@ -23,21 +20,17 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn look(data_dir: &Path, work: &WorkSettings) -> Self {
-        let low = |what: &str, path: &Path| {
-            let found = rustix::fs::statvfs(path).ok()?;
-            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-            below(what, bytes(found.f_bavail), bytes(found.f_blocks), work.min_free)
-        };
+        let low = |what: &str, path: &Path| below(what, runner::Disk::of(path).ok()?, work.min_free);
         let low = low("data directory", data_dir).or_else(|| low("work directory", work.work_dir.as_deref()?));
         Self { look: Instant::now() + LOOK, low }
     }
 }
 
 /// A sentence where too little is free.
-fn below(what: &str, free: u64, all: u64, floor: Option<u64>) -> Option<String> {
-    let floor = floor.unwrap_or_else(|| (all / PART).min(MOST));
+fn below(what: &str, disk: runner::Disk, floor: Option<u64>) -> Option<String> {
+    let floor = disk.floor(floor);
     let mib = |bytes: u64| bytes >> 20;
-    (free < floor).then(|| {
+    (disk.free < floor).then(|| {
         format!(
             "the disk of the {what} has less than {} MiB free: this host claims nothing until there is more (setting \
              min_free)",
@@ -68,14 +61,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_is_a_part_of_a_small_disk_and_a_number_of_a_large_one() {
-        let gib = |gib: u64| gib << 30;
-        let below = |free, all, floor| below("disk", free, all, floor);
-        assert_eq!(below(gib(2), gib(10), None), None);
-        assert!(below(gib(1) - 1, gib(10), None).is_some_and(|why| why.contains("less than 1024 MiB free")));
-        assert_eq!(below(gib(5), gib(1000), None), None);
-        assert!(below(gib(5) - 1, gib(1000), None).is_some());
-        assert_eq!(below(1 << 20, gib(1000), Some(1 << 20)), None);
-        assert!(below(gib(7), gib(1000), Some(gib(8))).is_some());
+    fn what_is_wrong_is_told_with_the_floor() {
+        let gib = |free: u64, size: u64| runner::Disk { free: free << 30, size: size << 30 };
+        let below = |disk, floor| below("disk", disk, floor);
+        assert_eq!(below(gib(2, 10), None), None);
+        assert!(below(gib(0, 10), None).is_some_and(|why| why.contains("less than 1024 MiB free")));
+        assert_eq!(below(gib(1, 1000), Some(1 << 20)), None);
+        assert!(below(gib(7, 1000), Some(8 << 30)).is_some());
     }
 }

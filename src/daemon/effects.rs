@@ -79,6 +79,7 @@ impl Daemon {
                 self.perform(output).await;
             }
         }
+        self.scale.sets.release();
         self.keep_gate().await;
         if self.membership.ticket.is_some() && self.node.standing() == Standing::Active {
             self.use_up_ticket();

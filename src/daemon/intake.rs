@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::logs::Fetcher;
+use super::scale::Asker;
 use super::{Daemon, REMEMBER};
 use crate::kernel::entry::Entry;
 use crate::kernel::id::{MeshId, PeerId};
@@ -154,6 +155,9 @@ impl Daemon {
                 let why = "show first that you belong to this mesh";
                 let _ = self.net.respond(token, response::seal_refused(why)).await;
             }
+            Arrived::Request { from, opened: Ok(Ask::ScaleSet(ask)), token } => {
+                self.on_set_ask(from, ask, token).await;
+            }
             Arrived::Request { from, opened: Ok(Ask::Log(part)), token } => self.on_log_part(from, part, token).await,
             Arrived::Request { from, opened: Ok(Ask::Kernel(request)), token } => {
                 let number = self.token();
@@ -164,11 +168,20 @@ impl Daemon {
                 self.blame(from, "a request", &error).await;
                 let _ = self.net.respond(token, response::seal_refused(&error.to_string())).await;
             }
+            Arrived::Response { from: _, token, opened } if Asker::asked(token.0) => {
+                let answer = match opened {
+                    Ok(Told::ScaleSet(told)) => Ok(told),
+                    Ok(Told::Kernel(Response::Refused { why })) => Err(why),
+                    Ok(Told::Kernel(_) | Told::Log(_)) => Err("it answered something else".to_owned()),
+                    Err(error) => Err(format!("its answer cannot be read: {error}")),
+                };
+                self.scale.asker.answered(token.0, answer);
+            }
             Arrived::Response { from: _, token, opened } if Fetcher::asked(token.0) => {
                 let answer = match opened {
                     Ok(Told::Log(piece)) => Ok(piece),
                     Ok(Told::Kernel(Response::Refused { why })) => Err(why),
-                    Ok(Told::Kernel(_)) => Err("it answered something else".to_owned()),
+                    Ok(Told::Kernel(_) | Told::ScaleSet(_)) => Err("it answered something else".to_owned()),
                     Err(error) => Err(format!("its answer cannot be read: {error}")),
                 };
                 self.fetcher.answered(token.0, answer);
@@ -176,8 +189,8 @@ impl Daemon {
             Arrived::Response { from, token, opened: Ok(Told::Kernel(response)) } => {
                 self.feed(Input::Response { from, token, response });
             }
-            Arrived::Response { from, token, opened: Ok(Told::Log(_)) } => {
-                self.refused(from, "a piece of a log that was not asked for".to_owned());
+            Arrived::Response { from, token, opened: Ok(Told::Log(_) | Told::ScaleSet(_)) } => {
+                self.refused(from, "a piece of a log, or of a scale set, that was not asked for".to_owned());
                 self.feed(Input::Unanswered { from, token });
             }
             Arrived::Response { from, token, opened: Err(error) } => {
@@ -198,6 +211,9 @@ impl Daemon {
             Event::Flood { peer, dropped } => self.on_flood(peer, dropped),
             Event::Denied { peer, bytes } => self.on_denied(peer, &bytes),
             Event::Disconnected(peer) => self.feed(Input::Disconnected(peer)),
+            Event::Unanswered { id, from: _, why } if Asker::asked(id.0) => {
+                self.scale.asker.answered(id.0, Err(format!("it does not answer: {why}")));
+            }
             Event::Unanswered { id, from: _, why } if Fetcher::asked(id.0) => {
                 self.fetcher.answered(id.0, Err(format!("it does not answer: {why}")));
             }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::found::Found;
-use super::{Daemon, SWEEP};
+use super::{Daemon, SWEEP, artifacts};
 use crate::control::{Answer, LogFile, Refusal, TaskName, Writing};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Input, Report};
@@ -20,7 +20,7 @@ use crate::wire::response::{self, LogPiece};
 
 mod fetch;
 
-pub(super) use fetch::Fetcher;
+pub(super) use fetch::{Fetcher, dial};
 
 /// The logs that are written here now, by task and attempt.
 pub(super) type Written = BTreeMap<(TaskId, u32), watch::Sender<Writing>>;
@@ -51,12 +51,17 @@ impl Daemon {
         if !matches!(report, Report::Finished { .. }) {
             return self.on_kept(task, fence, report, Products::default());
         }
-        let (log, blobs, find) = (self.log_path(&task, fence.attempt), self.blobs.clone(), self.find.clone());
+        let (log, artifacts) = (self.log_path(&task, fence.attempt), self.artifacts_path(&task, fence.attempt));
+        let (blobs, find) = (self.blobs.clone(), self.find.clone());
         tokio::spawn(async move {
-            let kept = tokio::task::spawn_blocking(move || blobs.keep(&log)).await;
-            let log = kept.map_err(io::Error::other).flatten();
+            let keep = move || (blobs.keep(&log), artifacts::keep(&blobs, &artifacts));
+            let kept = tokio::task::spawn_blocking(keep).await;
+            let (log, artifacts) =
+                kept.unwrap_or_else(|fault| (Err(io::Error::other(fault.to_string())), Err(io::Error::other(fault))));
             let log = log.inspect_err(|error| tracing::warn!("keeping the log of task {}: {error}", task.short()));
-            let products = Products { log: log.ok(), artifacts: Vec::new() };
+            let artifacts = artifacts
+                .inspect_err(|error| tracing::warn!("keeping the artifacts of task {}: {error}", task.short()));
+            let products = Products { log: log.ok(), artifacts: artifacts.unwrap_or_default() };
             let _ = find.send(Found::Kept { task, fence, report, products }).await;
         });
     }
@@ -67,7 +72,7 @@ impl Daemon {
     }
 
     /// Removes old logs and artifacts, beside the loop and not too often.
-    fn sweep_soon(&mut self) {
+    pub(super) fn sweep_soon(&mut self) {
         let now = Instant::now();
         if self.swept.is_some_and(|swept| now < swept + SWEEP) {
             return;

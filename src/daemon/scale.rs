@@ -6,8 +6,12 @@
 //! and the first look removes every registration in this host's name wherever the ledger says that there may be one. Leaves who takes a task to the kernel, and the
 //! runner's process to the runner room.
 
+mod asking;
 mod ledger;
+mod listener;
 mod pool;
+mod sets;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,18 +21,26 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+pub(super) use self::asking::Asker;
 use self::ledger::Registrations;
 use self::pool::{Deed, Pool};
+use self::sets::{News, Sets};
+pub use self::warm::WarmSet;
 use super::Daemon;
 use super::demand::{self, Known, Round, Seen};
 use super::found::Found;
 use super::sources::Place;
 use crate::control::Writing;
-use crate::forge::github::{Github, GithubError, Jit, Job, JobState, Removal, RunnerError, Scope, Target};
+use crate::forge::Spec;
+use crate::forge::github::{
+    Github, GithubError, Jit, Job, JobState, LONGEST_JOB_S, Removal, RunnerError, Scope, Target,
+};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::node::{Split, Standing};
+use crate::kernel::scale_set;
 use crate::kernel::task::{Fence, GITHUB_RUNNER, Products, Repository, State, Trigger, Workload};
+use crate::net;
 use crate::runner::{GithubRunner, Order, RunnerEnd, Secret, Work};
 
 /// Configurations that are asked for at once.
@@ -53,9 +65,15 @@ pub struct Settings {
     /// The name of an organisation's runner group; runners are then registered with the organisation, else with the
     /// job's repository.
     pub group: Option<String>,
+    /// The name of a runner scale set of each source at GitHub.
+    pub scale_set: Option<String>,
     pub split: Split,
     /// Jobs for other processor architectures too.
     pub any_arch: bool,
+    /// Runners that are to wait for jobs before there are any.
+    pub warm: Vec<WarmSet>,
+    /// How long one of those waits before another takes its place.
+    pub warm_age: Duration,
 }
 
 impl Default for Settings {
@@ -64,8 +82,12 @@ impl Default for Settings {
             interval: Duration::from_secs(20),
             idle: Duration::from_secs(300),
             group: None,
+            scale_set: None,
             split: Split::default(),
             any_arch: false,
+            warm: Vec::new(),
+            // GitHub forgets a runner that has not connected for a day; so it is never near that.
+            warm_age: Duration::from_secs(6 * 3600),
         }
     }
 }
@@ -73,8 +95,16 @@ impl Default for Settings {
 /// What a helper of the autoscaler comes back with.
 pub(super) enum Heard {
     Seen(Box<Seen>),
-    Configured { name: String, answer: Result<Jit, RunnerError> },
-    Removed { name: String, answer: Result<Removal, GithubError> },
+    Configured {
+        name: String,
+        answer: Result<Jit, RunnerError>,
+    },
+    Removed {
+        name: String,
+        answer: Result<Removal, GithubError>,
+    },
+    /// Of scale sets.
+    Set(News),
 }
 
 pub(super) struct Scale {
@@ -86,18 +116,34 @@ pub(super) struct Scale {
     registrations: Registrations,
     next_full: Instant,
     next: Instant,
+    /// When it is looked next whether as many runners wait as should.
+    next_tend: Option<Instant>,
     /// Jobs that some runner had at the last look, by repository id.
     taken: BTreeMap<String, BTreeSet<u64>>,
     asking: Arc<Semaphore>,
     helpers: JoinSet<()>,
     said: String,
+    pub(super) sets: Sets,
+    pub(super) asker: Asker,
+    /// Members' questions that are being answered.
+    answers: JoinSet<()>,
 }
 
 impl Scale {
-    pub(super) fn new(settings: Option<Settings>, peer: &str) -> Self {
+    pub(super) fn new(
+        settings: Option<Settings>,
+        peer: &str,
+        (sources, host): (&[Spec], &str),
+        net: net::Client,
+    ) -> Self {
+        let set = settings.as_ref().and_then(|settings| settings.scale_set.as_deref());
+        let group = settings.as_ref().and_then(|settings| settings.group.as_deref());
+        let sets = Sets::new(set, group, sources, host);
         let idle = settings.as_ref().map_or(Duration::ZERO, |settings| settings.idle);
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let warm = settings.as_ref().is_some_and(|settings| !settings.warm.is_empty());
         Self {
+            next_tend: warm.then(Instant::now),
             settings,
             pool: Pool::new(peer, idle),
             known: Some(Known::default()),
@@ -108,12 +154,20 @@ impl Scale {
             asking: Arc::new(Semaphore::new(AT_ONCE)),
             helpers: JoinSet::new(),
             said: String::new(),
+            sets,
+            asker: Asker::new(net),
+            answers: JoinSet::new(),
         }
+    }
+
+    fn interval(&self) -> Duration {
+        self.settings.as_ref().map_or(NOT_YET, |settings| settings.interval)
     }
 
     /// When to look; nothing while a look is under way.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        (self.settings.is_some() && self.known.is_some()).then(|| self.next.min(self.next_full))
+        let look = (self.settings.is_some() && self.known.is_some()).then(|| self.next.min(self.next_full));
+        look.into_iter().chain(self.next_tend).min()
     }
 
     /// How many slots there are for the kernel, of so many.
@@ -127,8 +181,14 @@ impl Scale {
     }
 
     fn soon(&mut self, after: Duration) {
+        self.sets.soon();
         self.next = self.next.min(Instant::now() + after);
     }
+}
+
+/// Whether what asks for these labels is given the host's devices.
+fn wants_devices(labels: &BTreeSet<String>) -> bool {
+    ["gpu", "cuda", "rocm"].into_iter().any(|label| labels.contains(label))
 }
 
 /// Whether a task is a job that GitHub has queued.
@@ -155,6 +215,7 @@ impl Daemon {
         let mut labels = BTreeSet::new();
         if self.starts_runners() {
             labels.insert(GITHUB_RUNNER.to_owned());
+            labels.extend(self.scale.sets.labels());
             if self.scale.settings.as_ref().is_some_and(|settings| settings.any_arch) {
                 labels.extend(["x64", "x86", "arm64", "arm"].map(str::to_owned));
             }
@@ -173,19 +234,26 @@ impl Daemon {
     pub(super) fn start_job(&mut self, task: TaskId, fence: Fence, workload: Arc<Workload>) {
         let name = &workload.repository.name;
         let group = self.scale.settings.as_ref().and_then(|settings| settings.group.as_ref());
+        let set = self.scale.sets.scope_of(&workload);
+        let is_listed = set.is_some() || matches!(self.sources.place_of(&workload), Some(Place::Github(..)));
         let scope = match group {
+            _ if let Some(set) = set => set,
             Some(_) => Scope::Organization(name.split('/').next().unwrap_or_default().to_owned()),
             None => Scope::Repository(name.clone()),
         };
-        if !self.starts_runners() || !matches!(self.sources.place_of(&workload), Some(Place::Github(..))) {
+        if !self.starts_runners() || !is_listed {
             let why = self.no_runners().unwrap_or_else(|| "this host does not list the job's repository".to_owned());
             self.on_kept(task, fence, Report::Declined { why }, Products::default());
             return;
         }
         let now = self.now().mono;
         let Trigger::GithubJob { job, .. } = workload.trigger else { return };
-        let is_taken = self.scale.taken.get(&workload.repository.id).is_some_and(|taken| taken.contains(&job));
-        let deeds = self.scale.pool.take(now, (task, fence), workload, scope, is_taken);
+        let is_taken = self.scale.taken.get(&workload.repository.id).is_some_and(|taken| taken.contains(&job))
+            || self.scale.sets.is_taken(&workload)
+            || fence.attempt > 1 && self.scale.sets.may_be_taken(&workload);
+        let of_the_mesh = self.node.running().filter(|(_, _, workload)| !is_job(workload)).count();
+        let most = self.settings.max_runners.saturating_sub(u32::try_from(of_the_mesh).unwrap_or(u32::MAX));
+        let deeds = self.scale.pool.take(now, (task, fence), workload, scope, is_taken, most);
         self.carry_out_deeds(deeds);
     }
 
@@ -203,11 +271,21 @@ impl Daemon {
 
     fn carry_out_deeds(&mut self, deeds: Vec<Deed>) {
         while self.scale.helpers.try_join_next().is_some() {}
-        let Some(github) = self.sources.github() else { return };
+        let github = self.sources.github();
         for deed in deeds {
-            let (github, find) = (github.clone(), self.find.clone());
+            let find = self.find.clone();
             match deed {
+                Deed::Configure { name, scope: scope @ Scope::ScaleSet { .. }, .. } => {
+                    if let Some(order) = self.scale.pool.order_of(&name) {
+                        self.configure_in_set(name, &scope, order);
+                    }
+                }
+                Deed::Retire { name, scope: scope @ Scope::ScaleSet { .. }, registration }
+                | Deed::Remove { name, scope: scope @ Scope::ScaleSet { .. }, registration } => {
+                    self.remove_in_set(name, &scope, registration);
+                }
                 Deed::Configure { name, scope, labels } => {
+                    let Some(github) = github.clone() else { continue };
                     let group = self.scale.settings.as_ref().and_then(|settings| settings.group.clone());
                     let asking = self.scale.asking.clone();
                     let entry = self.enter_registration(&name, &scope);
@@ -228,6 +306,7 @@ impl Daemon {
                     });
                 }
                 Deed::Retire { name, scope, registration } | Deed::Remove { scope, registration, name } => {
+                    let Some(github) = github.clone() else { continue };
                     self.scale.helpers.spawn(async move {
                         let answer = github.remove_runner(&scope, registration).await;
                         let _ = find.send(Found::Scale(Heard::Removed { name, answer })).await;
@@ -274,17 +353,7 @@ impl Daemon {
         let now = self.now().mono;
         match heard {
             Heard::Seen(seen) => self.on_seen(*seen),
-            Heard::Configured { name, answer: Ok(jit) } => {
-                match self.scale.pool.configured(now, &name, jit.registration) {
-                    Ok(order) => {
-                        if let Err(why) = self.start_runner(&name, order, jit).await {
-                            self.scale.pool.ended(now, order, &why);
-                            self.scale.soon(SOON);
-                        }
-                    }
-                    Err(deeds) => self.carry_out_deeds(deeds),
-                }
-            }
+            Heard::Configured { name, answer: Ok(jit) } => self.on_configured(name, jit).await,
             Heard::Configured { name, answer: Err(error) } => {
                 let why = error.to_string();
                 self.say_once(why.clone());
@@ -292,9 +361,10 @@ impl Daemon {
                     // GitHub knows nothing of it.
                     self.strike_registrations(&[&name]);
                 }
-                let deeds = self.scale.pool.refused(&name, why, error.is_final());
+                let deeds = self.scale.pool.refused(now, &name, why, error.is_final());
                 self.carry_out_deeds(deeds);
             }
+            Heard::Set(news) => self.on_set_news(news).await,
             Heard::Removed { name, answer } => {
                 if let Err(error) = &answer {
                     tracing::debug!("{error}");
@@ -306,29 +376,56 @@ impl Daemon {
         }
     }
 
+    /// GitHub has registered a runner.
+    async fn on_configured(&mut self, name: String, jit: Jit) {
+        let now = self.now().mono;
+        match self.scale.pool.configured(now, &name, jit.registration) {
+            Ok(order) => {
+                if let Err(why) = self.start_runner(&name, order, jit).await {
+                    self.scale.pool.ended(now, order, &why);
+                    self.scale.soon(SOON);
+                }
+            }
+            Err(deeds) => self.carry_out_deeds(deeds),
+        }
+    }
+
     async fn start_runner(&mut self, name: &str, (task, fence): (TaskId, Fence), jit: Jit) -> Result<(), String> {
         let Some(settings) = self.scale.settings.clone() else { return Err("the autoscaler is off".to_owned()) };
-        let folded = self.node.task(&task).map(|folded| folded.workload.clone());
-        let workload = folded.ok_or("its task is not known any more")?;
+        // The pool retires it in order before that.
+        let idle = settings.idle + settings.interval * 2 + Duration::from_secs(60);
+        let (repository, path, time_limit, idle, devices) = match self.scale.pool.waits_at(name) {
+            Some((scope, labels)) => {
+                let limit = Duration::from_secs(LONGEST_JOB_S.into());
+                let idle = idle + settings.warm_age;
+                (scope.to_string(), "waits for a job".to_owned(), limit + idle, idle, wants_devices(labels))
+            }
+            None => {
+                let folded = self.node.task(&task).map(|folded| folded.workload.clone());
+                let workload = folded.ok_or("its task is not known any more")?;
+                let path = format!("{} {}", workload.path, workload.name).trim().to_owned();
+                let devices = wants_devices(&workload.labels);
+                let limit = Duration::from_secs(workload.time_limit_s.into());
+                (workload.repository.name.clone(), path, limit, idle, devices)
+            }
+        };
         let log = self.log_path(&task, fence.attempt);
         if let Some(folder) = log.parent() {
             tokio::fs::create_dir_all(folder).await.map_err(|error| format!("making {}: {error}", folder.display()))?;
         }
-        let wants = |label: &str| workload.labels.contains(label);
         let order = Order {
             task,
             fence,
-            repository: workload.repository.name.clone(),
-            path: format!("{} {}", workload.path, workload.name).trim().to_owned(),
+            repository,
+            path,
             isolation: self.settings.isolation,
             log,
-            time_limit: Duration::from_secs(workload.time_limit_s.into()),
+            time_limit,
             work: Work::GithubRunner(GithubRunner {
                 name: name.to_owned(),
                 jit: Secret::new(jit.configuration.expose().to_owned()),
-                // The pool retires it in order before that.
-                idle: settings.idle + settings.interval * 2 + Duration::from_secs(60),
-                devices: ["gpu", "cuda", "rocm"].into_iter().any(wants),
+                idle,
+                devices,
             }),
         };
         self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
@@ -341,7 +438,9 @@ impl Daemon {
     }
 
     /// A runner's hook says that it begins a job: which one GitHub knows.
-    pub(super) fn on_runner_begins(&mut self) {
+    pub(super) fn on_runner_begins(&mut self, task: TaskId, fence: Fence, repository: &str) {
+        self.scale.pool.begins((task, fence), repository);
+        self.tell_slots();
         self.scale.soon(SOON);
     }
 
@@ -353,6 +452,9 @@ impl Daemon {
         let why = format!("its runner {} ended without it ({}){note}", end.name, pool::word(&end.how));
         tracing::debug!("runner {} has ended: {:?}{note}", end.name, end.how);
         let now = self.now().mono;
+        if let Some((scope, job)) = self.scale.pool.set_job_of((task, fence)) {
+            self.runner_of_set_ended(&scope, job, end);
+        }
         self.scale.pool.ended(now, (task, fence), &why);
         self.tell_slots();
         self.scale.soon(SOON);
@@ -360,7 +462,11 @@ impl Daemon {
 
     /// Asks GitHub: of all that is this node's duty when that is due, else of what its runners do.
     pub(super) fn look_for_jobs(&mut self) {
+        self.tend_warm();
         let (now, Some(settings)) = (Instant::now(), self.scale.settings.clone()) else { return };
+        if self.scale.known.is_none() || now < self.scale.next.min(self.scale.next_full) {
+            return;
+        }
         let is_full = self.scale.next_full <= now;
         self.scale.next = now + settings.interval;
         if is_full {
@@ -380,6 +486,9 @@ impl Daemon {
             for (_, folded) in self.node.tasks().filter(|(_, folded)| folded.state.is_open()) {
                 let workload = &folded.workload;
                 let Trigger::GithubJob { job, .. } = workload.trigger else { continue };
+                if scale_set::serves(workload) {
+                    continue;
+                }
                 let repository = &workload.repository;
                 let owner = repository.name.split('/').next().unwrap_or_default().to_ascii_lowercase();
                 if folded.state == State::Pending && sources.iter().any(|(key, _)| repository.is_of(key)) {
@@ -390,12 +499,13 @@ impl Daemon {
             }
         }
         let scopes = if is_full { self.scale.registrations.scopes() } else { BTreeSet::new() };
-        if sources.is_empty() && jobs.is_empty() && scopes.is_empty() {
+        let waited_at = self.scale.pool.waited_at(is_full);
+        if sources.is_empty() && jobs.is_empty() && scopes.is_empty() && waited_at.is_empty() {
             return;
         }
         let Some(known) = self.scale.known.take() else { return };
         let prefix = self.scale.pool.prefix().to_owned();
-        let round = Round { github, asked: self.now().mono, sources, jobs, scopes, prefix, known };
+        let round = Round { github, asked: self.now().mono, sources, waited_at, jobs, scopes, prefix, known };
         let find = self.find.clone();
         self.scale.helpers.spawn(async move {
             let seen = round.look().await;
@@ -437,7 +547,8 @@ impl Daemon {
     /// What waits at GitHub becomes tasks, and the tasks of jobs that are over end.
     fn tell_of_jobs(&mut self, repository: &Repository, jobs: &BTreeMap<u64, Job>) {
         let waits = |job: &&Job| job.state == JobState::Queued && job.runner.is_none() && job.is_for_own_runners();
-        let queued: Vec<Workload> = jobs.values().filter(waits).map(Job::workload).collect();
+        let queued = jobs.values().filter(waits).map(Job::workload);
+        let queued: Vec<Workload> = queued.filter(|one| !self.is_left_to_a_set(one)).collect();
         let queued: Vec<Workload> = queued.into_iter().filter_map(|one| self.fit_for_the_wire(one)).collect();
         let mut over = Vec::new();
         for (task, folded) in self.node.tasks().filter(|(_, folded)| folded.state == State::Pending) {
@@ -480,6 +591,8 @@ impl Daemon {
 
     /// Takes all registrations back. What is busy GitHub keeps until it misses its runner.
     pub(super) async fn take_back_registrations(&mut self) {
+        self.end_listeners(FAREWELL).await;
+        self.take_back_in_sets(FAREWELL).await;
         let Some(github) = self.sources.github() else { return };
         self.scale.helpers.shutdown().await;
         let registrations = self.scale.pool.registrations();

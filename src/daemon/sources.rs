@@ -17,6 +17,7 @@ use crate::forge::github::{Cycle, Github, GithubError, Limits, Looked, Memory, T
 use crate::forge::{Asked, Findings, FirstScan, GitSource, Spec};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::{Discovery, Input, RepositoryMark, SourceKey};
+use crate::kernel::scale_set;
 use crate::kernel::task::Workload;
 use crate::wire;
 
@@ -275,6 +276,9 @@ impl Daemon {
 
     /// Looks in a source for what should run.
     pub(super) fn discover(&mut self, source: SourceKey, except: BTreeSet<RepositoryMark>) {
+        if scale_set::is_source(&source) {
+            return self.on_set_discover(source);
+        }
         let Some(listed) = self.sources.listed.get(&source) else {
             self.inputs.push_back(Input::Undiscovered { source, wait_ms: None });
             return;
@@ -495,7 +499,7 @@ impl Daemon {
             problem: Some(problem.clone()),
             ..proto::Source::default()
         });
-        listed.chain(failed).collect()
+        listed.chain(failed).chain(self.set_list()).collect()
     }
 
     /// Makes a task of a person's request.

@@ -28,6 +28,8 @@ pub struct WorkSettings {
     pub work_dir: Option<PathBuf>,
     /// Bytes of disk below which nothing is claimed; where not given a tenth of the disk, 5 GiB at most.
     pub min_free: Option<u64>,
+    /// Bytes that a run may upload as artifacts; the usual limit where not given.
+    pub artifacts_limit: Option<u64>,
     /// The container engine's socket; looked for where not given.
     pub engine: Option<PathBuf>,
     /// The image of jobs that name none.
@@ -84,7 +86,8 @@ impl Daemon {
         });
         let work = if self.settings.work.command.is_empty() {
             let secrets = self.secrets_of(&workload)?;
-            Work::Workflow(Workflow { workload: workload.clone(), checkout, secrets })
+            let artifacts = self.artifacts_path(&task, fence.attempt);
+            Work::Workflow(Workflow { workload: workload.clone(), checkout, secrets, artifacts })
         } else {
             let shown = self.node.task(&task).map(|folded| self.task(&task, folded));
             let shown = serde_json::to_value(shown).map_err(|error| format!("showing the task: {error}"))?;
@@ -118,7 +121,7 @@ impl Daemon {
             Outcome::Task(report) => self.on_report(task, fence, report),
             Outcome::News(RunnerNews::JobStarted(job)) => {
                 tracing::info!("a runner here begins job {} of {}", job.job, job.repository);
-                self.on_runner_begins();
+                self.on_runner_begins(task, fence, &job.repository);
             }
             Outcome::News(RunnerNews::Started | RunnerNews::JobCompleted) => (),
             Outcome::Runner(end) => self.on_runner_end(task, fence, &end),

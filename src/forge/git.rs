@@ -63,7 +63,7 @@ pub enum GitError {
     Shallow { path: PathBuf },
     #[error("commit {commit} is not in {}: fetch it there, or let a host run the task that has it", path.display())]
     NoCommit { path: PathBuf, commit: String },
-    #[error("commit {commit} is on no branch of {}: this host runs only what stands on a branch", path.display())]
+    #[error("commit {commit} is on no branch of {}, nor at its HEAD: this host runs only what is", path.display())]
     Elsewhere { path: PathBuf, commit: String },
     #[error("check out into {}: it is not empty", path.display())]
     NotEmpty { path: PathBuf },

@@ -18,6 +18,7 @@ mod proxy;
 mod rest;
 mod runners;
 mod runs;
+mod scale_set;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,11 +31,12 @@ use crate::kernel::task::{Repository, Workload};
 use api::Api;
 pub use api::{Endpoint, Tally};
 pub use credentials::{Credentials, CredentialsError, Lookup, Secret};
-pub use jobs::{Job, JobMemory, JobState};
+pub use jobs::{Job, JobMemory, JobState, LONGEST_JOB_S, LONGEST_WAIT_S};
 pub use limits::Limits;
 pub use memory::Memory;
 pub use proxy::Proxy;
 pub use runners::{Jit, Registered, Removal, RunnerError, RunnerMemory, Scope};
+pub use scale_set::{Agent, JobWord, Message, ScaleSet, ScaleSetError, Service, Session, Statistics, Word};
 
 use super::git::{self, GitError};
 use super::{Asked, Findings, Head, Manner, Spec};

@@ -9,6 +9,9 @@
 //! alternates them; the division rounds up for the mesh while tasks of it wait; and as GitHub keeps one slot while
 //! its jobs want one, so does the mesh. What one kind does not need the other may borrow; nothing that runs is ever
 //! stopped to give it back, so a lender waits for the next slot that comes free.
+//!
+//! Slots that no work needs may hold runners that wait for jobs which nobody has queued yet ([`keep_warm`]). Such a runner
+//! serves a job without a slot of its own, and goes as soon as any other work has a use for its slot.
 
 /// The two kinds of work a slot can be given to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +99,36 @@ pub fn allocate(capacity: Capacity, mesh: Demand, github: Demand) -> Starts {
         starts.github += left.min(github.waiting - starts.github);
     }
     starts
+}
+
+/// Runners that wait here for jobs, and how many are to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Warm {
+    pub wanted: u32,
+    pub idle: u32,
+}
+
+/// What is to become of the runners that wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Warming {
+    /// How many more are to be started.
+    pub start: u32,
+    /// How many of them give their slots up.
+    pub retire: u32,
+}
+
+/// How many runners wait for jobs in slots that nothing else needs. `mesh` and `github` are the work beside them: a
+/// waiting runner is not among what runs, and its slot is one of `capacity`'s.
+///
+/// One more than is wanted is not retired for that: it goes when its time to find a job is over.
+pub fn keep_warm(capacity: Capacity, mesh: Demand, github: Demand, warm: Warm) -> Warming {
+    // The first jobs are those of the waiting runners, which then are waiting no more.
+    let served = github.waiting.min(warm.idle);
+    let github = Demand { running: github.running + served, waiting: github.waiting - served, ..github };
+    let starts = allocate(capacity, mesh, github);
+    let free = capacity.max.saturating_sub(mesh.running.saturating_add(github.running));
+    let (room, idle) = (free - starts.mesh - starts.github, warm.idle - served);
+    Warming { start: warm.wanted.min(room).saturating_sub(idle), retire: idle.saturating_sub(room) }
 }
 
 /// How many of the slots belong to each kind now; together never more than there are.
@@ -198,6 +231,24 @@ mod tests {
         assert!(Share::percent(101).is_err());
     }
 
+    #[test]
+    fn runners_wait_in_slots_that_nothing_else_needs() {
+        let warm = |wanted, idle| Warm { wanted, idle };
+        let busy = |running, waiting| Demand { running, waiting, oldest_ms: 0 };
+        let none = Demand::default();
+        assert_eq!(keep_warm(capacity(4), none, none, warm(2, 0)), Warming { start: 2, retire: 0 });
+        assert_eq!(keep_warm(capacity(1), none, none, warm(2, 0)), Warming { start: 1, retire: 0 });
+        assert_eq!(keep_warm(capacity(4), none, none, warm(2, 2)), Warming::default());
+        // A job takes one of them, and another waits in its place as long as there is room.
+        assert_eq!(keep_warm(capacity(4), none, busy(0, 1), warm(2, 2)), Warming { start: 1, retire: 0 });
+        assert_eq!(keep_warm(capacity(2), none, busy(0, 3), warm(2, 2)), Warming::default());
+        assert_eq!(keep_warm(capacity(4), none, busy(1, 0), warm(2, 1)), Warming { start: 1, retire: 0 });
+        assert_eq!(keep_warm(capacity(2), none, busy(1, 0), warm(2, 1)), Warming::default());
+        // Work of the mesh has the first right.
+        assert_eq!(keep_warm(capacity(4), busy(2, 1), none, warm(2, 2)), Warming { start: 0, retire: 1 });
+        assert_eq!(keep_warm(capacity(4), busy(2, 9), none, warm(2, 2)), Warming { start: 0, retire: 2 });
+    }
+
     fn any_capacity() -> impl Strategy<Value = Capacity> {
         (0u32..12, 0u8..=100, any::<bool>()).prop_map(|(max, percent, lent)| Capacity {
             max,
@@ -235,6 +286,36 @@ mod tests {
                 let own = shares(c, &mesh, &github);
                 prop_assert!(mesh.waiting == s.mesh || mesh.running + s.mesh >= own.mesh);
                 prop_assert!(github.waiting == s.github || github.running + s.github >= own.github);
+            }
+        }
+
+        #[test]
+        fn what_waits_for_jobs_is_in_nobodys_way(
+            c in any_capacity(), mesh in any_demand(), github in any_demand(), wanted in 0u32..8, idle in 0u32..8,
+        ) {
+            let warm = Warm { wanted, idle };
+            let Warming { start, retire } = keep_warm(c, mesh, github, warm);
+            let served = github.waiting.min(idle);
+            let github = Demand { running: github.running + served, waiting: github.waiting - served, ..github };
+            prop_assert!(retire <= idle - served && (start == 0 || retire == 0));
+            let kept = idle - served - retire + start;
+            prop_assert!(start == 0 || kept <= wanted, "more than are wanted");
+            // Never over the maximum, with all that may start beside them.
+            let starts = allocate(c, mesh, github);
+            let running = mesh.running + github.running;
+            let all = running + kept + starts.mesh + starts.github;
+            prop_assert!(all <= c.max.max(running));
+            // Nor is a slot left unused that one is wanted for.
+            prop_assert!(kept >= wanted || all >= c.max);
+            if c.idle == Idle::Lent {
+                // They take nothing from either kind: as many start in the slots that are left.
+                prop_assert_eq!(allocate(Capacity { max: c.max - kept.min(c.max), ..c }, mesh, github), starts);
+                // What was done is not undone.
+                let after = |demand: Demand, starts| Demand {
+                    running: demand.running + starts, waiting: demand.waiting - starts, ..demand
+                };
+                let (mesh, github) = (after(mesh, starts.mesh), after(github, starts.github));
+                prop_assert_eq!(keep_warm(c, mesh, github, Warm { wanted, idle: kept }).retire, 0);
             }
         }
 

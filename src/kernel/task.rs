@@ -373,6 +373,14 @@ pub const MAX_ARTIFACTS: usize = 64;
 /// The most bytes of an artifact's name. GitHub allows 256 characters.
 pub const MAX_ARTIFACT_NAME: usize = 256;
 
+/// Whether a text may name an artifact, and so a file: GitHub's rules (actions/toolkit,
+/// `path-and-artifact-name-validation.ts`), and what a file system and a terminal want besides.
+pub fn is_artifact_name(name: &str) -> bool {
+    let fits = |char: char| !char.is_control() && !"\":<>|*?\\/".contains(char);
+    // File systems take 255 bytes.
+    (1..MAX_ARTIFACT_NAME).contains(&name.len()) && name.chars().all(fits) && name != "." && name != ".."
+}
+
 /// Why a holder gives a claim back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

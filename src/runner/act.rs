@@ -32,6 +32,8 @@ pub(crate) struct Inside {
     pub(crate) event: PathBuf,
     pub(crate) empty: PathBuf,
     pub(crate) secrets: PathBuf,
+    /// Variables of the steps. JSON too: act reads both by their files' ending as YAML.
+    pub(crate) variables: PathBuf,
 }
 
 /// What stands behind the words of `runs-on`.
@@ -60,7 +62,8 @@ pub(crate) fn arguments(
     pair("--workflows", &inside.checkout.join(&workload.path));
     pair("--eventpath", &inside.event);
     pair("--secret-file", &inside.secrets);
-    for flag in ["--env-file", "--var-file", "--input-file"] {
+    pair("--env-file", &inside.variables);
+    for flag in ["--var-file", "--input-file"] {
         pair(flag, &inside.empty);
     }
     pair("--actor", Path::new(payload::ACTOR));

@@ -6,6 +6,7 @@
 
 mod contained;
 mod door;
+mod lane;
 mod rules;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::contained::{Boxed, Contained, bind, home};
 pub(crate) use self::door::Door;
+pub(crate) use self::lane::Lane;
 pub(crate) use self::rules::Rules;
 use super::Settings;
 use super::images::Images;

@@ -43,6 +43,9 @@ pub struct Workflow {
     pub checkout: Checkout,
     /// By their names, upper case. They reach act by a file, and are masked in the log.
     pub secrets: BTreeMap<String, Secret>,
+    /// The directory that its artifacts are moved to when it has finished, each as a file of its name; what is there is
+    /// replaced. It is made where there are any, and must be of the work directory's file system.
+    pub artifacts: PathBuf,
 }
 
 /// A task for the operator's own program.

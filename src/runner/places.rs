@@ -26,6 +26,10 @@ pub(crate) struct Places {
     pub(crate) event: PathBuf,
     /// The secrets that act reads.
     pub(crate) secrets: PathBuf,
+    /// Variables of the steps that nobody else may read.
+    pub(crate) variables: PathBuf,
+    /// What the run uploads; the run itself does not see it.
+    pub(crate) artifacts: PathBuf,
     /// A file with nothing in it.
     pub(crate) empty: PathBuf,
     /// `passwd` and `group` for a sandbox.
@@ -52,6 +56,8 @@ impl Places {
             door: at("engine"),
             event: at("event.json"),
             secrets: at("secrets.yml"),
+            variables: at("variables.yml"),
+            artifacts: at("artifacts"),
             empty: at("empty"),
             passwd: at("passwd"),
             group: at("group"),
@@ -59,11 +65,14 @@ impl Places {
         };
         let mut private = DirBuilder::new();
         private.mode(0o700);
-        for directory in [&places.root, &places.checkout, &places.home, &places.tmp, &places.runner, &places.hooks] {
+        let Self { root, checkout, home, tmp, runner, hooks, artifacts, .. } = &places;
+        for directory in [root, checkout, home, tmp, runner, hooks, artifacts] {
             private.create(directory)?;
         }
         fs::write(&places.empty, "")?;
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&places.secrets)?;
+        for secret in [&places.secrets, &places.variables] {
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(secret)?;
+        }
         fs::write(&places.passwd, PASSWD)?;
         fs::write(&places.group, GROUP)?;
         Ok(places)

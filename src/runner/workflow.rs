@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::act::{self, Inside, JobLine, Leg, Platform, Said};
+use super::artifacts::{Served, TOKEN};
 use super::backend::{self, Confined, Mount};
 use super::engine::{Door, Engine, Rules};
 use super::follow::{self, Cut, Ear, Source, Stage, told};
@@ -36,7 +37,7 @@ pub(crate) async fn run(
     places: &Places,
     mark: &str,
 ) -> Report {
-    let Workflow { workload, checkout, secrets } = work;
+    let Workflow { workload, checkout, secrets, artifacts } = work;
     stage.log.mask(secrets.values());
     let host = stage.host.clone();
     if let Some(missing) = host.capabilities.missing(isolation).first() {
@@ -76,7 +77,18 @@ pub(crate) async fn run(
         Isolation::Container => host.capabilities.engine.as_ref().ok(),
         Isolation::Bwrap | Isolation::None => None,
     };
-    let door = match engine.map(|engine| open(stage, engine, mark, places)) {
+    let served = Served::open(&host, isolation, engine, places, mark).await;
+    if let Some(problem) = &served.problem {
+        stage.log.note(problem).await;
+    }
+    let variables = served.variables();
+    stage.log.mask(variables.get(TOKEN).into_iter());
+    let variables: BTreeMap<&str, &str> = variables.iter().map(|(name, value)| (*name, value.expose())).collect();
+    let variables = Zeroizing::new(serde_json::to_string(&variables).unwrap_or_default());
+    if let Err(error) = tokio::fs::write(&places.variables, variables.as_bytes()).await {
+        return not_started(format!("writing the variables: {error}"));
+    }
+    let door = match engine.map(|engine| open(stage, engine, mark, places, &served)) {
         None => None,
         Some(Ok(door)) => Some(door),
         Some(Err(error)) => return not_started(format!("opening a way to the container engine: {error}")),
@@ -100,8 +112,10 @@ pub(crate) async fn run(
         Mount::read_only(&places.event, "/runmesh/event.json"),
         Mount::read_only(&places.empty, "/runmesh/empty"),
         Mount::read_only(&places.secrets, "/runmesh/secrets.yml"),
+        Mount::read_only(&places.variables, "/runmesh/variables.yml"),
     ];
-    let [act, checkout, event, empty, secrets] = [0, 1, 2, 3, 4].map(|at: usize| backend.seen(&mounts[at]));
+    let [act, checkout, event, empty, secrets, variables] =
+        [0, 1, 2, 3, 4, 5].map(|at: usize| backend.seen(&mounts[at]));
     let mut environment = BTreeMap::new();
     if door.is_some() {
         let socket = Mount::writable(&places.door, "/runmesh/engine");
@@ -110,7 +124,7 @@ pub(crate) async fn run(
         mounts.push(socket);
     }
     let platform = Platform { labels: &host.capabilities.labels, image: engine.map(|_| host.settings.image.as_str()) };
-    let inside = Inside { checkout, event, empty, secrets };
+    let inside = Inside { checkout, event, empty, secrets, variables };
     let confined = Confined {
         program: act,
         arguments: act::arguments(&inside, &workload, &task, &fence, platform),
@@ -138,7 +152,7 @@ pub(crate) async fn run(
         Err(error) => return not_started(format!("starting the reaper: {error}")),
     };
     let duration_ms = stage.elapsed_ms();
-    match cut {
+    let report = match cut {
         Some(Cut::Stopped | Cut::Retired(_)) => Report::Stopped,
         Some(Cut::TimedOut(note)) => Report::Finished { conclusion: Conclusion::TimedOut, duration_ms, note },
         None => match no_image {
@@ -147,7 +161,11 @@ pub(crate) async fn run(
             )),
             _ => run.conclude(status, duration_ms),
         },
+    };
+    if matches!(report, Report::Finished { .. }) {
+        served.gather(&mut stage.log, artifacts).await;
     }
+    report
 }
 
 /// What stands between act and the host.
@@ -160,7 +178,7 @@ fn walls(isolation: Isolation, host: &Capabilities) -> Isolation {
     }
 }
 
-fn open(stage: &Stage, engine: &Engine, mark: &str, places: &Places) -> std::io::Result<Door> {
+fn open(stage: &Stage, engine: &Engine, mark: &str, places: &Places, served: &Served) -> std::io::Result<Door> {
     let settings = &stage.host.settings;
     let rules = Rules {
         mark: mark.to_owned(),
@@ -168,8 +186,10 @@ fn open(stage: &Stage, engine: &Engine, mark: &str, places: &Places) -> std::io:
         limits: settings.limits,
         network: settings.network == Network::Host,
         pull: settings.pull,
+        lane: served.lane.clone(),
     };
-    Door::open(&places.door, engine.clone(), rules, stage.host.images.clone())
+    let images = stage.host.images.clone();
+    Door::open(&places.door, engine.clone(), rules, served.service.clone(), images)
 }
 
 /// What is known of a running act.

@@ -1,8 +1,8 @@
 //! What runs leave behind: logs and artifacts, each under the name of its content.
 //!
-//! Promises that a file below `blobs/` holds the bytes that its name says, as far as the disk keeps them, and that all of
-//! them together stay within a quota and an age: the oldest go first. A file that is kept has two names, the one it was
-//! written under and its content's; both go together.
+//! Promises that a file below `blobs/` holds the bytes that its name says, as far as the disk keeps them, and that logs
+//! and artifacts each stay within a quota and an age: the oldest go first. A file that is kept has two names, the one it
+//! was written under and its content's; both go together.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,6 +22,8 @@ use crate::kernel::task::Blob;
 const BLOBS: &str = "blobs";
 /// Below the data directory: logs by task and attempt.
 const LOGS: &str = "logs";
+/// Below the data directory: artifacts, in a folder for each task and attempt.
+const ARTIFACTS: &str = "artifacts";
 /// Below the data directory: logs of other hosts, as they arrive.
 const ARRIVING: &str = "arriving";
 /// How much of a file is hashed at a time.
@@ -30,7 +32,14 @@ const CHUNK: usize = 64 * 1024;
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keeping {
-    /// The most bytes of all logs and artifacts together.
+    pub logs: Share,
+    pub artifacts: Share,
+}
+
+/// How much of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The most bytes of all together.
     pub quota: u64,
     /// What is older goes.
     pub age: Duration,
@@ -62,7 +71,7 @@ impl Blobs {
             }
             _ => {}
         }
-        for name in [BLOBS, LOGS, ARRIVING] {
+        for name in [BLOBS, LOGS, ARTIFACTS, ARRIVING] {
             let folder = dir.path().join(name);
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|error| StoreError::file("making the folder", &folder, error))?;
@@ -73,6 +82,11 @@ impl Blobs {
     /// Where the log of that name is written.
     pub fn log(&self, name: &str) -> PathBuf {
         self.dir.join(LOGS).join(name)
+    }
+
+    /// The folder of the artifacts of that name; each is a file of it.
+    pub fn artifacts(&self, name: &str) -> PathBuf {
+        self.dir.join(ARTIFACTS).join(name)
     }
 
     /// Where a log of another host may be written while it arrives.
@@ -95,6 +109,26 @@ impl Blobs {
         Ok(blob)
     }
 
+    /// Keeps all files of a folder by their content too, in the order of their names; none where there is no such folder.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn keep_all(&self, folder: &Path) -> io::Result<Vec<(String, Blob)>> {
+        let found = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            found => found?,
+        };
+        let mut kept = Vec::new();
+        for file in found {
+            let file = file?;
+            if let Ok(name) = file.file_name().into_string() {
+                kept.push((name, self.keep(&file.path())?));
+            }
+        }
+        kept.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(kept)
+    }
+
     /// Keeps a file if it is that one; says whether it is.
     ///
     /// # Errors
@@ -115,45 +149,46 @@ impl Blobs {
         fs::hard_link(file, &place)
     }
 
-    /// Removes what is too old, then the oldest beyond the quota, except logs that are `written` now.
+    /// Removes of either kind what is too old, then the oldest beyond the quota, except logs that are `written` now.
     ///
     /// # Errors
     /// What the file system says; what could be removed is.
     pub fn sweep(&self, keeping: &Keeping, written: &[PathBuf]) -> io::Result<Swept> {
-        let now = SystemTime::now();
         let mut files: BTreeMap<u64, Found> = BTreeMap::new();
-        for folder in [LOGS, BLOBS] {
-            for file in fs::read_dir(self.dir.join(folder))? {
-                let file = file?;
+        let folders = self.folders()?;
+        let of_artifacts = folders.iter().map(|folder| (folder.clone(), Kind::Artifact));
+        let named = of_artifacts.chain([(self.dir.join(LOGS), Kind::Log)]);
+        // What only its content names came from another host, or its other name could not be removed.
+        for (folder, kind) in named.chain([(self.dir.join(BLOBS), Kind::Log)]) {
+            for file in entries(&folder)? {
                 let metadata = match file.metadata() {
                     Ok(metadata) if metadata.is_file() => metadata,
                     Ok(_) => continue,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error),
                 };
-                let changed = metadata.modified()?;
-                let found =
-                    files.entry(metadata.ino()).or_insert(Found { changed, bytes: metadata.len(), names: vec![] });
+                let (changed, bytes) = (metadata.modified()?, metadata.len());
+                let found = files.entry(metadata.ino()).or_insert(Found { changed, bytes, kind, names: vec![] });
                 found.names.push(file.path());
             }
         }
         files.retain(|_, found| !found.names.iter().any(|name| written.contains(name)));
-        let mut files: Vec<Found> = files.into_values().collect();
-        files.sort_by_key(|found| found.changed);
-        let mut total: u64 = files.iter().map(|found| found.bytes).sum();
+        let (logs, artifacts): (Vec<Found>, Vec<Found>) =
+            files.into_values().partition(|found| found.kind == Kind::Log);
         let mut swept = Swept::default();
-        for found in files {
-            // A clock that was set back makes nothing old.
-            let age = now.duration_since(found.changed).unwrap_or_default();
-            if age <= keeping.age && total <= keeping.quota {
-                continue;
-            }
-            found.names.iter().try_for_each(|name| remove_leftover(name))?;
-            total -= found.bytes;
-            swept.files += 1;
-            swept.bytes += found.bytes;
+        for (found, share) in [(logs, keeping.logs), (artifacts, keeping.artifacts)] {
+            remove(found, share, &mut swept)?;
+        }
+        for folder in folders {
+            // One with anything in it stays.
+            let _ = fs::remove_dir(folder);
         }
         Ok(swept)
+    }
+
+    /// The folders of artifacts.
+    fn folders(&self) -> io::Result<Vec<PathBuf>> {
+        Ok(entries(&self.dir.join(ARTIFACTS))?.into_iter().map(|entry| entry.path()).collect())
     }
 
     fn place(&self, id: &BlobId) -> PathBuf {
@@ -161,11 +196,45 @@ impl Blobs {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Log,
+    Artifact,
+}
+
 /// One file under all its names.
 struct Found {
     changed: SystemTime,
     bytes: u64,
+    kind: Kind,
     names: Vec<PathBuf>,
+}
+
+/// What is in a folder, if it is one that is there.
+fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(folder) {
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => Ok(Vec::new()),
+        found => found?.collect(),
+    }
+}
+
+/// Removes of these what a share does not allow.
+fn remove(mut files: Vec<Found>, share: Share, swept: &mut Swept) -> io::Result<()> {
+    let now = SystemTime::now();
+    files.sort_by_key(|found| found.changed);
+    let mut total: u64 = files.iter().map(|found| found.bytes).sum();
+    for found in files {
+        // A clock that was set back makes nothing old.
+        let age = now.duration_since(found.changed).unwrap_or_default();
+        if age <= share.age && total <= share.quota {
+            continue;
+        }
+        found.names.iter().try_for_each(|name| remove_leftover(name))?;
+        total -= found.bytes;
+        swept.files += 1;
+        swept.bytes += found.bytes;
+    }
+    Ok(())
 }
 
 fn hash(file: &Path) -> io::Result<Blob> {
@@ -219,14 +288,48 @@ mod tests {
         let files: Vec<PathBuf> =
             (1..=4).map(|n| written(&blobs, &n.to_string(), &[n as u8; 100], hours(10 - n))).collect();
         let kept: Vec<Blob> = files.iter().map(|file| blobs.keep(file).expect("keeps")).collect();
-        let swept = blobs.sweep(&Keeping { quota: 250, age: hours(100) }, &files[1..2]).expect("sweeps");
+        let artifacts = Share { quota: 0, age: Duration::ZERO };
+        let sweep = |quota, age, written| blobs.sweep(&Keeping { logs: Share { quota, age }, artifacts }, written);
+        let swept = sweep(250, hours(100), &files[1..2]).expect("sweeps");
         // The second is written now: it neither counts nor goes.
         assert_eq!(swept, Swept { files: 1, bytes: 100 });
         let here = |n: usize| (files[n].exists(), blobs.find(&kept[n].id).is_some());
         assert_eq!([0, 1, 2, 3].map(here), [(false, false), (true, true), (true, true), (true, true)]);
-        let swept = blobs.sweep(&Keeping { quota: u64::MAX, age: hours(15) / 2 }, &[]).expect("sweeps");
+        let swept = sweep(u64::MAX, hours(15) / 2, &[]).expect("sweeps");
         assert_eq!(swept, Swept { files: 1, bytes: 100 });
         assert_eq!([1, 2, 3].map(here), [(false, false), (true, true), (true, true)]);
+    }
+
+    #[test]
+    fn artifacts_have_a_quota_and_an_age_of_their_own_and_their_folders_go_with_them() {
+        let (_dir, blobs) = blobs();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let log = written(&blobs, "log", &[7; 400], hours(50));
+        blobs.keep(&log).expect("keeps");
+        let mut kept = Vec::new();
+        for (task, name, old) in [("a-1", "site", 9), ("a-1", "tests", 8), ("b-1", "site", 1)] {
+            let folder = blobs.artifacts(task);
+            fs::create_dir_all(&folder).expect("a folder");
+            let path = folder.join(name);
+            fs::write(&path, format!("{task} {name}").repeat(10)).expect("writes");
+            let file = File::options().append(true).open(&path).expect("opens");
+            file.set_modified(SystemTime::now() - hours(old)).expect("dates");
+            kept.push(path);
+        }
+        let named =
+            |found: Vec<(String, Blob)>| found.into_iter().map(|(name, blob)| (name, blob.bytes)).collect::<Vec<_>>();
+        let all = blobs.keep_all(&blobs.artifacts("a-1")).expect("keeps");
+        assert!(all.iter().all(|(_, blob)| blobs.find(&blob.id).is_some()));
+        assert_eq!(named(all), [("site".to_owned(), 80), ("tests".to_owned(), 90)]);
+        assert_eq!(blobs.keep_all(&blobs.artifacts("none-1")).expect("nothing"), []);
+        blobs.keep_all(&blobs.artifacts("b-1")).expect("keeps");
+        let logs = Share { quota: u64::MAX, age: hours(1000) };
+        let sweep = |quota, age| blobs.sweep(&Keeping { logs, artifacts: Share { quota, age } }, &[]).expect("sweeps");
+        assert_eq!(sweep(200, hours(1000)), Swept { files: 1, bytes: 80 }, "the oldest beyond the quota");
+        assert_eq!(kept.iter().map(|path| path.exists()).collect::<Vec<_>>(), [false, true, true]);
+        assert_eq!(sweep(u64::MAX, hours(2)), Swept { files: 1, bytes: 90 }, "what is too old");
+        assert!(!blobs.artifacts("a-1").exists() && kept[2].exists() && log.exists());
+        assert_eq!(fs::read_dir(blobs.dir.join(BLOBS)).expect("lists").count(), 2);
     }
 
     #[test]

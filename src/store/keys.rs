@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
 
 use crate::kernel::id::{MeshId, PeerId};
 
@@ -16,9 +17,9 @@ const IDENTITY: &str = "identity.key";
 /// The right to invite, only on hosts that have it.
 const MESH: &str = "mesh.key";
 
-/// The 32-byte seed of an Ed25519 key. It prints as nothing.
+/// The 32-byte seed of an Ed25519 key. It prints as nothing, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret([u8; 32]);
+pub struct Secret(Zeroizing<[u8; 32]>);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,17 +33,17 @@ impl Secret {
     /// # Errors
     /// [`StoreError::Random`] when the system has no random bytes to give.
     pub fn generate() -> Result<Self, StoreError> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| StoreError::Random(error.to_string()))?;
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).map_err(|error| StoreError::Random(error.to_string()))?;
         Ok(Self(seed))
     }
 
-    pub const fn from_seed(seed: [u8; 32]) -> Self {
-        Self(seed)
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        Self(Zeroizing::new(seed))
     }
 
     /// The seed itself, for those who make a key of it.
-    pub const fn expose(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
@@ -62,8 +63,8 @@ impl Secret {
     }
 
     fn parse(text: &str, file: &Path) -> Result<Self, StoreError> {
-        let mut seed = [0; 32];
-        hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| StoreError::NotAKey { path: file.to_owned() })?;
+        let mut seed = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.trim(), &mut *seed).map_err(|_| StoreError::NotAKey { path: file.to_owned() })?;
         Ok(Self(seed))
     }
 
@@ -123,7 +124,7 @@ impl HeldDir {
         if path.symlink_metadata().is_ok() {
             return Err(StoreError::KeyStands { path });
         }
-        self.write_private(name, &format!("{}\n", hex::encode(key.0)))
+        self.write_private(name, &Zeroizing::new(format!("{}\n", hex::encode(*key.0))))
     }
 }
 

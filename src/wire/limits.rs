@@ -100,3 +100,10 @@ pub const MAX_REVOCATION_TEXT: usize = 64 * 1024;
 /// The most characters of a ticket's text: [`MAX_ADDRESSES`] of the greatest size take about 10,000, and
 /// [`MAX_LABELS`] of the greatest size as many.
 pub const MAX_TICKET_TEXT: usize = 24 * 1024;
+
+/// The most bytes of a runner's name. GitHub allows 64.
+pub const MAX_RUNNER: usize = 64;
+/// The most bytes of a runner's configuration; GitHub's have about 5,000.
+pub const MAX_CONFIGURATION: usize = 64 * 1024;
+/// The most jobs of a scale set in one question, and in its answer: as many as a host can have runners.
+pub const MAX_JOBS: usize = 1024;

@@ -4,6 +4,7 @@ use prost::Message as _;
 
 use super::field::{cid, count, counts, decode, digest, peer, set, task, ticket, ticket_message, vector};
 use super::limits::{MAX_CHAIN, MAX_PRESENCES, MAX_PROOF, MAX_REQUEST, MAX_SYNC_AUTHORS, MAX_TURN, MAX_WANT};
+use super::scale_set::{self, SetAsk};
 use super::{WireError, proto};
 use crate::kernel::id::{MeshId, TaskId};
 use crate::kernel::io::Request;
@@ -13,6 +14,7 @@ use crate::kernel::io::Request;
 pub enum Ask {
     Kernel(Request),
     Log(LogPart),
+    ScaleSet(SetAsk),
 }
 
 /// A part of what a task printed on the asked host.
@@ -83,6 +85,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Ask, WireError> {
             Request::Presences { of: set(members.peer, "members", MAX_PRESENCES, |one| peer(&one))? }
         }
         Asked::Snapshot(part) => Request::Snapshot { hash: digest(&part.hash)?, part: part.part },
+        Asked::ScaleSet(ask) => return Ok(Ask::ScaleSet(scale_set::open_ask(ask)?)),
         Asked::Log(part) => {
             return Ok(Ask::Log(LogPart { task: task(&part.task)?, attempt: part.attempt, offset: part.offset }));
         }

@@ -7,6 +7,7 @@ use super::gossip::open_all;
 use super::limits::{
     MAX_LOG_PIECE, MAX_PAGE, MAX_PAGE_ENTRIES, MAX_PARTS, MAX_PRESENCES, MAX_RESPONSE, MAX_TURN, MAX_WHY, PART,
 };
+use super::scale_set::{self, SetTold};
 use super::{WireError, presence, proto};
 use crate::kernel::id::{Digest, MeshId, TaskId};
 use crate::kernel::io::Response;
@@ -17,6 +18,7 @@ use proto::response::Answer;
 pub enum Told {
     Kernel(Response),
     Log(LogPiece),
+    ScaleSet(SetTold),
 }
 
 /// What stands in a log from the byte that was asked for, as far as it goes now; at most [`MAX_LOG_PIECE`] bytes.
@@ -126,6 +128,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Told, WireError> {
             Response::Presences { heard: heard.collect::<Result<_, WireError>>()? }
         }
         Answer::Refused(refused) => Response::Refused { why: text(refused.why, "a reason", MAX_WHY)? },
+        Answer::ScaleSet(told) => return Ok(Told::ScaleSet(scale_set::open_told(told)?)),
         Answer::Log(proto::LogPiece { bytes, ended }) => {
             super::field::size(bytes.len(), "a piece of a log", MAX_LOG_PIECE)?;
             return Ok(Told::Log(LogPiece { bytes, ended }));

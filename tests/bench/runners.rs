@@ -20,6 +20,8 @@ use super::report::{Goal, Row};
 /// In the place of GitHub's runner.
 const RUNNER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/github/runner");
 const LABELS: [&str; 2] = ["self-hosted", "linux"];
+/// The scale set of those that wait by the long poll, whose jobs polling leaves alone.
+const SET: &str = "lab";
 /// Jobs that are timed one by one.
 const TIMED: usize = 40;
 /// Jobs that several hosts are to share.
@@ -28,6 +30,23 @@ const SHARED: usize = 24;
 const KILLS: usize = 5;
 /// Between two looks of the hosts here, in seconds: the least that the setting allows.
 const INTERVAL: &str = "1";
+
+/// How hosts hear of jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Polling,
+    LongPoll,
+}
+
+impl By {
+    /// What its jobs ask for.
+    const fn labels(self) -> &'static [&'static str] {
+        match self {
+            Self::Polling => &LABELS,
+            Self::LongPoll => &[SET],
+        }
+    }
+}
 
 /// A node that starts runners; its process ends with its owner.
 pub(crate) struct Host {
@@ -54,6 +73,7 @@ impl Host {
     fn command(data_dir: &Path, api: &str) -> Outcome<Command> {
         let mut command = Command::new(program()?);
         command.env("RUNMESH_GITHUB_API", api).env("GITHUB_TOKEN", "t").env("RUNMESH_ACTIONS_RUNNER", RUNNER);
+        command.env("RUNMESH_AUTOSCALER_SCALE_SET", SET);
         command.env("RUNMESH_AUTOSCALER_INTERVAL", INTERVAL).env("XDG_CONFIG_HOME", data_dir.with_extension("config"));
         command.stdin(Stdio::null());
         Ok(command)
@@ -122,16 +142,23 @@ pub(crate) async fn hosts(dir: &Path, fake: &Fake, count: usize, slots: u32) -> 
     Ok(hosts)
 }
 
+/// Waits until some host listens.
+pub(crate) async fn listened(fake: &Fake) -> Outcome<()> {
+    let is_open = || fake.state().actions.scale_sets.sets.values().any(|set| set.session.is_some() && set.capacity > 0);
+    until("a session", async || is_open().then_some(())).await
+}
+
 /// Queues jobs that take so long.
-pub(crate) fn queue(fake: &Fake, count: usize, takes: Duration) -> Vec<u64> {
+pub(crate) fn queue(fake: &Fake, by: By, count: usize, takes: Duration) -> Vec<u64> {
     let state = &mut *fake.state();
     state.actions.runners.held_back = true;
-    let jobs = state.actions.queue(&state.world, "octo/one", &LABELS, count);
+    let jobs = state.actions.queue(&state.world, "octo/one", by.labels(), count);
     for job in &jobs {
         state.actions.jobs.get_mut(job).expect("just made").takes = takes;
     }
     state.actions.runners.held_back = false;
     state.actions.bind();
+    state.actions.runners.bell.notify_waiters();
     jobs
 }
 
@@ -144,17 +171,28 @@ pub(crate) fn runtime() -> Outcome<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
+/// By looking each second, the least that the setting allows.
+pub(crate) fn starts_by_polling() -> Outcome<Vec<Row>> {
+    starts(By::Polling, ["runner_start_poll_p50_s", "runner_start_poll_p95_s"], [Goal::None, Goal::None])
+}
+
+/// By the long poll of a scale set.
+pub(crate) fn starts_by_long_poll() -> Outcome<Vec<Row>> {
+    starts(By::LongPoll, ["runner_start_p50_s", "runner_start_p95_s"], [Goal::AtMost(0.2), Goal::AtMost(1.0)])
+}
+
 /// Queued -> a runner has it, one job after the other.
-pub(crate) fn starts() -> Outcome<Vec<Row>> {
+fn starts(by: By, names: [&str; 2], goals: [Goal; 2]) -> Outcome<Vec<Row>> {
     let dir = tempfile::tempdir()?;
     let fake = fake();
     let taken = runtime()?.block_on(async {
         let _hosts = hosts(dir.path(), &fake, 1, 4).await?;
+        listened(&fake).await?;
         let mut taken = Vec::new();
         for n in 0..TIMED {
             // Not in step with the hosts' looks.
             tokio::time::sleep(Duration::from_millis(300 + (n as u64 * 137) % 1_000)).await;
-            let job = queue(&fake, 1, Duration::ZERO)[0];
+            let job = queue(&fake, by, 1, Duration::ZERO)[0];
             let started = until("a runner", async || {
                 let state = fake.state();
                 let job = &state.actions.jobs[&job];
@@ -166,8 +204,8 @@ pub(crate) fn starts() -> Outcome<Vec<Row>> {
     })?;
     let rival = "garm, by its issues: up to 35; the source system polls each 120";
     Ok(vec![
-        Row::alone("runner_start_poll_p50_s", "s", Goal::None, quantile(taken.clone(), 0.5)).against(rival, 35.0),
-        Row::alone("runner_start_poll_p95_s", "s", Goal::None, quantile(taken, 0.95)).against(rival, 35.0),
+        Row::alone(names[0], "s", goals[0], quantile(taken.clone(), 0.5)).against(rival, 35.0),
+        Row::alone(names[1], "s", goals[1], quantile(taken, 0.95)).against(rival, 35.0),
     ])
 }
 
@@ -188,7 +226,7 @@ pub(crate) fn surplus() -> Outcome<Vec<Row>> {
             let before = fake.state().actions.runners.configured;
             fake.take_calls();
             let began = Instant::now();
-            let jobs = queue(&fake, SHARED, Duration::from_secs(2));
+            let jobs = queue(&fake, By::Polling, SHARED, Duration::from_secs(2));
             until("the jobs' end", async || (count(&fake, &jobs, Status::Completed) == SHARED).then_some(())).await?;
             let busy = fake.take_calls().len() as f64 * 60.0 / began.elapsed().as_secs_f64();
             let started = fake.state().actions.runners.configured - before;

@@ -145,4 +145,8 @@ async fn a_commit_that_no_branch_holds_is_refused() {
     let into = room.path().join("in");
     let refused = checkout(&repo.local().await, &stray, "refs/heads/main", &into, History::Full).await;
     assert!(refused.expect_err("refused").to_string().contains("on no branch") && !into.exists());
+    // What the owner has checked out is the owner's own choice, branch or none.
+    git(repo.path(), &["checkout", "--quiet", "--detach", &stray]);
+    checkout(&repo.local().await, &stray, "HEAD", &into, History::Full).await.expect("copies");
+    assert_eq!(git(&into, &["rev-parse", "HEAD"]), stray);
 }

@@ -15,6 +15,7 @@ pub(crate) mod limits;
 pub(crate) mod rest;
 pub(crate) mod runners;
 pub(crate) mod runs;
+pub(crate) mod scale_sets;
 pub(crate) mod server;
 pub(crate) mod shapes;
 pub(crate) mod world;

@@ -253,6 +253,26 @@ fn a_full_disk_refuses_submissions_in_words_loses_nothing_and_is_got_over() {
     mesh.stop();
 }
 
+#[test]
+fn below_its_floor_of_free_disk_a_host_claims_nothing_and_says_so() {
+    let repository = Repository::with(&[("plain.yml", PLAIN)]);
+    let scratch = tempfile::tempdir().expect("a directory");
+    let config = scratch.path().join("config.toml");
+    fs::write(&config, "min_free = \"1000000GiB\"\n").expect("writes");
+    let config = ["--config", config.to_str().expect("UTF-8")];
+    let mesh = Mesh::alone(std::slice::from_ref(&repository), &config);
+    let node = mesh.node(0);
+    let submitted = node.run(&["tasks", "submit", repository.path(), ".github/workflows/plain.yml"]);
+    assert_eq!(submitted.status, 0, "{submitted:?}");
+    mesh.wait_for_tasks(1, |task| task["waits_for"] != "" && task["attempt"] == 0);
+    let status = node.json(&["inspect", "status"]);
+    let told = "claims nothing until there is more (setting min_free)";
+    let warned = status["warnings"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    assert!(warned.into_iter().any(|text| text.contains(told)), "{status:#}");
+    assert!(status["runners"]["free"] == 0 && node.log().contains(told), "{status:#}");
+    mesh.stop();
+}
+
 /// Sets the soft limit of the size of the node's files, in bytes.
 fn limit_files(node: &Node, soft: &str) {
     let pid = node.pid().to_string();

@@ -145,6 +145,38 @@ async fn a_reaper_that_is_killed_is_seen_and_what_it_leaves_is_killed() {
     rig.close().await;
 }
 
+#[tokio::test]
+async fn an_act_that_vanishes_is_seen_and_what_it_leaves_is_killed() {
+    let mut rig = Rig::new().await;
+    need(&rig.handle);
+    for (task, isolation) in [(1, Isolation::Bwrap), (2, Isolation::None)] {
+        let nap = crate::rig::nap(44 + u32::from(task));
+        // A child besides, of a session of its own and its parent gone: a daemon.
+        let text = script(&format!("nohup {}sleep {nap}", brood(&nap)));
+        rig.start(task, isolation, &text, one()).await;
+        wait("four sleepers", || processes(&format!("sleep\0{nap}")).len() >= 4).await;
+        let here = processes(rig.scratch.path().to_str().unwrap());
+        let acts: Vec<u32> =
+            processes("--container-daemon-socket\0").into_iter().filter(|pid| is_act(*pid, &here)).collect();
+        assert_eq!(acts.len(), 1, "{isolation}: {acts:?}");
+        kill_process(Pid::from_raw(acts[0].cast_signed()).unwrap(), Signal::KILL).unwrap();
+        let report = rig.report().await;
+        let log = rig.log(task);
+        let Report::Finished { conclusion, note, .. } = &report else { panic!("{report:?}\n{log}") };
+        assert_eq!(*conclusion, Conclusion::Failure, "{note}");
+        assert!(note.contains("act"), "{isolation}: {note}\n{log}");
+        wait("nothing of it is left", || processes(&nap).is_empty()).await;
+    }
+    rig.close().await;
+}
+
+/// Whether it is the program act itself, below one of these.
+fn is_act(pid: u32, here: &[u32]) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let mut above = std::iter::successors(Some(pid), |pid| parent(*pid));
+    name.trim() == "act" && above.any(|pid| here.contains(&pid))
+}
+
 /// Kills the reapers of this rig, whose directory is among their arguments.
 fn kill_reapers(rig: &Rig) {
     let here = processes(rig.scratch.path().to_str().unwrap());

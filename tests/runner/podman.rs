@@ -18,7 +18,8 @@ pub(crate) const IMAGE: &str = "localhost/lab:1";
 const REGISTRIES: &str = "registries.conf";
 /// What its shell scripts may use.
 const TOOLS: &str = "sh cat ls echo sleep env id mkdir rm grep tail head test true setsid nohup tar dd seq wc kill ps nc \
-                     wget httpd tr find sed touch chmod cp nslookup yes base64 dirname sort";
+                     wget httpd tr find sed touch chmod cp nslookup yes base64 dirname sort mktemp \
+                     cut printf sha256sum";
 
 pub(crate) struct Podman {
     scratch: TempDir,

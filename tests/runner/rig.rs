@@ -149,6 +149,7 @@ pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checko
         concurrency: None,
     };
     let fence = Fence { attempt: 1, claim: Cid::of(&[task]) };
+    let artifacts = log.with_extension("artifacts");
     Order {
         task: TaskId([task; 32]),
         fence,
@@ -157,7 +158,7 @@ pub(crate) fn order(task: u8, isolation: Isolation, log: &Path, checkout: Checko
         isolation,
         log: log.to_owned(),
         time_limit: PATIENCE,
-        work: Work::Workflow(Workflow { workload: Arc::new(workload), checkout, secrets: [].into() }),
+        work: Work::Workflow(Workflow { workload: Arc::new(workload), checkout, secrets: [].into(), artifacts }),
     }
 }
 

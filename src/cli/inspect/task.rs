@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::artifacts;
 use super::super::screen::{Cell, Paint, Screen, ago, facts, paint_of, short_peer, short_task, span, workflow};
 use crate::control::proto::{Queued, Task};
 
@@ -56,7 +57,7 @@ pub(super) fn whole(screen: Screen, task: &Task, now: u64) -> String {
         .iter()
         .map(|artifact| {
             let (id, bytes) = artifact.blob.as_ref().map_or(("", 0), |blob| (&blob.id, blob.bytes));
-            format!("{}  {id}  {bytes} bytes", artifact.name)
+            format!("{}  {id}  {bytes} bytes", artifacts::shown(&artifact.name))
         })
         .collect();
     let holder = task.holder.as_ref().map(|holder| format!("{holder}, attempt {}", task.attempt));

@@ -7,8 +7,8 @@ use toml::Value;
 
 use super::super::failure::Failure;
 use super::{
-    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, label, multiaddr, pattern,
-    runners, size, source, word, work,
+    Layer, app, autoscaler, days, duplicate, duration, endpoint, first_scan, interval, keeping, label, multiaddr,
+    pattern, runners, source, word, work,
 };
 use crate::forge::Manner;
 
@@ -49,6 +49,9 @@ const KEYS: &[&str] = &[
     "retention",
     "logs_retention",
     "logs_quota",
+    "artifacts_retention",
+    "artifacts_quota",
+    "artifacts_limit",
     "drain",
     "drain_limit",
 ];
@@ -120,15 +123,18 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "max_runners" => layer.max_runners = Some(number(value, runners).map_err(wrong)?),
             "interval" => layer.interval = Some(number(value, interval).map_err(wrong)?),
             "retention" => layer.retention = Some(string(value, duration).map_err(wrong)?),
-            "logs_retention" => layer.logs_retention = Some(string(value, duration).map_err(wrong)?),
-            "logs_quota" => layer.logs_quota = Some(string(value, size).map_err(wrong)?),
+            "logs_retention" | "logs_quota" | "artifacts_retention" | "artifacts_quota" => {
+                keeping::take(&mut layer.keeping, key, value)?;
+            }
             "executor" => layer.executor = Some(string(value, word).map_err(wrong)?),
             "isolation" => layer.isolation = Some(string(value, word).map_err(wrong)?),
             "labels" => layer.labels = Some(list(value, label).map_err(wrong)?),
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
-            "command" | "containers" | "min_free" | "secrets" | "work_dir" => work::take(&mut layer.work, key, value)?,
+            "command" | "containers" | "min_free" | "artifacts_limit" | "secrets" | "work_dir" => {
+                work::take(&mut layer.work, key, value)?
+            }
             "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
             "drain_limit" => layer.drain_limit = Some(string(value, duration).map_err(wrong)?),
             _ => return Err(unknown(key)),
@@ -261,6 +267,9 @@ mod tests {
             retention = "2d"
             logs_retention = "12h"
             logs_quota = "500 MiB"
+            artifacts_retention = "2d"
+            artifacts_quota = "1GiB"
+            artifacts_limit = "100MiB"
             drain = true
             drain_limit = "90m"
             work_dir = "/w"
@@ -299,8 +308,9 @@ mod tests {
         assert_eq!(layer.bootstrap, Some(vec![]));
         assert_eq!((layer.mdns, layer.relay), (Some(true), Some(false)));
         assert_eq!(layer.swarm_key, Some("swarm.key".into()));
-        assert_eq!(layer.logs_retention, Some(std::time::Duration::from_secs(12 * 3600)));
-        assert_eq!(layer.logs_quota, Some(500 << 20));
+        let kept = layer.keeping.settings();
+        assert_eq!((kept.logs.age.as_secs(), kept.logs.quota), (12 * 3600, 500 << 20));
+        assert_eq!((kept.artifacts.age.as_secs(), kept.artifacts.quota), (2 * 86_400, 1 << 30));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
         assert_eq!(layer.drain_limit, Some(std::time::Duration::from_secs(90 * 60)));

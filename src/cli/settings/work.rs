@@ -1,4 +1,5 @@
-//! The settings of how work is executed: `command`, `min_free`, `work_dir`, and the tables `[containers]` and `[secrets]` of the file.
+//! The settings of how work is executed: `command`, `min_free`, `work_dir`, `artifacts_limit`, and the tables `[containers]` and
+//! `[secrets]` of the file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub(in crate::cli) struct Work {
     pub(in crate::cli) min_free: Option<u64>,
     /// Where tasks have their directories.
     work_dir: Option<PathBuf>,
+    /// Bytes that a run may upload.
+    artifacts_limit: Option<u64>,
     engine: Option<PathBuf>,
     image: Option<String>,
     pull: Option<bool>,
@@ -41,6 +44,7 @@ impl Work {
             command: self.command.or(lower.command),
             min_free: self.min_free.or(lower.min_free),
             work_dir: self.work_dir.or(lower.work_dir),
+            artifacts_limit: self.artifacts_limit.or(lower.artifacts_limit),
             engine: self.engine.or(lower.engine),
             image: self.image.or(lower.image),
             pull: self.pull.or(lower.pull),
@@ -71,6 +75,7 @@ impl Work {
             command: self.command.clone().filter(|_| by_command).unwrap_or_default(),
             min_free: self.min_free,
             work_dir: self.work_dir.clone(),
+            artifacts_limit: self.artifacts_limit,
             engine: self.engine.clone(),
             image: self.image.clone(),
             pull: self.pull.unwrap_or_default(),
@@ -96,6 +101,7 @@ pub(super) fn environment(
     Ok(Work {
         min_free: value(&one, "RUNMESH_MIN_FREE", size)?,
         work_dir: world.variable("RUNMESH_WORK_DIR").map(PathBuf::from),
+        artifacts_limit: value(&one, "RUNMESH_ARTIFACTS_LIMIT", size)?,
         engine: world.variable("RUNMESH_ENGINE").map(PathBuf::from),
         image: value(&one, "RUNMESH_IMAGE", image)?,
         pull: value(&one, "RUNMESH_PULL", yes_or_no)?,
@@ -118,6 +124,7 @@ pub(super) fn take(work: &mut Work, key: &str, value: &Value) -> Result<(), Wron
         }
         "min_free" => work.min_free = Some(string(value, size).map_err(wrong)?),
         "work_dir" => work.work_dir = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
+        "artifacts_limit" => work.artifacts_limit = Some(string(value, size).map_err(wrong)?),
         "secrets" => work.secrets = Some(secrets(value)?),
         _ => containers(work, value)?,
     }

@@ -152,7 +152,7 @@ impl Fetcher {
         let part = LogPart { task: wanted.task, attempt: wanted.attempt, offset };
         for _ in 0..RETRIES {
             match self.ask(wanted.holder, &part).await {
-                Err(Unasked::Away) if self.dial(wanted.holder).await => {}
+                Err(Unasked::Away) if dial(&self.net, wanted.holder).await => {}
                 Err(Unasked::Away) => return Err("it cannot be reached now".to_owned()),
                 Err(Unasked::Failed(why)) => {
                     tracing::debug!("asking {} for a log: {why}", wanted.holder.short());
@@ -179,19 +179,19 @@ impl Fetcher {
         }
         answered.await.map_err(|_| Unasked::Failed("no answer".to_owned()))
     }
+}
 
-    /// Connects with a peer at an address where it was known; not every member of a large mesh is connected with every
-    /// other.
-    async fn dial(&self, peer: PeerId) -> bool {
-        let Ok(known) = self.net.known().await else { return false };
-        let ending = with_peer(&crate::net::Multiaddr::empty(), &peer);
-        for address in known.into_iter().filter(|address| address.ends_with(&ending)) {
-            if self.net.dial(address).await.is_ok_and(|found| found == peer) {
-                return true;
-            }
+/// Connects with a peer at an address where it was known; not every member of a large mesh is connected with every
+/// other.
+pub(in crate::daemon) async fn dial(net: &Client, peer: PeerId) -> bool {
+    let Ok(known) = net.known().await else { return false };
+    let ending = with_peer(&crate::net::Multiaddr::empty(), &peer);
+    for address in known.into_iter().filter(|address| address.ends_with(&ending)) {
+        if net.dial(address).await.is_ok_and(|found| found == peer) {
+            return true;
         }
-        false
     }
+    false
 }
 
 /// Why a question was not answered.

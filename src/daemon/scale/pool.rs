@@ -6,6 +6,12 @@
 //!   job that a runner here has becomes this host's ([`Deed::Serves`]), and what that runner was meant for is given back.
 //! - A runner that GitHub calls busy is never ended from here, except at the end of the node.
 //! - A registration in this host's name that no runner stands behind is removed, and a runner without registration ends.
+//!
+//! What waits for jobs that nobody has queued yet is [`warm`]'s.
+
+mod warm;
+
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +19,7 @@ use std::sync::Arc;
 use crate::forge::github::{Job, JobState, Registered, Removal, Scope};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
+use crate::kernel::scale_set;
 use crate::kernel::task::{Conclusion, Fence, GITHUB_RUNNER, ReleaseReason, Repository, Trigger, Workload};
 use crate::runner::RunnerEnding;
 
@@ -71,8 +78,8 @@ enum Stage {
 #[derive(Debug)]
 struct Hand {
     scope: Scope,
-    /// That of the task it was started for.
-    repository: Repository,
+    /// That of the task it was started for, if it was for any.
+    repository: Option<Repository>,
     labels: BTreeSet<String>,
     /// What the runner room knows it by.
     order: (TaskId, Fence),
@@ -89,6 +96,12 @@ struct Hand {
     done: Option<u64>,
     /// It has waited for long enough.
     tired: bool,
+    /// It is one of those that are to wait for jobs.
+    kept: bool,
+    /// The runner whose slot it gets: it is configured when that one is gone.
+    after: Option<String>,
+    /// The repository of the job that it says it has begun, as `OWNER/NAME`.
+    begun: Option<String>,
 }
 
 pub(super) struct Pool {
@@ -99,13 +112,25 @@ pub(super) struct Pool {
     held: BTreeMap<TaskId, Held>,
     hands: BTreeMap<String, Hand>,
     named: u64,
+    /// No runner is started to wait before that time: one has ended without a job.
+    rest_until: u64,
 }
 
 impl Pool {
     /// `peer` is this node's name; its end is in those of its runners.
     pub(super) fn new(peer: &str, patience: u64) -> Self {
-        let prefix = format!("{MARK}{}-", &peer[peer.len().saturating_sub(10)..]);
-        Self { prefix, patience, held: BTreeMap::new(), hands: BTreeMap::new(), named: 0 }
+        let prefix = Self::prefix_of(peer);
+        Self { prefix, patience, held: BTreeMap::new(), hands: BTreeMap::new(), named: 0, rest_until: 0 }
+    }
+
+    /// What the names of all runners of a mesh begin with.
+    pub(super) const fn mark() -> &'static str {
+        MARK
+    }
+
+    /// What the names of a peer's runners begin with.
+    pub(super) fn prefix_of(peer: &str) -> String {
+        format!("{MARK}{}-", &peer[peer.len().saturating_sub(10)..])
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -139,11 +164,12 @@ impl Pool {
     /// The jobs of the held tasks, by repository; and repositories of which a runner may have been given some other job.
     pub(super) fn jobs(&self) -> BTreeMap<Repository, BTreeSet<u64>> {
         let mut jobs: BTreeMap<Repository, BTreeSet<u64>> = BTreeMap::new();
-        for held in self.held.values() {
+        for held in self.held.values().filter(|held| !scale_set::serves(&held.workload)) {
             jobs.entry(held.workload.repository.clone()).or_default().insert(held.job);
         }
-        for hand in self.hands.values().filter(|hand| hand.is_loose()) {
-            jobs.entry(hand.repository.clone()).or_default();
+        let loose = self.hands.values().filter(|hand| hand.is_loose() && !hand.is_of_a_set());
+        for repository in loose.filter_map(|hand| hand.repository.as_ref()) {
+            jobs.entry(repository.clone()).or_default();
         }
         jobs
     }
@@ -172,7 +198,8 @@ impl Pool {
         self.hands.contains_key(runner)
     }
 
-    /// The kernel says that this host has a task now. `is_taken`: at the last look some runner had its job already.
+    /// The kernel says that this host has a task now. `is_taken`: at the last look some runner had its job already. `most` is
+    /// how many runners there may be.
     pub(super) fn take(
         &mut self,
         now: u64,
@@ -180,6 +207,7 @@ impl Pool {
         workload: Arc<Workload>,
         scope: Scope,
         is_taken: bool,
+        most: u32,
     ) -> Vec<Deed> {
         let Trigger::GithubJob { job, .. } = workload.trigger else { return Vec::new() };
         let repository = workload.repository.clone();
@@ -187,7 +215,7 @@ impl Pool {
         labels.remove(GITHUB_RUNNER);
         self.held.insert(task, Held { fence, workload, job, since: now, bare: Some(now), why: String::new() });
         let serves = |hand: &Hand| hand.serves == Some(job);
-        let free = |hand: &Hand| hand.is_spare() && hand.scope == scope && labels.is_subset(&hand.labels);
+        let free = |hand: &Hand| hand.is_spare() && hand.serves_jobs_of(&scope) && labels.is_subset(&hand.labels);
         let is_served = self.hands.values().any(serves);
         if let Some(hand) = self.hands.values_mut().find(|hand| if is_served { serves(hand) } else { free(hand) }) {
             (hand.meant, hand.idle) = (Some(task), now);
@@ -197,28 +225,24 @@ impl Pool {
         if is_taken {
             return Vec::new();
         }
-        // One that cannot have this job makes room for one that can.
-        if let Some(hand) = self.hands.values_mut().find(|hand| hand.is_spare()) {
-            hand.tired = true;
-        }
+        // Where there is no slot, one that waits and cannot have this job makes room for one that can.
+        let is_full = self.hands.len() >= most as usize;
+        let gives = self.hands.iter_mut().find(|(_, hand)| is_full && hand.is_spare() && hand.stage == Stage::Alive);
+        let after = gives.map(|(name, hand)| {
+            (hand.tired, hand.kept) = (true, false);
+            name.clone()
+        });
         let name = self.name(&fence);
         let hand = Hand {
-            scope: scope.clone(),
-            repository,
-            labels: labels.clone(),
-            order: (task, fence),
-            registration: None,
-            stage: Stage::Configuring,
+            repository: Some(repository),
             meant: Some(task),
-            serves: None,
-            since: now,
-            idle: now,
-            done: None,
-            tired: false,
+            after,
+            ..Hand::new(now, scope.clone(), labels.clone(), (task, fence))
         };
+        let waits = hand.after.is_some();
         self.hands.insert(name.clone(), hand);
         self.clothe(task);
-        vec![Deed::Configure { name, scope, labels }]
+        if waits { self.thin_out(now, false) } else { vec![Deed::Configure { name, scope, labels }] }
     }
 
     fn name(&mut self, fence: &Fence) -> String {
@@ -265,7 +289,7 @@ impl Pool {
     /// What to do instead.
     pub(super) fn configured(&mut self, now: u64, name: &str, registration: u64) -> Result<(TaskId, Fence), Vec<Deed>> {
         let Some(hand) = self.hands.get_mut(name) else { return Err(Vec::new()) };
-        if hand.meant.is_none() {
+        if hand.meant.is_none() && !hand.kept {
             let deed = Deed::Remove { scope: hand.scope.clone(), registration, name: name.to_owned() };
             self.hands.remove(name);
             return Err(vec![deed]);
@@ -276,9 +300,12 @@ impl Pool {
     }
 
     /// GitHub has not registered it, and will not do so.
-    pub(super) fn refused(&mut self, name: &str, why: String, is_final: bool) -> Vec<Deed> {
+    pub(super) fn refused(&mut self, now: u64, name: &str, why: String, is_final: bool) -> Vec<Deed> {
         let Some(hand) = self.hands.remove(name) else { return Vec::new() };
-        let Some(task) = hand.meant else { return Vec::new() };
+        let Some(task) = hand.meant else {
+            self.rest(now);
+            return Vec::new();
+        };
         let Some(held) = self.held.remove(&task) else { return Vec::new() };
         let report = match is_final {
             true => Report::Declined { why },
@@ -292,9 +319,11 @@ impl Pool {
         let Some(name) = self.hands.iter().find(|(_, hand)| hand.order == order).map(|(name, _)| name.clone()) else {
             return;
         };
-        if let Some(task) = self.hands.remove(&name).and_then(|hand| hand.meant)
-            && let Some(held) = self.held.get_mut(&task)
-        {
+        let Some(hand) = self.hands.remove(&name) else { return };
+        if hand.kept && hand.stage == Stage::Alive && hand.serves.is_none() && hand.begun.is_none() {
+            self.rest(now);
+        }
+        if let Some(held) = hand.meant.and_then(|task| self.held.get_mut(&task)) {
             (held.bare, held.why) = (Some(now), why.to_owned());
         }
     }
@@ -310,7 +339,9 @@ impl Pool {
     ) -> Vec<Deed> {
         let mut deeds = Vec::new();
         for job in jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. })) {
-            if let Some(hand) = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner)) {
+            let hand = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner));
+            // What those of scale sets have is told in other numbers.
+            if let Some(hand) = hand.filter(|hand| !hand.is_of_a_set()) {
                 hand.serves = Some(job.id);
                 if job.state != JobState::InProgress {
                     hand.done.get_or_insert(now);
@@ -412,11 +443,11 @@ impl Pool {
         Some(Deed::Report { task, fence: held.fence, report })
     }
 
-    /// Retires the runners that nothing is meant for and that have no job.
+    /// Retires the runners that nothing is meant for and that have no job, and configures those that have got their slots.
     pub(super) fn thin_out(&mut self, now: u64, draining: bool) -> Vec<Deed> {
-        let mut deeds = Vec::new();
+        let mut deeds = self.follow_up();
         for (name, hand) in &mut self.hands {
-            let over = draining || hand.tired || now.saturating_sub(hand.idle) >= LOOSE;
+            let over = draining || hand.tired || !hand.kept && now.saturating_sub(hand.idle) >= LOOSE;
             if hand.stage == Stage::Alive
                 && hand.is_loose()
                 && over
@@ -429,6 +460,36 @@ impl Pool {
                 tracing::warn!("runner {name} does not end though its job has: it is ended");
                 hand.stage = Stage::Ending;
                 deeds.push(Deed::Stop { order: hand.order });
+            }
+        }
+        deeds
+    }
+
+    /// Configures the runners whose slots were others' that are gone. Where such a one has found a job after all, what its
+    /// successor was meant for is given back.
+    fn follow_up(&mut self) -> Vec<Deed> {
+        let waiting = self.hands.iter().filter_map(|(name, hand)| Some((name.clone(), hand.after.clone()?)));
+        let mut deeds = Vec::new();
+        for (name, after) in waiting.collect::<Vec<_>>() {
+            match self.hands.get(&after).map(|hand| hand.serves.is_some()) {
+                Some(false) => continue,
+                Some(true) => {
+                    let task = self.hands.remove(&name).and_then(|hand| hand.meant);
+                    let held = task.and_then(|task| Some((task, self.held.remove(&task)?)));
+                    let why = "the slot that its runner was to get has a job".to_owned();
+                    let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
+                    deeds.extend(held.map(|(task, held)| Deed::Report { task, fence: held.fence, report }));
+                }
+                None => {
+                    let Some(hand) = self.hands.get_mut(&name) else { continue };
+                    hand.after = None;
+                    let (scope, labels) = (hand.scope.clone(), hand.labels.clone());
+                    if hand.meant.is_some() || hand.kept {
+                        deeds.push(Deed::Configure { name, scope, labels });
+                    } else {
+                        self.hands.remove(&name);
+                    }
+                }
             }
         }
         deeds
@@ -468,12 +529,10 @@ impl Pool {
         deeds
     }
 
-    /// All registrations that there may be, for the end of the node.
+    /// All registrations that there may be, by the runners' names, for the end of the node; those in scale sets apart.
     pub(super) fn registrations(&self) -> Vec<(String, Scope, u64)> {
-        self.hands
-            .iter()
-            .filter_map(|(name, hand)| Some((name.clone(), hand.scope.clone(), hand.registration?)))
-            .collect()
+        let others = self.hands.iter().filter(|(_, hand)| !hand.is_of_a_set());
+        others.filter_map(|(name, hand)| Some((name.clone(), hand.scope.clone(), hand.registration?))).collect()
     }
 }
 
@@ -489,9 +548,47 @@ pub(super) fn word(how: &RunnerEnding) -> String {
 }
 
 impl Hand {
+    /// One that is to be configured, and that nothing is meant for yet.
+    const fn new(now: u64, scope: Scope, labels: BTreeSet<String>, order: (TaskId, Fence)) -> Self {
+        Self {
+            scope,
+            repository: None,
+            labels,
+            order,
+            registration: None,
+            stage: Stage::Configuring,
+            meant: None,
+            serves: None,
+            since: now,
+            idle: now,
+            done: None,
+            tired: false,
+            kept: false,
+            after: None,
+            begun: None,
+        }
+    }
+
+    /// Whether it may be given the jobs for which a runner would be registered there.
+    fn serves_jobs_of(&self, scope: &Scope) -> bool {
+        match (&self.scope, scope) {
+            (Scope::Organization(name), Scope::Repository(repository)) => {
+                repository.split('/').next().is_some_and(|owner| owner.eq_ignore_ascii_case(name))
+            }
+            (mine, scope) => mine == scope,
+        }
+    }
+
     /// Whether some task may be left to it.
     const fn is_spare(&self) -> bool {
-        self.is_loose() && !self.tired && matches!(self.stage, Stage::Alive | Stage::Configuring)
+        self.is_loose()
+            && self.begun.is_none()
+            && !self.tired
+            && matches!(self.stage, Stage::Alive | Stage::Configuring)
+    }
+
+    const fn is_of_a_set(&self) -> bool {
+        matches!(self.scope, Scope::ScaleSet { .. })
     }
 
     const fn is_loose(&self) -> bool {

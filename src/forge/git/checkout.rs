@@ -26,9 +26,8 @@ const LOCAL_OWNER: &str = "local";
 /// shallow source gives the commit alone.
 ///
 /// # Errors
-/// [`GitError::NoCommit`] when the source does not have it, [`GitError::Elsewhere`] when none of its branches does,
-/// [`GitError::NotEmpty`], or what git says. Then `into` may hold
-/// parts, for the caller to remove.
+/// [`GitError::NoCommit`] when the source does not have it, [`GitError::Elsewhere`] when neither one of its branches
+/// nor its HEAD does, [`GitError::NotEmpty`], or what git says. Then `into` may hold parts, for the caller to remove.
 pub async fn checkout(
     repository: &LocalRepository,
     commit: &str,
@@ -41,7 +40,9 @@ pub async fn checkout(
     // Whoever introduced the task may be a member that lies.
     let contains = format!("--contains={commit}");
     let branches = ["for-each-ref", "--count=1", "--format=%(refname)", &contains, "refs/heads", "refs/remotes"];
-    if source.line("look whether a commit is on a branch", &branches).await?.is_none() {
+    if source.line("look whether a commit is on a branch", &branches).await?.is_none()
+        && !is_at_head(&source, &commit).await?
+    {
         return Err(GitError::Elsewhere { path: repository.path.clone(), commit });
     }
     let into = &within("make a folder", into, prepare(into)).await?;
@@ -64,6 +65,13 @@ pub async fn checkout(
     let url = source.line("read origin", &["config", "--local", "--get", "remote.origin.url"]).await?;
     let url = origin(url.as_deref(), &repository.repository.name);
     check_out(&copy, &url, &commit, r#ref).await
+}
+
+/// Whether what the repository's owner has checked out stands on the commit, or is it: HEAD may be detached.
+async fn is_at_head(source: &Git, commit: &str) -> Result<bool, GitError> {
+    let asked = ["merge-base", "--is-ancestor", commit, "HEAD"];
+    // Where there is no HEAD yet git says more than no.
+    Ok(source.ended("look whether a commit is at HEAD", &asked, LOOK).await?.status.success())
 }
 
 /// Brings a commit that a copy has into its folder, with `origin` and HEAD named.

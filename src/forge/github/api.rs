@@ -115,7 +115,7 @@ impl Tally {
 /// All that is called with one set of credentials.
 pub(super) struct Api {
     pub(super) endpoint: Endpoint,
-    proxy: Proxy,
+    pub(super) proxy: Proxy,
     kind: Kind,
 }
 
@@ -548,7 +548,7 @@ fn chrono_minutes(minutes: i64) -> chrono::Duration {
 }
 
 /// An error with all that stands behind it, each sentence once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 /// How long `gh auth token` may take; it only reads a file or a key ring.
 const GH_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A token. It is never shown.
+/// A token. It is never shown, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(token: impl Into<String>) -> Self {
-        Self(token.into())
+        Self(Zeroizing::new(token.into()))
     }
 
     pub fn expose(&self) -> &str {
@@ -93,7 +95,7 @@ impl Lookup {
             Some(token) if !token.trim().is_empty() => Some(token.trim().to_owned()),
             _ => gh_token(host).await,
         };
-        token.map(|token| Credentials::Token(Secret(token))).ok_or(CredentialsError::None)
+        token.map(|token| Credentials::Token(Secret::new(token))).ok_or(CredentialsError::None)
     }
 }
 

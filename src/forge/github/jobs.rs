@@ -18,9 +18,9 @@ use super::{Github, GithubError, Target, graphql, limits, rest};
 
 /// How long GitHub lets a job of a self-hosted runner run, in seconds: 5 days ("Usage limits" of its documentation). It
 /// ends jobs at their own, shorter, `timeout-minutes` itself.
-const LONGEST_JOB_S: u32 = 5 * 86_400;
+pub const LONGEST_JOB_S: u32 = 5 * 86_400;
 /// How long GitHub lets a job wait for a self-hosted runner, in seconds: 24 hours (the same page).
-const LONGEST_WAIT_S: u32 = 86_400;
+pub const LONGEST_WAIT_S: u32 = 86_400;
 /// Lists that are asked for at once.
 const AT_ONCE: usize = 8;
 /// The most pages of one list: ten thousand runs or jobs.
@@ -266,6 +266,26 @@ impl Github {
             jobs.extend(job?.map(|job| (job.id, job)));
         }
         Ok(jobs)
+    }
+
+    /// How the job stands that this runner has had in a run of `OWNER/NAME`; nothing where GitHub shows none.
+    ///
+    /// # Errors
+    /// [`GithubError`]
+    pub async fn job_on_runner(
+        &self,
+        repository: &str,
+        run: u64,
+        runner: &str,
+        tally: &Tally,
+    ) -> Result<Option<JobState>, GithubError> {
+        let client = self.api.client(repository.split('/').next().unwrap_or_default()).await?;
+        let what = format!("look for the job of {runner} in {repository}");
+        let first = format!("/repos/{repository}/actions/runs/{run}/jobs?filter=all&per_page=100");
+        let (found, _) = list::<Raw, Jobs>(&client, first, &BTreeMap::new(), &what, tally).await?;
+        let of_it = found.iter().find(|raw| raw.runner_name.as_deref() == Some(runner));
+        let somewhere = Repository { host: self.host().to_owned(), id: String::new(), name: repository.to_owned() };
+        Ok(of_it.map(|raw| raw.job(&somewhere, "").state))
     }
 
     async fn job(

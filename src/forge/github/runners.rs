@@ -11,7 +11,7 @@ use super::api::{Tally, read};
 use super::{Github, GithubError, Secret};
 
 /// GitHub's id of the group that every organisation and every repository has.
-const DEFAULT_GROUP: u64 = 1;
+pub(super) const DEFAULT_GROUP: u64 = 1;
 /// The most pages of a list of runners: ten thousand.
 const MAX_PAGES: usize = 100;
 
@@ -22,18 +22,22 @@ pub enum Scope {
     Repository(String),
     /// An organisation.
     Organization(String),
+    /// A scale set of one of those.
+    ScaleSet { of: Box<Self>, name: String },
 }
 
 impl Scope {
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         match self {
+            Self::ScaleSet { of, .. } => of.path(),
             Self::Repository(name) => format!("/repos/{name}/actions"),
             Self::Organization(name) => format!("/orgs/{name}/actions"),
         }
     }
 
-    fn owner(&self) -> &str {
+    pub(super) fn owner(&self) -> &str {
         match self {
+            Self::ScaleSet { of, .. } => of.owner(),
             Self::Repository(name) | Self::Organization(name) => name.split('/').next().unwrap_or_default(),
         }
     }
@@ -41,8 +45,10 @@ impl Scope {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Repository(name) | Self::Organization(name)) = self;
-        f.write_str(name)
+        match self {
+            Self::Repository(name) | Self::Organization(name) => f.write_str(name),
+            Self::ScaleSet { of, name } => write!(f, "{of} (scale set {name})"),
+        }
     }
 }
 
@@ -244,7 +250,7 @@ impl Github {
 }
 
 /// What GitHub says to a refused request.
-fn told(bytes: &[u8]) -> String {
+pub(super) fn told(bytes: &[u8]) -> String {
     let value = serde_json::from_slice::<serde_json::Value>(bytes).ok();
     let text = value.as_ref().and_then(|value| value["message"].as_str()).unwrap_or("it does not say why");
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()

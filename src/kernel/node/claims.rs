@@ -1,9 +1,13 @@
 //! Taking tasks: who stands where, and when it is this node's turn.
 //!
-//! The first in rank claims at once, each further one a delay later and only after asking those ahead of it. A node
-//! claims nothing while it lacks a head that it was told of: it might not know that the task is taken.
+//! The first in rank claims at once, each further one a delay later and only after asking those ahead of it ([`turns`]).
+//! A node claims nothing while it lacks a head that it was told of: it might not know that the task is taken.
+
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use self::turns::{Asked, Turns};
 
 use super::groups::Turn;
 use super::jobs::{kind, of};
@@ -12,10 +16,11 @@ use crate::kernel::allocation::Kind;
 use crate::kernel::election::{Place, Rank, Seed};
 use crate::kernel::entry::{Claim, Event, Leave, Lose};
 use crate::kernel::id::{PeerId, TaskId};
-use crate::kernel::io::{Notice, Offer, Output, Presence, Reply, Request, Token};
+use crate::kernel::io::{Notice, Offer, Presence};
 use crate::kernel::ledger::Folded;
 use crate::kernel::queue::{Key, Queue};
 use crate::kernel::requests::{Amounts, serve_all};
+use crate::kernel::scale_set;
 use crate::kernel::task::{Policy, Repository, State, Workload};
 
 /// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
@@ -23,9 +28,6 @@ use crate::kernel::task::{Policy, Repository, State, Workload};
 const WINDOW: usize = 64;
 /// The most classes of tasks that are remembered, before all of which nothing waits are forgotten.
 const MAX_CLASSES: usize = 2 * WINDOW;
-/// The most peers ahead that are asked before a claim out of turn.
-const MAX_ASKED: usize = 8;
-
 /// A task that nobody holds, or whose holder is heard of no more.
 #[derive(Debug, Clone)]
 struct Waiting {
@@ -33,14 +35,16 @@ struct Waiting {
     since: u64,
     /// The state of its claims when it was put here.
     version: (u32, usize),
-    /// The questions to those ahead that are not answered yet; `None` before they are asked.
-    asked: Option<BTreeSet<Token>>,
+    /// What others were asked of it; `None` before they are.
+    asked: Option<Asked>,
+    /// When somebody last said that it takes it.
+    told: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     waiting: BTreeMap<TaskId, Waiting>,
-    turns: BTreeMap<Token, BTreeSet<TaskId>>,
+    turns: Turns,
     look: bool,
     next_claim: Option<u64>,
     /// When a task may have to be ended, by time.
@@ -67,6 +71,16 @@ struct Standing {
     due: u64,
 }
 
+/// What came of looking at a task that this node has a slot for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is not its turn.
+    Waits,
+    /// Others are asked whether it is.
+    Asks,
+    Claims,
+}
+
 /// Tasks of the same labels and repository, and who could take them.
 #[derive(Debug)]
 pub(super) struct Class {
@@ -89,7 +103,8 @@ impl Class {
 
 /// Whether a host with this offer may run what asks for these labels, of this repository.
 pub(super) fn may_run(labels: &BTreeSet<String>, repository: &Repository, offer: &Offer) -> bool {
-    serve_all(&offer.labels, labels) && offer.sources.iter().any(|source| repository.is_of(source))
+    serve_all(&offer.labels, labels)
+        && offer.sources.iter().any(|source| scale_set::reaches(source, labels, repository))
 }
 
 impl Claims {
@@ -127,7 +142,7 @@ impl Node {
         self.claims.forget_standing(task);
         let version = (folded.attempt, folded.claims.iter().filter(|claim| claim.released.is_some()).count());
         let now = self.now.mono;
-        let fresh = Waiting { since: now, version, asked: None };
+        let fresh = Waiting { since: now, version, asked: None, told: None };
         let waiting = self.claims.waiting.entry(*task).or_insert_with(|| fresh.clone());
         if waiting.version != version {
             *waiting = fresh;
@@ -189,13 +204,13 @@ impl Node {
         self.take_standings();
         let now = self.now.mono;
         let mut questions = BTreeMap::new();
-        let (mut starts, mut claimed) = (self.starts(), Amounts::default());
+        let (mut starts, mut spares, mut claimed) = (self.starts(), self.jobs.split.spare, Amounts::default());
         if self.claims.window.iter().any(|standing| standing.due <= now) {
             let mut window = std::mem::take(&mut self.claims.window);
             for standing in &mut window {
                 let (task, kind) = (standing.task, standing.kind);
                 // A job may also go to a runner here that waits for any.
-                let spare = kind == Kind::Github && self.jobs.split.spare > 0;
+                let spare = kind == Kind::Github && spares > 0;
                 if *of(&mut starts, kind) == 0 && !spare
                     || self.is_said_to_run(&task)
                     || self.custody.runs(&task)
@@ -203,14 +218,20 @@ impl Node {
                 {
                     continue;
                 }
-                if self.consider(standing, &mut questions) {
-                    match of(&mut starts, kind) {
-                        0 => self.jobs.split.spare -= 1,
-                        free => *free -= 1,
+                let step = self.consider(standing, &mut questions);
+                if step == Step::Waits {
+                    continue;
+                }
+                // What others are asked about has a slot put by, so that no more is asked for than can be taken.
+                match of(&mut starts, kind) {
+                    0 => {
+                        spares -= 1;
+                        self.jobs.split.spare -= u32::from(step == Step::Claims);
                     }
-                    if let Some(folded) = self.ledger.get(&task) {
-                        claimed = claimed.plus(Amounts::of(&folded.workload.labels));
-                    }
+                    free => *free -= 1,
+                }
+                if let Some(folded) = self.ledger.get(&task) {
+                    claimed = claimed.plus(Amounts::of(&folded.workload.labels));
                 }
             }
             self.claims.window = window;
@@ -218,7 +239,7 @@ impl Node {
         // What is due already waits for something else than time.
         let next = self.claims.window.iter().map(|standing| standing.due).filter(|due| *due > now).min();
         next.into_iter().for_each(|due| self.wake_for_claim(due));
-        self.ask_those_ahead(questions);
+        self.ask_for_turns(questions);
     }
 
     /// Brings up to date for which tasks this node may have a turn, who could take them, and where it stands.
@@ -300,59 +321,53 @@ impl Node {
         self.peers.said_to_run(task).any(|(_, said)| said > attempt)
     }
 
-    /// Claims the task if it is this node's turn. `true` when it is.
-    fn consider(&mut self, standing: &mut Standing, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> bool {
-        let (task, rank) = (standing.task, standing.rank);
+    /// Claims the task if it is this node's turn, or asks whether it is.
+    fn consider(&mut self, standing: &mut Standing, questions: &mut BTreeMap<PeerId, BTreeSet<TaskId>>) -> Step {
+        let (task, rank, now, delay) = (standing.task, standing.rank, self.now.mono, self.claim_delay());
         if self.group_still_runs(&task) {
             standing.due = self.wait_anew(&task);
-            return false;
+            return Step::Waits;
         }
         let (Some(folded), Some(waiting)) = (self.ledger.get(&task), self.claims.waiting.get(&task)) else {
-            return false;
+            return Step::Waits;
         };
         if self.is_careful(&folded.workload) && self.majority_until().is_none() {
-            standing.due = self.now.mono + self.settings.timings.beat;
-            return false;
+            standing.due = now + self.settings.timings.beat;
+            return Step::Waits;
         }
-        // Who has declined or lost it waits a turn even where nobody stands ahead.
-        let turns = u64::from(rank.rank) + u64::from(folded.last.contains(&self.me.peer()));
-        let mut due = waiting.since + turns * self.claim_delay();
-        // One whose slot has come free so lately that the others may not know of it waits half a turn: they may take
-        // another for the first.
-        if rank.candidates > 1 && self.custody.freed_since(waiting.since.saturating_sub(self.claim_delay() / 2)) {
-            due += self.claim_delay() / 2;
-        }
-        // The same of slots that it did not offer before: until the others know of them each is the only one in its own
-        // eyes. So it waits until they have had time to hear.
-        if let Some(grown) = self.custody.grown_at()
-            && self.now.mono < grown + self.claim_delay() / 2
-            && self.peers.heard().any(|peer| Self::can_run(&peer.presence().offer, &folded.workload))
-        {
-            due = due.max(grown + self.claim_delay() / 2);
-        }
-        if let Some(crowded) = self.groups.crowded(&task) {
-            due = due.max(crowded + self.claim_delay() / 2);
-        }
+        // Who has declined or lost it waits a turn even where nobody stands ahead; and so does, for a job, whoever would
+        // have to start a runner for it while another host's waits for any.
+        let last = folded.last.contains(&self.me.peer());
+        let waits_here = standing.kind == Kind::Github && self.jobs.split.spare > 0 && !last;
+        let waits_there = standing.kind == Kind::Github && !waits_here && self.others_have_spare(standing);
+        let turns = u64::from(rank.rank) + u64::from(last) + u64::from(waits_there);
+        let mut due = waiting.since + if waits_here { 0 } else { turns * delay };
+        // Its claim is on the way; should it not come, this node asks again.
+        due = due.max(waiting.told.map_or(0, |told| told + delay / 2));
+        due = due.max(self.claims.turns.left_until(&task).unwrap_or(0));
+        due = due.max(self.groups.crowded(&task).map_or(0, |crowded| crowded + delay / 2));
+        let youth = self.youth_for(&folded.workload);
+        due = due.max(youth.map_or(0, |youth| youth.heard_of));
         standing.due = due;
-        if self.now.mono < due {
-            return false;
+        if now < due {
+            return Step::Waits;
         }
-        if rank.rank > 0 {
+        if rank.rank > 0 || youth.is_some() {
             match &waiting.asked {
-                Some(open) if !open.is_empty() => return false,
-                Some(_) => {}
-                None => {
-                    let able = self.claims.classes[standing.class].able.iter();
-                    let candidates = able.filter(|place| Some(place.peer()) != standing.holder);
-                    let ahead = standing.seed.ranking(candidates.chain([&self.me]), &folded.last);
-                    let ahead =
-                        ahead.iter().take(rank.rank as usize).filter(|peer| self.peers.is_connected(&peer.peer));
-                    let ahead: Vec<PeerId> = ahead.take(MAX_ASKED).map(|ranked| ranked.peer).collect();
-                    if !ahead.is_empty() {
-                        for peer in ahead {
+                Some(asked) if asked.is_open() => {
+                    let patience = asked.at + delay;
+                    standing.due = youth.map_or(patience, |youth| patience.min(youth.ends));
+                    return if now < patience { Step::Asks } else { Step::Waits };
+                }
+                Some(asked) if asked.is_fresh(now, delay) => {}
+                _ => {
+                    let asked = self.whom_to_ask(standing, folded, youth.is_some());
+                    if !asked.is_empty() {
+                        for peer in asked {
                             questions.entry(peer).or_default().insert(task);
                         }
-                        return false;
+                        standing.due = now + delay;
+                        return Step::Asks;
                     }
                 }
             }
@@ -366,7 +381,24 @@ impl Node {
             distance: rank.distance,
             candidates: rank.candidates,
         });
-        true
+        Step::Claims
+    }
+
+    /// Whether a runner waits for any job at another host that could take this one.
+    fn others_have_spare(&self, standing: &Standing) -> bool {
+        let able = self.claims.classes[standing.class].able.iter();
+        let others = able.filter_map(|place| self.peers.get(&place.peer()));
+        // What is free beyond the slots that nothing runs in.
+        let spare = |presence: &Presence| {
+            let slots = (presence.offer.slots as usize).saturating_sub(presence.running.len());
+            presence.free as usize > slots
+        };
+        others.into_iter().any(|peer| spare(peer.presence()))
+    }
+
+    /// How long a task of the queues has waited here, in milliseconds.
+    pub(super) fn has_waited(&self, task: &TaskId) -> u64 {
+        self.claims.waiting.get(task).map_or(0, |waiting| self.now.mono.saturating_sub(waiting.since))
     }
 
     /// Something is in a task's way: everybody's turn is counted from when it is not any more. Answers when to look again.
@@ -384,53 +416,6 @@ impl Node {
     /// The wait of each further rank, in milliseconds.
     pub(super) fn claim_delay(&self) -> u64 {
         self.settings.timings.claim_delay.max(4 * self.sync.round_trip().unwrap_or(0))
-    }
-
-    fn ask_those_ahead(&mut self, questions: BTreeMap<PeerId, BTreeSet<TaskId>>) {
-        for (peer, tasks) in questions {
-            let token = self.ask_turn(peer, Request::Turn { tasks: tasks.clone() });
-            for task in &tasks {
-                if let Some(waiting) = self.claims.waiting.get_mut(task) {
-                    waiting.asked.get_or_insert_default().insert(token);
-                }
-            }
-            self.claims.turns.insert(token, tasks);
-        }
-    }
-
-    /// One of those ahead has answered which tasks it takes, or never will.
-    pub(super) fn on_turn(&mut self, token: Token, mine: &BTreeSet<TaskId>) {
-        for task in self.claims.turns.remove(&token).unwrap_or_default() {
-            let Some(waiting) = self.claims.waiting.get_mut(&task) else { continue };
-            if mine.contains(&task) {
-                // Its claim is on the way; should it not come, the wait begins anew.
-                waiting.since = self.now.mono;
-                waiting.asked = None;
-            } else if let Some(open) = &mut waiting.asked {
-                open.remove(&token);
-            }
-        }
-        self.claims.look = true;
-    }
-
-    /// One of those ahead is not there any more: the wait for its tasks begins anew, without it. All who asked it find out
-    /// at about the same time, and would all claim at once if they went on where they stand.
-    pub(super) fn begin_turn_anew(&mut self, token: Token) {
-        let tasks = self.claims.turns.get(&token).cloned().unwrap_or_default();
-        self.on_turn(token, &tasks);
-    }
-
-    /// A peer behind this node asks whether it takes these tasks: it does now what it would do anyway, and says so.
-    pub(super) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
-        self.claims.look = true;
-        self.settle();
-        let taken = |task: &&TaskId| {
-            let state = self.ledger.get(task).map(|folded| &folded.state);
-            let free = matches!(state, None | Some(State::Pending)) || self.custody.is_missed(task);
-            self.custody.runs(task) || !free
-        };
-        let mine = tasks.iter().filter(taken).copied().collect();
-        self.outbox.push(Output::Reply { to: from, token, reply: Reply::Turn { mine } });
     }
 
     /// Writes the ending of tasks whose attempts are used up, or that GitHub is to keep.

@@ -13,6 +13,7 @@ use super::Node;
 use super::duty::STALE_INTERVALS;
 use crate::kernel::id::{Digest, PeerId};
 use crate::kernel::io::{RepositoryMark, SourceKey};
+use crate::kernel::scale_set;
 use crate::kernel::task::LOCAL_HOST;
 
 /// One node takes a census of a source in so many intervals: what a source costs grows by so little. Own choice.
@@ -63,7 +64,7 @@ impl Node {
 
     /// Whether this node, which is not on duty for a source, looks into it now; and what of it others cover.
     pub(super) fn looks_besides(&mut self, key: &SourceKey) -> Option<BTreeSet<RepositoryMark>> {
-        if key.starts_with(&format!("{LOCAL_HOST}:")) {
+        if key.starts_with(&format!("{LOCAL_HOST}:")) || scale_set::is_source(key) {
             return None;
         }
         let (now, interval) = (self.now.mono, self.settings.timings.discovery);

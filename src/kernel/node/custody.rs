@@ -54,10 +54,8 @@ pub(super) struct Custody {
     draining: bool,
     cordoned: bool,
     handing_over: bool,
-    /// When the last slot came free of which there was none before.
-    freed: Option<u64>,
-    /// When this node last began to offer more slots.
-    grown: Option<u64>,
+    /// When a slot last came free of which there was none before, or this node began to offer more.
+    slots_since: Option<u64>,
     /// What this node has declined in this life: it does not try that again.
     declined: BTreeSet<TaskId>,
     /// Sources whose tasks are stopped when this node is cut off.
@@ -89,17 +87,13 @@ impl Custody {
         self.running.contains_key(task)
     }
 
-    pub(super) fn freed_since(&self, at: u64) -> bool {
-        self.freed.is_some_and(|freed| freed >= at)
-    }
-
     pub(super) fn slots_have_grown(&mut self, now: u64) {
-        self.grown = Some(now);
+        self.slots_since = Some(now);
     }
 
-    /// When this node last began to offer more slots.
-    pub(super) const fn grown_at(&self) -> Option<u64> {
-        self.grown
+    /// When a slot last came free of which there was none before, or came up.
+    pub(super) const fn slots_since(&self) -> Option<u64> {
+        self.slots_since
     }
 
     pub(super) fn has_declined(&self, task: &TaskId) -> bool {
@@ -131,6 +125,12 @@ impl Custody {
     /// Whether nothing is claimed here, whatever waits.
     pub(super) const fn takes_nothing_new(&self) -> bool {
         self.draining || self.cordoned
+    }
+
+    /// How many tasks the ledger names this other peer as the holder of, and the peer has not said yet that it runs.
+    pub(super) fn claimed_since(&self, presence: &Presence) -> usize {
+        let held = self.held.get(&presence.peer).map(|held| &held.tasks);
+        held.into_iter().flatten().filter(|task| !presence.running.contains_key(task)).count()
     }
 
     /// How many tasks the ledger names this other peer as the holder of.
@@ -339,7 +339,7 @@ impl Node {
             return;
         }
         if was_full {
-            self.custody.freed = Some(self.now.mono);
+            self.custody.slots_have_grown(self.now.mono);
         }
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();

@@ -127,7 +127,7 @@ impl Node {
     /// The member whose duty the source is, as far as this node can tell: of those that list it, in the order of their
     /// distance from its name, the first whose last good discovery is not too old. Where all are too old, somebody has
     /// failed on duty: the first that never was is next, then the first that does not say that it cannot.
-    pub(super) fn on_duty(&self, key: &SourceKey) -> PeerId {
+    pub fn on_duty(&self, key: &SourceKey) -> PeerId {
         let now = self.now.mono;
         let interval = self.settings.timings.discovery;
         let name = Digest::of(&[key.as_bytes()]);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Node, claimed_by};
-use crate::kernel::allocation::{Capacity, Demand, Idle, Kind, Share, Starts, allocate};
+use crate::kernel::allocation::{Capacity, Demand, Idle, Kind, Share, Starts, Warm, Warming, allocate, keep_warm};
 use crate::kernel::entry::{Cancel, Claim, Event};
 use crate::kernel::id::{Digest, PeerId, TaskId};
 use crate::kernel::io::{Offer, SourceKey};
@@ -50,6 +50,12 @@ pub(super) struct Jobs {
 /// For how long a job that a runner is said to have is waited for in the ledger, in milliseconds.
 const SERVING: u64 = 60_000;
 
+/// How long work must have waited before runners that wait for jobs make room for it, in milliseconds: by then it would be
+/// elsewhere, had another host a slot. Own choice: ten claim delays.
+const NEEDS_ROOM: u64 = 1_000;
+/// How many of the tasks that wait are looked at for that; no host has more slots to give up.
+const MOST_WAITING: usize = 1024;
+
 /// Which kind of slot a task takes.
 pub(super) const fn kind(workload: &Workload) -> Kind {
     if matches!(workload.trigger, Trigger::GithubJob { .. }) { Kind::Github } else { Kind::Mesh }
@@ -58,6 +64,9 @@ pub(super) const fn kind(workload: &Workload) -> Kind {
 impl Node {
     pub(super) fn on_split(&mut self, split: Split) {
         self.peers.changed(self.now.mono, &self.settings.timings);
+        if split.spare > self.jobs.split.spare {
+            self.custody.slots_have_grown(self.now.mono);
+        }
         self.jobs.split = split;
         self.claims.look_again();
     }
@@ -114,21 +123,40 @@ impl Node {
 
     /// How many tasks of each kind may be claimed now.
     pub(super) fn starts(&self) -> Starts {
-        let running = self.running_kinds();
-        let demand = |queue: &Queue, running: u32| {
-            let oldest = queue.first().and_then(|key| self.ledger.get(&key.task()));
-            Demand {
-                running,
-                waiting: u32::try_from(queue.len()).unwrap_or(u32::MAX),
-                oldest_ms: oldest.map_or(0, |folded: &Folded| self.now.wall.saturating_sub(folded.introduced.ms)),
-            }
+        let length = |queue: &Queue| u32::try_from(queue.len()).unwrap_or(u32::MAX);
+        let Starts { mesh, github } = self.running_kinds();
+        let mesh = self.demand(&self.queue, mesh, length(&self.queue));
+        let github = self.demand(&self.jobs.queue, github, length(&self.jobs.queue));
+        allocate(self.capacity(self.offer.slots), self.wanted_mesh(mesh), github)
+    }
+
+    /// What is to become of the runners that wait here for jobs which nobody has queued yet: of so many, where so many are
+    /// wanted. Their slots are not among those that this node was told it offers.
+    pub fn warming(&self, warm: Warm) -> Warming {
+        let waiting = |queue: &Queue| {
+            let long = queue.iter().take(MOST_WAITING).filter(|key| self.has_waited(&key.task()) >= NEEDS_ROOM);
+            u32::try_from(long.count()).unwrap_or(u32::MAX)
         };
-        let Split { share, idle, mesh: takes_mesh, .. } = self.jobs.split;
-        let mesh = demand(&self.queue, running.mesh);
-        let mesh = if takes_mesh { mesh } else { Demand { waiting: 0, ..mesh } };
-        let capacity = Capacity { max: self.offer.slots, share, idle };
-        let github = demand(&self.jobs.queue, running.github);
-        allocate(capacity, mesh, github)
+        let Starts { mesh, github } = self.running_kinds();
+        let mesh = self.demand(&self.queue, mesh, waiting(&self.queue));
+        let github = self.demand(&self.jobs.queue, github, waiting(&self.jobs.queue));
+        keep_warm(self.capacity(self.offer.slots.saturating_add(warm.idle)), self.wanted_mesh(mesh), github, warm)
+    }
+
+    const fn capacity(&self, max: u32) -> Capacity {
+        let Split { share, idle, .. } = self.jobs.split;
+        Capacity { max, share, idle }
+    }
+
+    fn demand(&self, queue: &Queue, running: u32, waiting: u32) -> Demand {
+        let oldest = queue.first().and_then(|key| self.ledger.get(&key.task()));
+        let oldest_ms = oldest.map_or(0, |folded: &Folded| self.now.wall.saturating_sub(folded.introduced.ms));
+        Demand { running, waiting, oldest_ms }
+    }
+
+    /// The mesh's demand, as far as this host takes its tasks at all.
+    const fn wanted_mesh(&self, mesh: Demand) -> Demand {
+        if self.jobs.split.mesh { mesh } else { Demand { waiting: 0, ..mesh } }
     }
 
     pub(super) const fn queue_of(&mut self, kind: Kind) -> &mut Queue {

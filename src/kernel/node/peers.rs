@@ -648,9 +648,8 @@ impl Node {
         peer.heard
             && !presence.draining
             && !presence.cordoned
-            && presence.free > 0
+            && presence.free as usize > self.custody.claimed_since(presence)
             && !self.peers.closed.contains_key(&presence.peer)
-            && self.custody.held_by(&presence.peer) < presence.offer.slots as usize
             && class.may_run_at(&presence.offer)
     }
 }

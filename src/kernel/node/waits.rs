@@ -4,6 +4,7 @@ use super::groups::Turn;
 use super::{Node, Offer};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::requests::serves;
+use crate::kernel::scale_set;
 use crate::kernel::task::{GITHUB_RUNNER, Policy, State, Workload};
 
 impl Node {
@@ -98,7 +99,7 @@ fn shut(hosts: &[&&Host<'_>]) -> String {
 }
 
 fn lists(offer: &Offer, workload: &Workload) -> bool {
-    workload.repository.sources().iter().any(|source| offer.sources.contains(source))
+    offer.sources.iter().any(|source| scale_set::reaches(source, &workload.labels, &workload.repository))
 }
 
 /// The labels that nobody offers, else that nobody offers together; and who comes nearest.

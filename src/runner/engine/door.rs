@@ -2,6 +2,7 @@
 //!
 //! Each request has a connection to the engine of its own; streams that are upgraded (attach, exec) are handed through
 //! as they are. Bodies that are looked at are bounded. The door is shut when it is dropped, and all connections with it.
+//! Where the task has an artifact service, that listens in each network that the task makes.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,8 +23,9 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::Engine;
 use super::rules::{Kind, Made, Rules, Way};
+use super::{Engine, Lane};
+use crate::runner::artifacts::Service;
 use crate::runner::images::{Images, Use};
 
 /// The most connections at once.
@@ -54,6 +56,7 @@ struct Hall {
     images: Arc<Images>,
     /// The images that the task asked for, by name: none of them goes while the door is open.
     uses: Mutex<BTreeMap<String, Use>>,
+    artifacts: Option<Arc<Service>>,
     /// An image that was asked for and may not be fetched.
     refused: Mutex<Option<String>>,
 }
@@ -63,13 +66,24 @@ impl Door {
     ///
     /// # Errors
     /// What the system says, such as that the path is longer than the 107 bytes that a socket's may have.
-    pub(crate) fn open(at: &Path, engine: Engine, rules: Rules, images: Arc<Images>) -> io::Result<Self> {
+    pub(crate) fn open(
+        at: &Path,
+        engine: Engine,
+        rules: Rules,
+        artifacts: Option<Arc<Service>>,
+        images: Arc<Images>,
+    ) -> io::Result<Self> {
         let listener = UnixListener::bind(at)?;
         std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o600))?;
+        let mut made = Made::default();
+        if let (Some(Lane { name, gateway: Some(gateway) }), Some(_)) = (&rules.lane, &artifacts) {
+            made.gateways.insert(name.clone(), *gateway);
+        }
         let hall = Arc::new(Hall {
             engine,
             rules,
-            made: Mutex::default(),
+            made: made.into(),
+            artifacts,
             images,
             uses: Mutex::default(),
             refused: Mutex::default(),
@@ -172,6 +186,9 @@ impl Hall {
                 let (status, made) =
                     self.ask(parts, address(&path, query.as_deref())?, wanted.to_string().into()).await?;
                 self.note(kind, &wanted, &made);
+                if kind == Kind::Network {
+                    self.listen(wanted["Name"].as_str().unwrap_or_default()).await;
+                }
                 Ok(json_body(status, &made))
             }
         }
@@ -203,6 +220,21 @@ impl Hall {
                 all.networks.extend(wanted["Name"].as_str().map(str::to_owned));
             }
             Kind::Volume => (),
+        }
+    }
+
+    /// Lets the artifact service be reached from a network that the task has made.
+    async fn listen(&self, network: &str) {
+        let reached = self.rules.lane.as_ref().is_some_and(|lane| lane.gateway.is_some());
+        let Some(artifacts) = self.artifacts.as_ref().filter(|_| reached) else { return };
+        let listens = match self.engine.gateway(network).await {
+            Ok(Some(gateway)) => artifacts.listen(gateway).map(|()| gateway).map_err(|error| error.to_string()),
+            Ok(None) => Err("it has no address of this host".to_owned()),
+            Err(error) => Err(error),
+        };
+        match listens {
+            Ok(gateway) => drop(self.made().gateways.insert(network.to_owned(), gateway)),
+            Err(error) => tracing::warn!("no artifacts can be uploaded from the network {network}: {error}"),
         }
     }
 

@@ -7,12 +7,14 @@
 //! Names are the task's own: what act calls `X` is `X-MARK` at the engine, and is told as `X` again. So two tasks, also
 //! of two nodes, may use the same names at one engine, and see nothing of each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::{LABEL_NODE, LABEL_TASK, Limits};
+use super::{LABEL_NODE, LABEL_TASK, Lane, Limits};
+use crate::runner::artifacts;
 
 /// What one task may do.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(crate) struct Rules {
     pub(crate) network: bool,
     /// Whether images may be fetched.
     pub(crate) pull: bool,
+    /// The network that its containers have which name none; the engine's default one where it is not said.
+    pub(crate) lane: Option<Lane>,
 }
 
 /// What the engine has made for the task.
@@ -34,6 +38,8 @@ pub(crate) struct Made {
     pub(crate) containers: BTreeSet<String>,
     pub(crate) execs: BTreeSet<String>,
     pub(crate) networks: BTreeSet<String>,
+    /// Where the artifact service is reached, by the network's name.
+    pub(crate) gateways: BTreeMap<String, Ipv4Addr>,
 }
 
 impl Made {
@@ -158,11 +164,19 @@ impl Rules {
                 let asked = body.remove("HostConfig").unwrap_or_default();
                 let mut host = self.host_config(asked, made)?;
                 // act 0.2.89 leaves a job without a `container:` outside of the network that it makes for its services.
-                if let Some(network) = made.network_of(name)
+                let lane = self.lane.as_ref().map(|lane| lane.name.as_str());
+                if let Some(network) = made.network_of(name).or(lane)
                     && ["", "default", "bridge"].contains(&host["NetworkMode"].as_str().unwrap_or_default())
                 {
                     host["NetworkMode"] = json!(network);
                     body.remove("NetworkingConfig");
+                }
+                if let Some(gateway) = made.gateways.get(host["NetworkMode"].as_str().unwrap_or_default()) {
+                    let known = json!(format!("{}:{gateway}", artifacts::NAME));
+                    match &mut host["ExtraHosts"] {
+                        Value::Array(hosts) => hosts.push(known),
+                        none => *none = json!([known]),
+                    }
                 }
                 body.insert("HostConfig".to_owned(), host);
                 if let Some(Value::Object(ends)) =
@@ -386,7 +400,7 @@ mod tests {
 
     fn rules() -> Rules {
         let limits = Limits { memory: Some(1 << 28), millicpus: Some(500), pids: Some(100), ulimit: 1024 };
-        Rules { mark: "t1".to_owned(), node: "n".to_owned(), limits, network: true, pull: false }
+        Rules { mark: "t1".to_owned(), node: "n".to_owned(), limits, network: true, pull: false, lane: None }
     }
 
     fn create(host_config: Value) -> Result<Value, String> {
@@ -480,6 +494,18 @@ mod tests {
             |name| rules().body(Kind::Container, name, json!({ "HostConfig": {"NetworkMode": "bridge"} }), &networks);
         assert_eq!(job("act-x").unwrap()["HostConfig"]["NetworkMode"], json!("act-x-job-network-t1"));
         assert_eq!(job("act-y").unwrap()["HostConfig"]["NetworkMode"], json!("bridge"));
+        let lane = Lane { name: "runmesh-t1".to_owned(), gateway: None };
+        let own = Rules { lane: Some(lane), ..rules() };
+        networks.gateways = [("runmesh-t1".to_owned(), Ipv4Addr::new(10, 0, 0, 1))].into();
+        let job = |name: &str, host: Value| {
+            own.body(Kind::Container, name, json!({ "HostConfig": host }), &networks).unwrap()["HostConfig"].clone()
+        };
+        assert_eq!(job("act-x", json!({"NetworkMode": "bridge"}))["NetworkMode"], json!("act-x-job-network-t1"));
+        let alone = job("act-y", json!({"NetworkMode": "bridge", "ExtraHosts": ["a:1.2.3.4"]}));
+        assert_eq!(alone["NetworkMode"], json!("runmesh-t1"));
+        assert_eq!(alone["ExtraHosts"], json!(["a:1.2.3.4", "artifacts.runmesh.internal:10.0.0.1"]));
+        let none = job("act-y", json!({"NetworkMode": "none"}));
+        assert_eq!((&none["NetworkMode"], &none["ExtraHosts"]), (&json!("none"), &Value::Null));
         let shut = Rules { network: false, ..rules() };
         let body = shut
             .body(Kind::Container, "", json!({ "HostConfig": {"NetworkMode": "bridge"} }), &Made::default())

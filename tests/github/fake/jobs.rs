@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::State;
 use super::rest::page;
 use super::runners::Runners;
+use super::scale_sets::ScaleSets;
 use super::server::{Answer, Asked};
 use super::shapes;
 use super::world::{Repository, World, now, timestamp};
@@ -69,6 +70,7 @@ pub(crate) struct Actions {
     pub(crate) runs: BTreeMap<u64, Run>,
     pub(crate) jobs: BTreeMap<u64, Job>,
     pub(crate) runners: Runners,
+    pub(crate) scale_sets: ScaleSets,
     next_id: u64,
 }
 

@@ -94,6 +94,8 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// The connection ends in the middle of the answer.
     Cut,
+    /// Status 200, and nothing.
+    Empty,
     /// A GraphQL answer with status 200, no data and this type of error.
     GraphqlError(String),
 }

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::State;
 use super::jobs::{Actions, Status};
 use super::rest::page;
+use super::scale_sets;
 use super::server::{Answer, Asked, lock};
 
 /// The longest a runner's question stays open.
@@ -30,13 +31,15 @@ pub(crate) struct Runner {
     pub(crate) scope: Scope,
     pub(crate) group: u64,
     pub(crate) labels: Vec<String>,
-    token: String,
+    pub(crate) token: String,
     /// Since when it waits for a job.
     pub(crate) online: bool,
     pub(crate) job: Option<u64>,
     /// When its connection broke.
-    lost: Option<Instant>,
+    pub(crate) lost: Option<Instant>,
     pub(crate) registered_at: Instant,
+    /// The scale set that it is of, and whose jobs alone it is given.
+    pub(crate) set: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ impl Runners {
     }
 
     /// Whether one more configuration may be given out now; else after how many seconds.
-    fn spend(&mut self) -> Result<(), u64> {
+    pub(crate) fn spend(&mut self) -> Result<(), u64> {
         let Some((burst, minute)) = self.limit else { return Ok(()) };
         let (left, at) = self.tokens.unwrap_or((burst, Instant::now()));
         let left = (left + at.elapsed().as_secs_f64() * minute / 60.0).min(burst);
@@ -95,9 +98,11 @@ impl Actions {
             self.jobs.values().filter(|job| job.status == Status::Queued).map(|job| job.id).collect();
         for job in queued {
             let wanted = &self.jobs[&job];
+            let set = self.scale_sets.of_job(job);
             let fits = |runner: &&Runner| {
                 runner.online
                     && runner.job.is_none()
+                    && runner.set == set
                     && wanted.labels.iter().all(|label| runner.labels.contains(&label.to_lowercase()))
             };
             // The latest: most likely not the one that was meant.
@@ -123,7 +128,7 @@ impl Actions {
     }
 
     /// What time alone brings about: jobs of lost runners fail.
-    fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         let loss = self.runners.loss.unwrap_or(Duration::from_secs(2));
         let lost = self.runners.all.values().filter(|one| one.lost.is_some_and(|at| at.elapsed() >= loss));
         let lost: Vec<(u64, Option<u64>)> = lost.map(|one| (one.id, one.job)).collect();
@@ -145,6 +150,7 @@ pub(crate) fn answer(state: &mut State, asked: &Asked, scope: &str, rest: &[&str
     let scope = scope.to_ascii_lowercase();
     match (asked.method.as_str(), rest) {
         ("POST", ["runners", "generate-jitconfig"]) => configure(state, asked, &scope),
+        ("POST", ["runners", "registration-token"]) => scale_sets::registration(state, &scope),
         ("GET", ["runners"]) => {
             let name = asked.parameter("name");
             let all = state.actions.runners.all.values();
@@ -223,6 +229,7 @@ fn configure(state: &mut State, asked: &Asked, scope: &str) -> Answer {
         job: None,
         lost: None,
         registered_at: Instant::now(),
+        set: None,
     };
     let shown = shape(&runner);
     state.actions.runners.all.insert(id, runner);

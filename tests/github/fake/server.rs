@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::limits::Fault;
-use super::{Call, State, git, graphql, rest, runners, world};
+use super::{Call, State, git, graphql, rest, runners, scale_sets, world};
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -132,7 +132,11 @@ async fn answer(
         body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
     };
     let fault = lock(&state).limits.meet(&whole);
-    let (answer, headers, cost) = judge(&state, &asked, fault.as_ref());
+    let is_service = asked.path.starts_with(scale_sets::TENANT) || asked.path == "/actions/runner-registration";
+    let (answer, headers, cost) = match is_service {
+        true => serve_scale_sets(&state, &asked, fault.as_ref()).await,
+        false => judge(&state, &asked, fault.as_ref()),
+    };
     lock(&state).calls.push(Call {
         method: asked.method.clone(),
         path: whole,
@@ -145,7 +149,11 @@ async fn answer(
     if let Some(Fault::Slow(time)) = fault {
         tokio::time::sleep(time).await;
     }
-    let bytes = if matches!(answer.status, 204 | 304) { Vec::new() } else { answer.body.to_string().into_bytes() };
+    let bytes = if matches!(answer.status, 202 | 204 | 304) || matches!(fault, Some(Fault::Empty)) {
+        Vec::new()
+    } else {
+        answer.body.to_string().into_bytes()
+    };
     let length = bytes.len();
     let body = if matches!(fault, Some(Fault::Cut)) {
         let half = Bytes::from(bytes[..length / 2].to_vec());
@@ -162,6 +170,22 @@ async fn answer(
         response.headers_mut().insert(http::header::CONTENT_LENGTH, length);
     }
     Ok(response)
+}
+
+/// The same of the service behind scale sets, which has no limits of calls.
+async fn serve_scale_sets(state: &Arc<Mutex<State>>, asked: &Asked, fault: Option<&Fault>) -> (Answer, HeaderMap, u64) {
+    let answer = match fault {
+        Some(Fault::Status(status)) => Answer::error(*status, "a failure on demand"),
+        Some(Fault::Empty) => Answer::ok(Value::Null),
+        _ if asked.path.starts_with(scale_sets::TENANT) => scale_sets::answer(state, asked).await,
+        _ => scale_sets::register(&mut lock(state), asked),
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in &answer.headers {
+        put(&mut headers, name, value);
+    }
+    put(&mut headers, "content-type", "application/json; charset=utf-8");
+    (answer, headers, 0)
 }
 
 /// The answer, its headers, and what it costs.

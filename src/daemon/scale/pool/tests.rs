@@ -1,9 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::daemon::scale::WarmSet;
+use crate::kernel::allocation::Warming;
 use crate::kernel::id::Cid;
 
 const PATIENCE: u64 = 300_000;
+/// More than any of these needs.
+const MOST: u32 = 100;
 
 fn repository() -> Repository {
     Repository { host: "h".to_owned(), id: "1".to_owned(), name: "octo/one".to_owned() }
@@ -52,7 +56,7 @@ fn pool() -> Pool {
 
 /// Takes a job's task and starts its runner; gives the runner's name.
 fn start(pool: &mut Pool, now: u64, id: u64) -> String {
-    let deeds = pool.take(now, (task(id), fence(id)), Arc::new(job(id).workload()), scope(), false);
+    let deeds = pool.take(now, (task(id), fence(id)), Arc::new(job(id).workload()), scope(), false, MOST);
     let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
     pool.configured(now, name, id).expect("it is to be started");
     name.clone()
@@ -107,7 +111,7 @@ fn a_runner_that_took_another_job_brings_its_task_and_gives_its_own_back() {
     assert!(deeds.contains(&Deed::Serves(Box::new(job(2).workload()))), "{deeds:?}");
     // The claim follows: no second runner.
     let workload = Arc::new(job(2).workload());
-    assert_eq!(pool.take(3, (task(2), fence(2)), workload, scope(), true), []);
+    assert_eq!(pool.take(3, (task(2), fence(2)), workload, scope(), true, MOST), []);
     assert_eq!(pool.slots(1), 1);
     let deeds = pool.see(4, 4, &repository(), &jobs([on(2, DONE, &name)]), false);
     assert!(matches!(reports(&deeds)[..], [(done, Report::Finished { .. })] if done == task(2)), "{deeds:?}");
@@ -127,11 +131,11 @@ fn a_runner_whose_task_is_another_hosts_by_now_is_asked_about() {
 #[test]
 fn a_runner_that_nothing_is_meant_for_serves_the_next_task_also_before_it_is_configured() {
     let mut pool = pool();
-    let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false);
+    let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false, MOST);
     let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
     pool.lose(2, task(1), fence(1));
     assert_eq!((pool.spare(), pool.slots(1)), (1, 0), "for a job there is room, for a task of the mesh there is none");
-    assert_eq!(pool.take(3, (task(2), fence(2)), Arc::new(job(2).workload()), scope(), false), []);
+    assert_eq!(pool.take(3, (task(2), fence(2)), Arc::new(job(2).workload()), scope(), false, MOST), []);
     assert_eq!((pool.spare(), pool.slots(1)), (0, 1));
     assert_eq!(pool.configured(4, name, 7), Ok((task(1), fence(1))), "it is started after all");
 }
@@ -223,9 +227,9 @@ fn ghosts_go_on_either_side() {
 fn what_github_refuses_is_declined_or_given_back() {
     for is_final in [true, false] {
         let mut pool = pool();
-        let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false);
+        let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false, MOST);
         let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
-        let deeds = pool.refused(name, "no".to_owned(), is_final);
+        let deeds = pool.refused(2, name, "no".to_owned(), is_final);
         let [(_, report)] = reports(&deeds)[..] else { panic!("{deeds:?}") };
         assert_eq!(matches!(report, Report::Declined { .. }), is_final);
         assert!(pool.is_idle());
@@ -235,12 +239,123 @@ fn what_github_refuses_is_declined_or_given_back() {
 #[test]
 fn a_task_that_is_lost_while_its_runner_is_configured_starts_none() {
     let mut pool = pool();
-    let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false);
+    let deeds = pool.take(1, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false, MOST);
     let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
     let name = name.clone();
     assert!(matches!(reports(&pool.lose(2, task(1), fence(1)))[..], [(_, Report::GivenBack { .. })]));
     assert_eq!(pool.configured(3, &name, 7), Err(vec![Deed::Remove { scope: scope(), registration: 7, name }]));
     assert!(pool.is_idle());
+}
+
+fn set(runners: u32) -> WarmSet {
+    WarmSet { scope: scope(), runners, labels: BTreeSet::from(["self-hosted".to_owned()]) }
+}
+
+const AGE: u64 = 1_000_000;
+
+/// Has so many started to wait; gives their names.
+fn wait(pool: &mut Pool, now: u64, runners: u32) -> Vec<String> {
+    let deeds = pool.tend(now, &[set(runners)], Warming { start: runners, retire: 0 }, AGE);
+    let name = |(at, deed): (usize, &Deed)| {
+        let Deed::Configure { name, .. } = deed else { panic!("{deed:?}") };
+        pool.configured(now, name, 100 + at as u64).expect("it is to be started");
+        name.clone()
+    };
+    deeds.iter().enumerate().map(name).collect()
+}
+
+#[test]
+fn runners_that_wait_are_left_alone_while_they_are_wanted() {
+    let mut pool = pool();
+    let names = wait(&mut pool, 1, 2);
+    assert_eq!((names.len(), pool.spare(), pool.slots(4)), (2, 2, 2));
+    assert_eq!(pool.tend(2, &[set(2)], Warming::default(), AGE), []);
+    assert_eq!(pool.thin_out(5 * LOOSE, false), [], "though nothing is meant for them");
+    // Fewer are wanted: one goes in its time.
+    assert_eq!(pool.tend(6 * LOOSE, &[set(1)], Warming::default(), AGE), []);
+    assert!(matches!(pool.thin_out(6 * LOOSE, false)[..], [Deed::Retire { .. }]));
+    assert!(matches!(pool.thin_out(6 * LOOSE, true)[..], [Deed::Retire { .. }]), "and the other with the node");
+}
+
+#[test]
+fn one_that_waits_gives_its_slot_up_unless_it_has_a_job() {
+    let mut pool = pool();
+    let names = wait(&mut pool, 1, 2);
+    let orders: Vec<_> = names.iter().map(|name| pool.hands[name].order).collect();
+    pool.begins(orders[0], "octo/one");
+    assert_eq!((pool.spare(), pool.waited_at(false)), (1, BTreeSet::from(["octo/one".to_owned()])));
+    assert_eq!(pool.tend(2, &[set(2)], Warming { start: 0, retire: 2 }, AGE), []);
+    let deeds = pool.thin_out(3, false);
+    assert_eq!(deeds, [Deed::Retire { name: names[1].clone(), scope: scope(), registration: 101 }]);
+    // GitHub tells which job the busy one has: that is this host's now.
+    let deeds = pool.see(4, 4, &repository(), &jobs([on(1, JobState::InProgress, &names[0])]), false);
+    assert_eq!(deeds, [Deed::Serves(Box::new(job(1).workload()))]);
+    assert_eq!(pool.take(5, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), true, MOST), []);
+    let deeds = pool.see(6, 6, &repository(), &jobs([on(1, DONE, &names[0])]), false);
+    assert!(matches!(reports(&deeds)[..], [(done, Report::Finished { .. })] if done == task(1)), "{deeds:?}");
+}
+
+#[test]
+fn a_task_goes_to_a_runner_that_waits_also_to_one_of_the_organisation() {
+    let mut pool = pool();
+    let all = WarmSet { scope: Scope::Organization("Octo".to_owned()), ..set(1) };
+    let deeds = pool.tend(1, &[all], Warming { start: 1, retire: 0 }, AGE);
+    let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
+    pool.configured(1, name, 7).expect("it is to be started");
+    assert_eq!(pool.take(2, (task(1), fence(1)), Arc::new(job(1).workload()), scope(), false, MOST), []);
+    assert_eq!((pool.spare(), pool.slots(1)), (0, 1));
+}
+
+#[test]
+fn one_that_cannot_have_a_job_makes_room_for_one_that_can() {
+    let mut pool = pool();
+    let names = wait(&mut pool, 1, 1);
+    let gpu = Job { labels: BTreeSet::from(["gpu".to_owned()]), ..job(1) };
+    let workload = || Arc::new(gpu.workload());
+    // There is another slot: nobody has to go.
+    let deeds = pool.take(2, (task(1), fence(1)), workload(), scope(), false, 2);
+    assert!(matches!(&deeds[..], [Deed::Configure { .. }]) && pool.spare() == 1, "{deeds:?}");
+    let mut pool = self::pool();
+    let waits = wait(&mut pool, 1, 1);
+    assert_eq!(names, waits);
+    let deeds = pool.take(2, (task(1), fence(1)), workload(), scope(), false, 1);
+    assert_eq!(
+        deeds,
+        [Deed::Retire { name: waits[0].clone(), scope: scope(), registration: 100 }],
+        "before it is gone none comes"
+    );
+    assert_eq!(pool.see(3, 3, &repository(), &jobs([gpu.clone()]), false), [], "it waits for its runner");
+    let order = pool.hands[&waits[0]].order;
+    assert_eq!(pool.removed(4, &waits[0], Some(Removal::Gone)), [Deed::Stop { order }]);
+    assert_eq!(pool.thin_out(5, false), []);
+    pool.ended(6, order, "retired");
+    assert!(matches!(&pool.thin_out(7, false)[..], [Deed::Configure { .. }]));
+    assert_eq!(pool.thin_out(8, false), [], "once");
+    // It had a job after all: the task is somebody else's.
+    let mut pool = self::pool();
+    let waits = wait(&mut pool, 1, 1);
+    pool.take(2, (task(1), fence(1)), workload(), scope(), false, 1);
+    assert_eq!(pool.removed(3, &waits[0], Some(Removal::Busy)), []);
+    pool.see(4, 4, &repository(), &jobs([gpu.clone(), on(2, JobState::InProgress, &waits[0])]), false);
+    let deeds = pool.thin_out(5, false);
+    assert!(matches!(reports(&deeds)[..], [(given, Report::GivenBack { .. })] if given == task(1)), "{deeds:?}");
+}
+
+#[test]
+fn who_has_waited_for_its_age_is_replaced_and_who_ends_early_is_not_at_once() {
+    let mut pool = pool();
+    let names = wait(&mut pool, 1, 1);
+    assert_eq!(pool.tend(AGE, &[set(1)], Warming::default(), AGE), []);
+    assert_eq!(pool.thin_out(AGE, false), []);
+    assert_eq!(pool.tend(AGE + 1, &[set(1)], Warming::default(), AGE), []);
+    assert!(matches!(&pool.thin_out(AGE + 1, false)[..], [Deed::Retire { name, .. }] if *name == names[0]));
+    let again = wait(&mut pool, AGE + 2, 1);
+    assert_eq!(again.len(), 1);
+    let order = pool.hands[&again[0]].order;
+    pool.ended(AGE + 3, order, "it crashed");
+    let more = Warming { start: 1, retire: 0 };
+    assert_eq!(pool.tend(AGE + 4, &[set(1)], more, AGE), [], "that would go on for ever");
+    assert_eq!(pool.tend(2 * AGE, &[set(1)], more, AGE).len(), 1);
 }
 
 proptest! {
@@ -297,7 +412,7 @@ proptest! {
                         // As the kernel does for a mesh of one: it takes it again.
                         let id = *ids.iter().find(|id| task(**id) == given).expect("one of them");
                         let at = ids.iter().position(|one| *one == id).expect("one of them");
-                        let deeds = pool.take(now, (given, fence(id + 100)), Arc::new(job(id).workload()), scope(), at < begun);
+                        let deeds = pool.take(now, (given, fence(id + 100)), Arc::new(job(id).workload()), scope(), at < begun, MOST);
                         prop_assert!(deeds.is_empty() || at >= begun, "{deeds:?}");
                         held.insert(given);
                     }
@@ -305,7 +420,7 @@ proptest! {
                         let id = workload.id();
                         if held.insert(id) {
                             let Trigger::GithubJob { job, .. } = workload.trigger else { unreachable!() };
-                            let deeds = pool.take(now, (id, fence(job + 200)), Arc::new(*workload), scope(), true);
+                            let deeds = pool.take(now, (id, fence(job + 200)), Arc::new(*workload), scope(), true, MOST);
                             prop_assert_eq!(deeds, []);
                         }
                     }
