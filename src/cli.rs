@@ -24,6 +24,7 @@ mod node;
 mod p2p_workflow;
 mod screen;
 mod settings;
+mod stay;
 mod tasks;
 
 use self::args::{
@@ -66,7 +67,8 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
     if dot && !matches!(&arguments.command, Command::Inspect(InspectArguments { view: View::Clock { .. }, .. })) {
         return Err(Failure::usage("only `inspect clock` prints --output dot").hint("say --output json"));
     }
-    let is_node = matches!(arguments.command, Command::Node(_) | Command::Github(GithubCommand::Autoscaler(_)));
+    let is_node =
+        matches!(arguments.command, Command::Node(NodeCommand::Run(_)) | Command::Github(GithubCommand::Autoscaler(_)));
     log_to_stderr(is_node)?;
     match &arguments.command {
         Command::Completions { shell } => completions(*shell),
@@ -81,6 +83,12 @@ fn start(arguments: &Arguments) -> Result<(), Failure> {
             }
             block_on(node::run(&place, settings))
         }
+        Command::Node(NodeCommand::Drain { limit, no_wait }) => {
+            let wait = if *no_wait { stay::Wait::Not } else { stay::Wait::ForItsEnd };
+            block_on(stay::drain(&place()?, *limit, wait))
+        }
+        Command::Node(NodeCommand::Cordon { why }) => block_on(stay::cordon(&place()?, why)),
+        Command::Node(NodeCommand::Uncordon) => block_on(stay::uncordon(&place()?)),
         Command::Mesh(command) => block_on(mesh::run(&place()?, command)),
         Command::Inspect(inspect) => block_on(inspect::run(&place()?, inspect, dot)),
         Command::Tasks(command) => block_on(tasks::run(&place()?, command)),

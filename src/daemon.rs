@@ -9,6 +9,7 @@ mod answers;
 mod artifacts;
 mod capacity;
 mod chronicle;
+mod cordon;
 mod demand;
 mod disk;
 mod effects;
@@ -16,6 +17,8 @@ mod found;
 mod home;
 mod intake;
 mod kept;
+mod leaving;
+mod ledger;
 mod logs;
 mod membership;
 mod scale;
@@ -42,9 +45,11 @@ pub use settings::{GithubSettings, Reach, Settings};
 pub use work::WorkSettings;
 
 use self::chronicle::{Chronicle, wall_ms};
+use self::cordon::Cordon;
 use self::disk::Disk;
 use self::found::Found;
 use self::intake::Intake;
+use self::leaving::{HAND_OVER, Leaving};
 use self::membership::Gate;
 use self::sources::Sources;
 use self::suspects::Suspects;
@@ -73,8 +78,6 @@ const REMEMBER_NEWS: Duration = Duration::from_secs(2);
 const REMEMBER_AGAIN: Duration = Duration::from_secs(300);
 /// Before the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
-/// How long work that is given up may take to end at a shutdown.
-const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long callers of the control API may take to hear the end of their answers.
 const CONTROL_GRACE: Duration = Duration::from_secs(1);
 /// The least time between two looks at what runs left behind.
@@ -185,17 +188,6 @@ impl Signals {
     }
 }
 
-/// Where the node is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    No,
-    /// Nothing new; ends when nothing runs any more, or at the deadline.
-    Soon {
-        deadline: Option<Instant>,
-    },
-    Now,
-}
-
 /// What could not be done yet because the disk does not take the entries it follows from.
 struct Unwritten {
     entries: Vec<Arc<Entry>>,
@@ -233,6 +225,8 @@ struct Daemon {
     unwritten: Option<Unwritten>,
     postponed: effects::Postponed,
     leaving: Leaving,
+    /// Why nothing new is taken for now.
+    cordon: Option<Cordon>,
     next_token: u64,
     asking: BTreeMap<Token, net::ReplyToken>,
     commands: BTreeMap<Token, Asker>,
@@ -280,15 +274,19 @@ impl Daemon {
         let entrance = home.entrance()?;
         let (mesh, peer, key) = (home.membership.mesh, home.peer(), home.identity.signing_key());
         let (founded, secret, membership) = (home.founded, *home.identity.expose(), home.membership.clone());
-        let store = Store::open(home.dir, Owner { mesh, peer })?;
+        let store = Arc::new(Store::open(home.dir, Owner { mesh, peer })?);
         let blobs = Blobs::open(store.dir())?;
         let (snapshot, kept) = kept::history(&store, &mesh)?;
-        let mut runner_settings = runner::Settings::new(settings.data_dir.join("work"));
+        let cordon = Cordon::kept(&store)?;
+        let work_root = settings.work.root(&settings.data_dir, &peer);
+        let mut runner_settings = runner::Settings::new(work_root.clone());
+        runner_settings.ledger = Arc::new(ledger::OnDisk(store.clone()));
         runner_settings.act.clone_from(&settings.act);
         runner_settings.actions_runner.clone_from(&settings.actions_runner);
         runner_settings.engine.clone_from(&settings.work.engine);
         runner_settings.pull = settings.work.pull;
         runner_settings.fork_pull_requests = settings.github.selection.fork_pull_requests;
+        runner_settings.images = settings.work.images;
         runner_settings.limits = settings.work.limits;
         if let Some(image) = &settings.work.image {
             runner_settings.image.clone_from(image);
@@ -298,7 +296,7 @@ impl Daemon {
             runner_settings.artifacts.bytes = limit;
         }
         runner_settings.labels.clone_from(&settings.labels);
-        runner_settings.hidden = vec![settings.data_dir.clone()];
+        runner_settings.hidden = vec![settings.data_dir.clone(), work_root];
         let (supervisor, reports) = runner::Supervisor::open(runner_settings).await?;
         let start = Instant::now();
         let timings = Timings {
@@ -336,7 +334,7 @@ impl Daemon {
         let (find, found) = mpsc::channel(FOUND);
         let signals = Signals::listen().map_err(DaemonError::Signals)?;
         let sources = Sources::new(&settings.sources);
-        let disk = Disk::look(&settings.data_dir, settings.work.min_free);
+        let disk = Disk::look(&settings.data_dir, &settings.work);
         let github = (settings.sources.as_slice(), settings.github.endpoint.host.as_str());
         let scale = scale::Scale::new(settings.autoscaler.clone(), &peer.to_string(), github, net.clone());
         let mut daemon = Self {
@@ -346,7 +344,7 @@ impl Daemon {
             start,
             started_ms: wall_ms(),
             node,
-            store: Arc::new(store),
+            store,
             serving: JoinSet::new(),
             membership,
             net,
@@ -363,6 +361,7 @@ impl Daemon {
             unwritten: None,
             postponed: effects::Postponed::default(),
             leaving: Leaving::No,
+            cordon,
             next_token: 0,
             asking: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -377,6 +376,9 @@ impl Daemon {
             swept: None,
             settings,
         };
+        daemon.tell_of_earlier(supervisor.earlier());
+        daemon.begin_cordoned();
+        daemon.take_up_registrations();
         daemon.begin_to_scale();
         daemon.sweep_soon();
         daemon.inputs.push_back(Input::Offer(daemon.offer()));
@@ -451,10 +453,7 @@ impl Daemon {
                 continue;
             }
             let wake = self.start + Duration::from_millis(self.node.next_wake().min(u64::from(u32::MAX)));
-            let end = match self.leaving {
-                Leaving::Soon { deadline: Some(at) } => at,
-                _ => self.start + Duration::from_secs(u64::from(u32::MAX)),
-            };
+            let end = self.leaving.due().unwrap_or(self.start + Duration::from_secs(u64::from(u32::MAX)));
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
             let workers = self.workers.next_look();
@@ -477,7 +476,7 @@ impl Daemon {
                 () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
-                () = sleep_until(end) => self.leaving = Leaving::Now,
+                () = sleep_until(end) => self.leave_further(),
             }
             for _ in 0..ROUND {
                 let Some(arrived) = doors.events.try_recv() else { break };
@@ -522,37 +521,6 @@ impl Daemon {
     fn token(&mut self) -> Token {
         self.next_token += 1;
         Token(self.next_token)
-    }
-
-    fn on_signal(&mut self) {
-        match self.leaving {
-            Leaving::No if self.settings.drain => {
-                tracing::info!("finishing what runs here; a second signal stops at once");
-                self.leave(false);
-            }
-            Leaving::No => {
-                tracing::info!("handing over what runs here; a second signal stops at once");
-                self.leave(true);
-            }
-            Leaving::Soon { .. } | Leaving::Now => self.leaving = Leaving::Now,
-        }
-    }
-
-    /// Begins to end.
-    fn leave(&mut self, hand_over: bool) {
-        let deadline = hand_over.then(|| Instant::now() + HAND_OVER);
-        self.leaving = Leaving::Soon { deadline };
-        self.feed(Input::Drain { hand_over });
-    }
-
-    fn may_end(&self) -> bool {
-        match self.leaving {
-            Leaving::No => false,
-            Leaving::Soon { deadline } => {
-                self.node.running().next().is_none() && (deadline.is_some() || !self.scale.is_busy())
-            }
-            Leaving::Now => true,
-        }
     }
 
     /// Ends what is left: work, connections, callers.

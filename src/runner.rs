@@ -5,7 +5,8 @@
 //! Promises
 //! - Each [`Order`] is answered by exactly one end, after nothing of the task runs any more and its work directory is
 //!   gone. "Nothing" includes processes that made their own session: see [`reaper`].
-//! - That holds as well when the node is killed with SIGKILL: each task hangs on a pipe that the node holds.
+//! - That holds as well when the node is killed with SIGKILL: each task hangs on a pipe that the node holds, and what an
+//!   order makes is in the [`Ledger`] before it is made.
 //! - A workflow counts as successful only if every job that its [`Plan`] expects, matrix legs included, reported so.
 //! - A job sees none of the node's environment and, inside bubblewrap, none of its files but the system's programs.
 //!
@@ -23,8 +24,9 @@
 //!   almost none depends on. Whoever wants other words (`ubuntu-24.04`, `gpu`), or not that one, says so in the settings.
 //! - The network is the host's ([`Network::Host`]), loopback included: most workflows fetch something. What listens on
 //!   this host's loopback without authentication can be reached by jobs; [`Network::None`] shuts them in.
-//! - Nothing is kept between tasks, not even downloaded actions: in a shared folder one repository's job could change
-//!   the action that another's runs next.
+//! - Nothing is kept between tasks but images, not even downloaded actions and tools: act's cache is in the task's own home,
+//!   or a volume of the task's own, and goes with it. In a shared folder one repository's job could change the action that
+//!   another's runs next. Of images those that were fetched for tasks have a quota and an age ([`ImageKeeping`]).
 //! - `actions/upload-artifact` and `download-artifact` of version 4 work within the run; the uploads are moved to
 //!   [`Workflow::artifacts`] when it has finished.
 //! - With [`Isolation::None`] a job runs as the node's user and can read and kill whatever that user can. Only for
@@ -43,7 +45,9 @@ mod disk;
 mod engine;
 mod follow;
 mod github;
+mod images;
 mod install;
+mod ledger;
 mod lines;
 mod log;
 mod order;
@@ -64,6 +68,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::artifacts::ArtifactLimits;
@@ -71,12 +76,14 @@ pub use self::capabilities::{Act, ActionsRunner, Capabilities};
 pub use self::devices::Devices;
 pub use self::disk::Disk;
 pub use self::engine::{Engine, Limits};
+pub use self::images::ImageKeeping;
+pub use self::ledger::{AtEngine, Book, InMemory, Ledger, Start};
 pub use self::order::{Checkout, Command, GithubRunner, Order, Work, Workflow};
 pub use self::outcome::{Outcome, Ran, Retire, RunnerEnd, RunnerEnding, RunnerExit, RunnerNews, SeenJob};
 pub use self::plan::{Plan, PlannedJob, refuse};
 pub use self::run::Phase;
 pub use self::secret::{Secret, SecretSource};
-pub use self::supervisor::{Closed, Handle, OpenError, Running, Supervisor};
+pub use self::supervisor::{Closed, Earlier, Handle, OpenError, Running, Supervisor};
 
 /// The image that act's authors made to resemble GitHub's hosted runners, in its middle size.
 pub const DEFAULT_IMAGE: &str = "docker.io/catthehacker/ubuntu:act-latest";
@@ -113,6 +120,8 @@ pub struct Settings {
     pub image: String,
     /// Whether images that are not on this host may be fetched.
     pub pull: bool,
+    /// How much of what was fetched is kept.
+    pub images: ImageKeeping,
     /// What a container gets of this host at most.
     pub limits: Limits,
     /// Whether a runner takes jobs of pull requests from forks; GitHub may give it one that was not meant for it.
@@ -123,6 +132,8 @@ pub struct Settings {
     pub round: Duration,
     /// The most bytes of one task's log.
     pub log_cap: u64,
+    /// Where it is on disk what was started here.
+    pub ledger: Arc<dyn Ledger>,
     /// What one task may upload at most.
     pub artifacts: ArtifactLimits,
 }
@@ -145,11 +156,13 @@ impl Settings {
             engine: None,
             image: DEFAULT_IMAGE.to_owned(),
             pull: false,
+            images: ImageKeeping::default(),
             limits: Limits::default(),
             fork_pull_requests: false,
             cgroups: true,
             round: Duration::from_secs(60),
             log_cap: 64 * 1024 * 1024,
+            ledger: Arc::new(InMemory::default()),
             artifacts: ArtifactLimits::default(),
         }
     }

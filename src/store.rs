@@ -15,7 +15,7 @@
 //!   mesh.key           0600, the same of the mesh's key; only where the mesh was made
 //!   peers.txt          0600, where other members were reached last
 //!   mesh.toml          0600, which mesh, whom to reach first, the ticket not used yet
-//!   runmesh.redb       0600, the entries, and notes that other rooms keep
+//!   runmesh.redb       0600, the entries, the ledger of what runs here, and notes that other rooms keep
 //!   logs/ blobs/       what runs left behind, by task and by content; arriving/ logs of other hosts
 //! ```
 
@@ -25,6 +25,7 @@ mod database;
 mod dir;
 mod error;
 mod keys;
+mod ledger;
 mod membership;
 mod notes;
 
@@ -42,6 +43,7 @@ pub use database::Owner;
 pub use dir::{DataDir, HeldDir};
 pub use error::{Holder, StoreError};
 pub use keys::Secret;
+pub use ledger::Book;
 pub use membership::Membership;
 
 use database::{ENTRIES, PLACES, SNAPSHOT};

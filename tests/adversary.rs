@@ -275,6 +275,7 @@ async fn a_member_that_floods_is_told_of_and_holds_up_nobody() {
         offer: Offer { slots: 1_000_000, labels: (0..64).map(|n| format!("{n:090}")).collect(), ..Offer::default() },
         free: 1_000_000,
         draining: false,
+        cordoned: false,
         running: Default::default(),
         unheard: Default::default(),
         discovered: Default::default(),

@@ -12,7 +12,7 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use github::fake::jobs::Status;
-use github::fake::limits::Token;
+use github::fake::limits::{Fault, Token};
 use github::fake::world::Kind;
 use github::fake::{Fake, World};
 use rig::Mesh;
@@ -168,6 +168,71 @@ fn after_a_kill_no_registration_is_left_and_githubs_word_ends_the_task() {
 }
 
 #[test]
+fn what_was_registered_is_taken_back_also_where_the_settings_name_it_no_more() {
+    let fake = fake();
+    fake.state().actions.runners.held_back = true;
+    let mut mesh = mesh(&fake, 1, &[]);
+    fake.queue("octo/two", &LABELS, 2);
+    until(&fake, "idle runners", |fake| fake.state().actions.runners.online() == 2);
+    let peer = mesh.node(0).peer.clone();
+    let node = mesh.kill(&peer);
+    mesh.say_instead(node, "github:octo", "github:octo/one");
+    mesh.start_again(node);
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    mesh.stop();
+}
+
+#[test]
+fn a_registration_that_github_made_and_the_node_was_never_told_of_is_taken_back() {
+    let fake = fake();
+    let path = "/api/v3/repos/octo/one/actions/runners/generate-jitconfig";
+    fake.state().limits.fail(path, 1, Fault::Slow(Duration::from_secs(60)));
+    let mut mesh = mesh(&fake, 1, &[]);
+    fake.queue("octo/one", &LABELS, 1);
+    until(&fake, "a registration", |fake| fake.state().actions.runners.all.len() == 1);
+    let untold = *fake.state().actions.runners.all.keys().next().expect("a runner");
+    assert_eq!(fake.state().actions.runners.connected, 0);
+    let peer = mesh.node(0).peer.clone();
+    let node = mesh.kill(&peer);
+    mesh.start_again(node);
+    until(&fake, "its end", |fake| !fake.state().actions.runners.all.contains_key(&untold));
+    let tasks = mesh.wait_for_tasks(1, is_completed);
+    assert_eq!(tasks[0]["conclusion"], "success", "another runner had it: {tasks:#?}");
+    until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    mesh.stop();
+}
+
+#[test]
+fn a_cordoned_host_starts_no_runner_and_retires_those_that_wait() {
+    let fake = fake();
+    fake.state().actions.runners.held_back = true;
+    let mesh = mesh(&fake, 1, &[]);
+    let busy = fake.queue("octo/one", &LABELS, 1);
+    until(&fake, "a runner", |fake| fake.state().actions.runners.online() == 1);
+    fake.state().actions.jobs.get_mut(&busy[0]).expect("a job").takes = Duration::from_secs(600);
+    fake.state().actions.runners.held_back = false;
+    fake.state().actions.bind();
+    until(&fake, "a busy runner", |fake| fake.job(busy[0]).status == Status::InProgress);
+    fake.state().actions.runners.held_back = true;
+    fake.queue("octo/two", &LABELS, 1);
+    until(&fake, "an idle one", |fake| fake.state().actions.runners.online() == 2);
+    let node = mesh.node(0);
+    assert_eq!(node.run(&["node", "cordon"]).status, 0);
+    until(&fake, "the idle one's end", |fake| fake.state().actions.runners.all.len() == 1);
+    let why = |node: &rig::Node| node.run(&["inspect", "queue"]).stdout.contains("the one node that can is cordoned");
+    node.wait_for("the reason", why);
+    assert_eq!(fake.job(busy[0]).status, Status::InProgress, "the busy one goes on");
+    assert_eq!(fake.state().actions.runners.configured, 2);
+    assert_eq!(node.run(&["node", "uncordon"]).status, 0);
+    until(&fake, "another runner", |fake| fake.state().actions.runners.configured == 3);
+    fake.state().actions.complete(busy[0], "success");
+    fake.state().actions.runners.held_back = false;
+    fake.state().actions.bind();
+    mesh.wait_for_tasks(2, is_completed);
+    mesh.stop();
+}
+
+#[test]
 fn a_runner_that_gets_no_job_in_its_time_is_retired_for_another() {
     let fake = fake();
     fake.state().actions.runners.held_back = true;
@@ -243,6 +308,73 @@ fn a_runner_group_that_is_missing_is_said_and_one_that_is_there_is_used() {
     two.wait_for_tasks(1, is_completed);
     assert!(fake.state().actions.runners.configured == 1);
     two.stop();
+}
+
+/// Queues a job that takes so long, and gives it to whichever runner waits for one.
+fn queue_and_bind(fake: &Fake, takes: Duration) -> u64 {
+    let state = &mut *fake.state();
+    state.actions.runners.held_back = true;
+    let job = state.actions.queue(&state.world, "octo/one", &LABELS, 1)[0];
+    state.actions.jobs.get_mut(&job).expect("just made").takes = takes;
+    state.actions.runners.held_back = false;
+    state.actions.bind();
+    job
+}
+
+#[test]
+fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
+    const WORKFLOW: &str =
+        "on: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    steps:\n      - run: echo\n";
+    let fake = fake();
+    fake.state().actions.runners.groups.push(github::fake::runners::Group {
+        id: 7,
+        org: "octo".to_owned(),
+        name: "Lab".to_owned(),
+    });
+    let repository = rig::Repository::with(&[("any.yml", WORKFLOW)]);
+    for (scope, group) in [("octo/one", ""), ("octo", "runner_group = \"lab\"\n")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.toml");
+        let settings = format!(
+            "executor = \"command\"\ncommand = [\"sleep\", \"3\"]\n[autoscaler]\nwarm = [\"{scope}:2:self-hosted+linux\"]\n{group}"
+        );
+        std::fs::write(&file, settings).expect("a file");
+        let source = format!("git:{}", repository.path());
+        let more = ["--config", file.to_str().expect("UTF-8"), "--source", source.as_str()];
+        let before = fake.state().actions.runners.configured;
+        let mesh = mesh_of(&fake, 1, 3, &more);
+        let node = mesh.node(0);
+        until(&fake, "two runners that wait", |fake| fake.state().actions.runners.online() == 2);
+        assert_eq!(node.json(&["inspect", "tasks"]).as_array().map(Vec::len), Some(0), "nobody has a task of them");
+        {
+            let fake = fake.state();
+            let runners = &fake.actions.runners;
+            assert!(runners.all.values().all(|one| one.scope.ends_with(scope)), "{runners:#?}");
+            assert!(group.is_empty() || runners.all.values().all(|one| one.group == 7), "{runners:#?}");
+        }
+        // One of them has the job before anybody here has heard of it; it is this host's task then, and another waits.
+        let job = queue_and_bind(&fake, Duration::from_secs(6));
+        assert_eq!(fake.job(job).status, Status::InProgress);
+        let running = mesh.wait_for_tasks(1, |task| task["state"] == "running");
+        assert!(running[0]["occurrence"].to_string().contains(&job.to_string()), "{running:#?}");
+        until(&fake, "another that waits", |fake| fake.state().actions.runners.online() == 3);
+        assert_eq!(fake.state().actions.runners.configured - before, 3);
+        // No slot is left: one that waits gives its own up for work of the mesh, the busy one does not.
+        let submitted = node.run(&["tasks", "submit", repository.path(), "any.yml"]);
+        assert_eq!(submitted.status, 0, "{submitted:?}");
+        let tasks = mesh.wait_for_tasks(2, |task| task["state"] == "running" || is_completed(task));
+        assert!(
+            tasks.iter().any(|task| task["path"].as_str().is_some_and(|path| path.ends_with("any.yml"))),
+            "{tasks:#?}"
+        );
+        assert!(fake.state().actions.runners.all.len() <= 2, "no more runners than there are slots");
+        let tasks = mesh.wait_for_tasks(2, is_completed);
+        assert!(tasks.iter().all(|task| task["conclusion"] == "success"), "{tasks:#?}");
+        assert_eq!(fake.job(job).conclusion.as_deref(), Some("success"), "a busy runner is left alone");
+        until(&fake, "two that wait again", |fake| fake.state().actions.runners.online() == 2);
+        mesh.stop();
+        until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+    }
 }
 
 #[test]

@@ -170,7 +170,12 @@ async fn daemon(
                 Some(other) => Err(Refusal::Failed(other.to_owned())),
                 None => Err(Refusal::NotNow("the mesh is not paused".to_owned())),
             }),
-            Query::Drain { hand_over, answer } => answer.send(Ok(if hand_over { 0 } else { 2 })),
+            Query::Cordon { why, answer } => answer.send(Ok(if why.is_some() { 2 } else { 0 })),
+            Query::Drain { limit, answer } => answer.send(Ok(proto::DrainResponse {
+                running: 2,
+                limit_ms: limit.map_or(7, |limit| limit.as_millis() as u64),
+                pid: std::process::id(),
+            })),
             Query::Shutdown { drain, answer } => {
                 answer.send(if drain { Ok(()) } else { Err(Refusal::NotNow("say --drain".to_owned())) });
             }
@@ -214,7 +219,10 @@ async fn every_question_reaches_the_daemon_and_its_answer_comes_back() {
     assert_eq!(client.keep("2222", &claim).await.expect("answered").until_ms, 1);
     assert_eq!(client.complete(completion("timed_out")).await.expect("answered"), known()[2].to_string());
     assert_eq!(client.invite().await.expect("answered").addresses.len(), 1);
-    assert_eq!(client.drain(false).await.expect("answered"), 2);
+    assert_eq!(client.drain(None).await.expect("answered").running, 2);
+    assert_eq!(client.drain(Some(Duration::from_millis(1500))).await.expect("answered").limit_ms, 1500);
+    assert_eq!(client.cordon("a new disk").await.expect("answered"), 2);
+    client.uncordon().await.expect("answered");
     client.pause("a fire").await.expect("paused");
     assert_eq!(refused(client.pause("a flood").await), (Code::Internal, "a flood".to_owned()));
     assert_eq!(refused(client.resume().await), (Code::FailedPrecondition, "the mesh is not paused".to_owned()));
@@ -275,6 +283,8 @@ async fn a_refusal_comes_back_as_the_daemons_sentence() {
         refused(client.cancel("123", "why").await),
         refused(client.tasks("", &["done".to_owned()]).await),
         refused(client.submit(submission("")).await),
+        refused(client.cordon(&"ä".repeat(251)).await),
+        refused(client.drain(Some(Duration::MAX)).await),
         refused(client.submit(proto::SubmitRequest { priority: Some(11), ..submission("a/b") }).await),
     ] {
         assert_eq!(code, Code::InvalidArgument, "{sentence}");
@@ -282,7 +292,7 @@ async fn a_refusal_comes_back_as_the_daemons_sentence() {
     // A sentence without end still fits.
     let (code, sentence) = refused(client.submit(submission(&"ä".repeat(8000))).await);
     assert!(code == Code::NotFound && sentence.chars().count() == 2000, "{code:?} {}", sentence.len());
-    assert_eq!(client.drain(false).await.expect("the connection stands"), 2);
+    assert_eq!(client.drain(None).await.expect("the connection stands").running, 2);
     node.stop().await;
 }
 
@@ -332,7 +342,7 @@ async fn a_stale_socket_is_replaced_and_nothing_else() {
     let node = Node::start().await;
     let second = serve(node.path(), queries.clone()).await;
     assert!(matches!(second, Err(ControlError::Taken { .. })), "{second:?}");
-    assert_eq!(node.client().await.drain(false).await.expect("the first goes on"), 2);
+    assert_eq!(node.client().await.drain(None).await.expect("the first goes on").running, 2);
     node.stop().await;
 
     let dir = tempfile::tempdir().expect("directory");
@@ -370,7 +380,7 @@ async fn a_data_directory_with_a_long_path_serves_too() {
     let (_log_writing, writing) = watch::channel(Writing::Going);
     let daemon = tokio::spawn(daemon(asked, events, long.join("log"), writing));
     let client = Client::connect(&long).await.expect("connected");
-    assert_eq!(client.drain(false).await.expect("answered"), 2);
+    assert_eq!(client.drain(None).await.expect("answered").running, 2);
     let (second, _) = mpsc::channel(1);
     assert!(matches!(serve(&long, second).await, Err(ControlError::Taken { .. })));
     server.stop(GRACE).await;
@@ -538,7 +548,7 @@ async fn a_caller_that_hangs_does_no_harm() {
     });
     let began = Instant::now();
     for _ in 0..200 {
-        assert_eq!(client.drain(false).await.expect("answered"), 2);
+        assert_eq!(client.drain(None).await.expect("answered").running, 2);
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let grown = resident_mib().saturating_sub(before);
@@ -562,12 +572,12 @@ async fn more_callers_than_seats_wait_for_one() {
     let (path, mut late) =
         (node.path().to_owned(), tokio::net::UnixStream::connect(node.socket()).await.expect("queued"));
     late.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
-    let mut waiting = tokio::spawn(async move { Client::connect(&path).await?.drain(false).await });
+    let mut waiting = tokio::spawn(async move { Client::connect(&path).await?.drain(None).await });
     let early = timeout(Duration::from_millis(300), &mut waiting).await;
     assert!(early.is_err(), "no seat is free: {early:?}");
     seats.truncate(100);
     let answer = timeout(PATIENCE, waiting).await.expect("soon").expect("no panic");
-    assert_eq!(answer.expect("answered"), 2);
+    assert_eq!(answer.expect("answered").running, 2);
     drop(late);
     node.stop().await;
 }

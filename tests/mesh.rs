@@ -12,6 +12,10 @@ mod logs;
 #[path = "mesh/rig.rs"]
 mod rig;
 
+#[path = "mesh/starts.rs"]
+mod starts;
+#[path = "mesh/stay.rs"]
+mod stay;
 #[path = "mesh/workers.rs"]
 mod workers;
 
@@ -174,6 +178,17 @@ fn a_node_alone_says_once_that_its_bootstrap_peer_is_silent_and_works() {
 fn what_no_host_can_run_waits_and_says_why() {
     let services = "# P2P: p2p-only\non: workflow_dispatch\njobs:\n  a:\n    runs-on: self-hosted\n    services: {db: {image: x}}\n    steps:\n      - run: echo\n";
     let repositories = [Repository::with(&[("services.yml", services)])];
+    let both = [Repository::with(&[("services.yml", services), ("more.yml", services)])];
+    let mesh = Mesh::of(2, &both);
+    mesh.wait_for_tasks(2, |task| {
+        task["state"] == "pending" && task["waits_for"].as_str().is_some_and(|why| !why.is_empty())
+    });
+    // Said once of all that wait for the same, and which host comes nearest.
+    let queue = mesh.node(0).run(&["inspect", "queue"]).stdout;
+    let said = "2 tasks wait: no live node that lists its repository offers `container-engine`; nearest comes ";
+    assert!(queue.contains(said) && queue.contains("which lacks `container-engine`"), "{queue}");
+    assert_eq!(queue.matches("container-engine").count(), 2, "{queue}");
+    mesh.stop();
     let mesh = Mesh::of(2, &repositories);
     let waits = |task: &Value, why: &str| {
         task["state"] == "pending" && task["waits_for"].as_str().is_some_and(|text| text.contains(why))

@@ -93,6 +93,7 @@ fn presences() -> Vec<Vec<u8>> {
         offer: Offer { slots: 4, labels: ["linux".to_owned()].into(), sources: ["git:sample".to_owned()].into() },
         free: 2,
         draining: false,
+        cordoned: false,
         running: cids(count)
             .into_iter()
             .take(MAX_RUNNING)

@@ -12,8 +12,14 @@ mod engine;
 mod family;
 #[path = "runner/github.rs"]
 mod github;
+#[path = "runner/images.rs"]
+mod images;
+#[path = "runner/ledger.rs"]
+mod ledger;
 #[path = "runner/podman.rs"]
 mod podman;
+#[path = "runner/registry.rs"]
+mod registry;
 #[path = "runner/rig.rs"]
 mod rig;
 

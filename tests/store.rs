@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Body, Cancel, Entry, Event, FORMAT, Hlc};
 use runmesh::kernel::id::{Author, Cid, Incarnation, MeshId, PeerId, TaskId};
-use runmesh::store::{DataDir, Holder, Owner, Secret, Store, StoreError};
+use runmesh::store::{Book, DataDir, Holder, Owner, Secret, Store, StoreError};
 
 /// The directory that a process started by a test works in; unset, those processes' tests have nothing to do.
 const CHILD_DIR: &str = "RUNMESH_TEST_STORE_DIR";
@@ -147,6 +147,27 @@ fn a_snapshot_takes_the_place_of_entries() {
     let store = open(dir.path()).expect("opens");
     assert_eq!(store.snapshot().expect("read").as_deref(), Some(b"second".as_slice()));
     assert_eq!(cids(&store), all[6..].iter().map(|entry| entry.cid()).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_ledgers_books_are_apart_and_what_is_struck_out_stays_away() {
+    let dir = tempfile::tempdir().expect("directory");
+    let record = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+    {
+        let store = open(dir.path()).expect("opens");
+        assert_eq!(store.records(Book::Starts).expect("read"), []);
+        for (name, bytes) in [("b", b"1".as_slice()), ("a", b"2"), ("c", b"3"), ("a", b"4")] {
+            store.enter(Book::Starts, name, bytes).expect("entered");
+        }
+        store.enter(Book::Images, "a", b"").expect("entered");
+        store.strike(Book::Starts, &["c", "never"]).expect("struck");
+        store.strike(Book::Registrations, &["a"]).expect("nothing to strike");
+    }
+    let store = open(dir.path()).expect("opens");
+    assert_eq!(store.records(Book::Starts).expect("read"), [record("a", b"4"), record("b", b"1")]);
+    assert_eq!(store.records(Book::Images).expect("read"), [record("a", b"")]);
+    assert_eq!(store.records(Book::Registrations).expect("read"), []);
+    assert_eq!(store.count().expect("read"), 0);
 }
 
 #[test]

@@ -113,6 +113,24 @@ pub(super) enum Command {
 pub(super) enum NodeCommand {
     /// Run the node until SIGINT or SIGTERM; in an empty data directory it makes a mesh of one
     Run(Box<RunArguments>),
+    /// Let the node finish what runs and end: it takes nothing new, and what still runs after the limit goes to other
+    /// nodes; said a second time, it ends at once
+    Drain {
+        /// How long what runs may take to finish, such as 30m or 2h [default: the node's drain_limit]
+        #[arg(long, value_name = "TIME", value_parser = settings::duration)]
+        limit: Option<std::time::Duration>,
+        /// Come back at once instead of when the node has ended
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let the node take nothing new until `uncordon`, also after a restart; it stays in the mesh, and what runs goes on
+    Cordon {
+        /// What you and others shall read of it
+        #[arg(long, value_name = "TEXT", default_value = "cordoned by hand")]
+        why: String,
+    },
+    /// Let the node take tasks again
+    Uncordon,
 }
 
 #[derive(Debug, Default, Args)]

@@ -12,6 +12,7 @@ use super::args::Output;
 use super::failure::Failure;
 use super::screen::{Cell, Paint, Screen, count, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
+use crate::control::proto::Status;
 use crate::control::{Client, ControlError};
 use crate::runner::{Capabilities, Settings};
 use crate::store::{DataDir, StoreError};
@@ -139,7 +140,15 @@ async fn node(place: &Place) -> Result<String, String> {
         }
         Err(error) => Err(error),
     };
-    status
-        .map(|status| format!("running as process {}, version {}", status.pid, status.version))
-        .map_err(|error| error.to_string())
+    let shown = |status: Status| {
+        let running = format!("running as process {}, version {}", status.pid, status.version);
+        match (status.draining, status.cordoned) {
+            (true, _) => format!("{running}; draining: it takes nothing new and ends"),
+            (false, Some(cordoned)) => {
+                format!("{running}; cordoned ({}): `runmesh node uncordon` lets it take tasks", cordoned.why)
+            }
+            (false, None) => running,
+        }
+    };
+    status.map(shown).map_err(|error| error.to_string())
 }

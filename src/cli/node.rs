@@ -75,6 +75,7 @@ pub(super) fn daemon_settings(settings: NodeSettings) -> Result<daemon::Settings
         work: settings.work.settings(settings.executor == Executor::Command),
         autoscaler: settings.autoscaler.settings(),
         drain: settings.drain,
+        drain_limit: settings.drain_limit,
         discovery_interval: settings.interval,
         retention: settings.retention,
         keeping: settings.keeping,

@@ -33,6 +33,8 @@ const MOST_RUNNERS: u32 = 1024;
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long history is kept at least, unless told otherwise (DESIGN.md section 3).
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Own choice: most jobs are done within it, and whoever goes to a machine does not wait longer.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(3600);
 /// The longest a ticket may be good for.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -89,6 +91,8 @@ pub(super) struct NodeSettings {
     pub(super) keeping: Keeping,
     /// On a signal, finish what runs instead of handing it over.
     pub(super) drain: bool,
+    /// How long that may take.
+    pub(super) drain_limit: Duration,
 }
 
 /// How this node and others reach each other.
@@ -176,6 +180,7 @@ struct Layer {
     retention: Option<Duration>,
     keeping: keeping::Keeping,
     drain: Option<bool>,
+    drain_limit: Option<Duration>,
 }
 
 impl Layer {
@@ -212,6 +217,7 @@ impl Layer {
             retention: self.retention.or(lower.retention),
             keeping: self.keeping.over(lower.keeping),
             drain: self.drain.or(lower.drain),
+            drain_limit: self.drain_limit.or(lower.drain_limit),
         }
     }
 
@@ -306,6 +312,7 @@ pub(super) fn node(global: &Global, run: &RunArguments, world: &World) -> Result
         retention: taken.retention.unwrap_or(DEFAULT_RETENTION),
         keeping: taken.keeping.settings(),
         drain: taken.drain.unwrap_or_default(),
+        drain_limit: taken.drain_limit.unwrap_or(DEFAULT_DRAIN),
     };
     if settings.executor == Executor::Command && settings.work.command.is_none() {
         return Err(Failure::usage("the executor is `command`, and no program is named")
@@ -454,6 +461,7 @@ fn environment(world: &World) -> Result<Layer, Failure> {
         retention: value(one, "RUNMESH_RETENTION", duration)?,
         keeping: keeping::environment(one)?,
         drain: value(one, "RUNMESH_DRAIN", yes_or_no)?,
+        drain_limit: value(one, "RUNMESH_DRAIN_LIMIT", duration)?,
     })
 }
 

@@ -209,9 +209,21 @@ impl Client {
         self.answer(ANSWER, self.rpc.clone().resume(ResumeRequest {})).await.map(drop)
     }
 
-    /// Lets the node claim nothing more; answers how many tasks still run there.
-    pub async fn drain(&self, hand_over: bool) -> Result<u32, ControlError> {
-        Ok(self.answer(ANSWER, self.rpc.clone().drain(DrainRequest { hand_over })).await?.running)
+    /// Lets the node claim nothing for now, for this reason; answers how many tasks still run there.
+    pub async fn cordon(&self, why: &str) -> Result<u32, ControlError> {
+        let request = CordonRequest { why: why.to_owned() };
+        Ok(self.answer(ANSWER, self.rpc.clone().cordon(request)).await?.running)
+    }
+
+    /// Lets it claim again.
+    pub async fn uncordon(&self) -> Result<(), ControlError> {
+        self.answer(ANSWER, self.rpc.clone().uncordon(UncordonRequest {})).await.map(drop)
+    }
+
+    /// Lets the node finish what runs, within its own limit when `None`, and end; a second time it ends at once.
+    pub async fn drain(&self, limit: Option<Duration>) -> Result<DrainResponse, ControlError> {
+        let limit_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self.answer(ANSWER, self.rpc.clone().drain(DrainRequest { limit_ms })).await
     }
 
     /// Ends the node; answers its process's number. It may take a while to be gone.

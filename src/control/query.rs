@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tonic::Status;
 
+use crate::kernel::entry::MAX_NOTE;
 use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::task::{Conclusion, Priority};
 
@@ -22,6 +23,8 @@ const FEWEST_DIGITS: usize = 4;
 const MAX_WORD: usize = 16 * 1024;
 /// The longest that a worker may wait for a task.
 const MOST_WAIT: Duration = Duration::from_secs(86_400);
+/// The longest that a node may take to finish what runs.
+const MOST_DRAIN: Duration = Duration::from_secs(365 * 86_400);
 /// The most inputs of a task; GitHub allows 25 of `workflow_dispatch`.
 const MAX_INPUTS: usize = 100;
 
@@ -182,10 +185,16 @@ pub enum Query {
         why: Option<String>,
         answer: Answer<()>,
     },
-    /// Claim nothing more; answered with how many tasks still run here.
-    Drain {
-        hand_over: bool,
+    /// Let this node claim nothing, for this reason, or, without one, let it claim again. Answered with how many tasks
+    /// still run here.
+    Cordon {
+        why: Option<String>,
         answer: Answer<u32>,
+    },
+    /// Finish what runs within this time (that of the settings when `None`), then end; at once, when it does so already.
+    Drain {
+        limit: Option<Duration>,
+        answer: Answer<proto::DrainResponse>,
     },
     /// End; answered when the node has begun to.
     Shutdown {
@@ -353,6 +362,23 @@ pub(super) fn reason(why: String) -> Result<String, Refusal> {
         return Err(Refusal::Invalid(format!("the reason is longer than {MAX_WORD} bytes")));
     }
     Ok(why)
+}
+
+/// A reason that is kept and shown with every status.
+pub(super) fn short_reason(why: String) -> Result<String, Refusal> {
+    if why.len() > MAX_NOTE {
+        return Err(Refusal::Invalid(format!("the reason is longer than {MAX_NOTE} bytes")));
+    }
+    Ok(why)
+}
+
+/// How long what runs may take to finish.
+pub(super) fn drain_limit(ms: u64) -> Result<Duration, Refusal> {
+    let limit = Duration::from_millis(ms);
+    if limit > MOST_DRAIN {
+        return Err(Refusal::Invalid(format!("the limit is longer than {} days", MOST_DRAIN.as_secs() / 86_400)));
+    }
+    Ok(limit)
 }
 
 /// Names of sources that a caller gives.

@@ -11,7 +11,8 @@ use tonic::{Request, Response, Status};
 use super::proto::control_server::Control;
 use super::proto::{self, *};
 use super::query::{
-    Answer, CompleteQuery, NextQuery, Query, SubmitQuery, TaskFilter, TaskName, claimed, names, reason,
+    Answer, CompleteQuery, NextQuery, Query, SubmitQuery, TaskFilter, TaskName, claimed, drain_limit, names, reason,
+    short_reason,
 };
 use super::{Refusal, feed};
 
@@ -190,10 +191,20 @@ impl Control for Service {
         Ok(Response::new(ResumeResponse {}))
     }
 
+    async fn cordon(&self, request: Request<CordonRequest>) -> Answered<CordonResponse> {
+        let why = Some(short_reason(request.into_inner().why)?);
+        let running = self.ask(ANSWER, |answer| Query::Cordon { why, answer }).await?;
+        Ok(Response::new(CordonResponse { running }))
+    }
+
+    async fn uncordon(&self, _: Request<UncordonRequest>) -> Answered<UncordonResponse> {
+        self.ask(ANSWER, |answer| Query::Cordon { why: None, answer }).await?;
+        Ok(Response::new(UncordonResponse {}))
+    }
+
     async fn drain(&self, request: Request<DrainRequest>) -> Answered<DrainResponse> {
-        let DrainRequest { hand_over } = request.into_inner();
-        let running = self.ask(ANSWER, |answer| Query::Drain { hand_over, answer }).await?;
-        Ok(Response::new(DrainResponse { running }))
+        let limit = request.into_inner().limit_ms.map(drain_limit).transpose()?;
+        self.ask(ANSWER, |answer| Query::Drain { limit, answer }).await.map(Response::new)
     }
 
     async fn shutdown(&self, request: Request<ShutdownRequest>) -> Answered<ShutdownResponse> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chronicle::wall_ms;
+use super::cordon::Cordon;
 use super::{Asker, Daemon, Leaving};
 use crate::control::{Query, Refusal, TaskName, counts_by_state, products, proto, task};
 use crate::kernel::id::{PeerId, TaskId};
@@ -75,13 +76,16 @@ impl Daemon {
             }
             Query::Cut { peer, answer } => answer.send(Ok(self.cut_of(peer))),
             Query::Revoke { text, answer } => self.revoke(&text, answer),
-            Query::Drain { hand_over, answer } => {
-                self.feed(Input::Drain { hand_over });
-                answer.send(Ok(u32::try_from(self.node.running().count()).unwrap_or(u32::MAX)));
-            }
+            Query::Cordon { why, answer } => match self.disk_refuses() {
+                Some(refusal) => answer.send(Err(refusal)),
+                None => answer.send(self.on_cordon(why)),
+            },
+            Query::Drain { limit, answer } => answer.send(Ok(self.on_drain(limit))),
             Query::Shutdown { drain, answer } => {
-                if self.leaving == Leaving::No {
-                    self.leave(!drain);
+                match (self.leaving, drain) {
+                    (Leaving::No, true) => drop(self.finish(None)),
+                    (Leaving::No, false) => self.hand_over(),
+                    _ => {}
                 }
                 answer.send(Ok(()));
             }
@@ -140,6 +144,7 @@ impl Daemon {
                 since_ms: paused.since.ms,
                 why: paused.why.clone(),
             }),
+            cordoned: self.cordon.as_ref().map(Cordon::shown),
             data_dir: self.settings.data_dir.display().to_string(),
             pid: std::process::id(),
             started_ms: self.started_ms,
@@ -180,6 +185,7 @@ impl Daemon {
                     slots: presence.map_or(0, |presence| presence.offer.slots),
                     free: presence.map_or(0, |presence| presence.free),
                     draining: presence.is_some_and(|presence| presence.draining),
+                    cordoned: presence.is_some_and(|presence| presence.cordoned),
                     running: presence.map(|p| p.running.keys().map(ToString::to_string).collect()).unwrap_or_default(),
                     heads: presence.map(|p| p.heads.iter().map(ToString::to_string).collect()).unwrap_or_default(),
                     faults: self.suspects.faults(&peer),
@@ -278,12 +284,13 @@ impl Daemon {
             repository: running.repository,
             path: running.path,
             attempt: running.fence.attempt,
-            executor: running.executor.to_owned(),
+            executor: running.executor,
             isolation: running.isolation.to_string(),
             pid: None,
             state: running.phase.word().to_owned(),
             started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
             log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
+            note: running.left.join("; "),
         });
         runners.chain(self.workers_list()).collect()
     }

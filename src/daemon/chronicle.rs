@@ -45,6 +45,11 @@ impl Chronicle {
         self.note(&Notice::Warning { text });
     }
 
+    /// Takes note of something that is the daemon's alone to know, and is said in the log already.
+    pub(super) fn tell(&mut self, event: proto::Event) {
+        self.keep(event);
+    }
+
     /// The latest `last` events, and all to come.
     pub(super) fn feed(&self, last: usize) -> EventFeed {
         let skip = self.past.len().saturating_sub(last);

@@ -2,11 +2,12 @@
 //!
 //! Owns when GitHub is asked, and carrying out what [`pool`] decides. A job that waits becomes a task of the mesh, so one
 //! host starts a runner for it: where that task is claimed, the claim is on disk and told before GitHub is asked for a
-//! configuration, and where runners are registered is on disk before that. After a crash nothing runs here any more, and
-//! the first look removes every registration in this host's name. Leaves who takes a task to the kernel, and the
+//! configuration, and each registration is in the ledger before that ([`ledger`]). After a crash nothing runs here any more,
+//! and the first look removes every registration in this host's name wherever the ledger says that there may be one. Leaves who takes a task to the kernel, and the
 //! runner's process to the runner room.
 
 mod asking;
+mod ledger;
 mod listener;
 mod pool;
 mod sets;
@@ -21,13 +22,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 pub(super) use self::asking::Asker;
+use self::ledger::Registrations;
 use self::pool::{Deed, Pool};
 use self::sets::{News, Sets};
 pub use self::warm::WarmSet;
+use super::Daemon;
 use super::demand::{self, Known, Round, Seen};
 use super::found::Found;
 use super::sources::Place;
-use super::{Daemon, Leaving};
 use crate::control::Writing;
 use crate::forge::Spec;
 use crate::forge::github::{
@@ -37,7 +39,7 @@ use crate::kernel::id::TaskId;
 use crate::kernel::io::{Input, Report, SourceKey};
 use crate::kernel::node::{Split, Standing};
 use crate::kernel::scale_set;
-use crate::kernel::task::{Fence, GITHUB_RUNNER, Products, ReleaseReason, Repository, State, Trigger, Workload};
+use crate::kernel::task::{Fence, GITHUB_RUNNER, Products, Repository, State, Trigger, Workload};
 use crate::net;
 use crate::runner::{GithubRunner, Order, RunnerEnd, Secret, Work};
 
@@ -52,8 +54,6 @@ const SOON: Duration = Duration::from_millis(100);
 const NOT_YET: Duration = Duration::from_secs(1);
 /// How long taking back registrations may hold up the end of the node.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Under which name the database keeps where runners were registered.
-const NOTE: &str = "autoscaler/scopes";
 
 /// What the operator says of the autoscaler.
 #[derive(Debug, Clone)]
@@ -112,8 +112,8 @@ pub(super) struct Scale {
     pool: Pool,
     /// Away while a look is under way.
     known: Option<Known>,
-    /// Where runners of this host may be registered, as the database has it.
-    scopes: BTreeSet<Scope>,
+    /// What GitHub may know of this host, as the database has it.
+    registrations: Registrations,
     next_full: Instant,
     next: Instant,
     /// When it is looked next whether as many runners wait as should.
@@ -147,7 +147,7 @@ impl Scale {
             settings,
             pool: Pool::new(peer, idle),
             known: Some(Known::default()),
-            scopes: BTreeSet::new(),
+            registrations: Registrations::default(),
             next_full: Instant::now(),
             next: Instant::now(),
             taken: BTreeMap::new(),
@@ -227,19 +227,7 @@ impl Daemon {
     pub(super) fn begin_to_scale(&mut self) {
         let Some(settings) = &self.scale.settings else { return };
         let split = Split { mesh: settings.split.mesh && self.impediments_of_act().is_empty(), ..settings.split };
-        match tokio::task::block_in_place(|| self.store.note(NOTE)) {
-            Ok(bytes) => {
-                let kept = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-                self.scale.scopes = kept.unwrap_or_default();
-            }
-            Err(error) => tracing::warn!("{error}"),
-        }
         self.inputs.push_back(Input::Split(split));
-    }
-
-    fn remember_scopes(&mut self) -> Result<(), String> {
-        let bytes = serde_json::to_vec(&self.scale.scopes).map_err(|error| error.to_string())?;
-        tokio::task::block_in_place(|| self.store.keep_note(NOTE, &bytes)).map_err(|error| error.to_string())
     }
 
     /// The kernel has claimed a job's task.
@@ -247,8 +235,6 @@ impl Daemon {
         let name = &workload.repository.name;
         let group = self.scale.settings.as_ref().and_then(|settings| settings.group.as_ref());
         let set = self.scale.sets.scope_of(&workload);
-        // Who listens looks after what is registered there.
-        let set_less = set.is_none();
         let is_listed = set.is_some() || matches!(self.sources.place_of(&workload), Some(Place::Github(..)));
         let scope = match group {
             _ if let Some(set) = set => set,
@@ -258,15 +244,6 @@ impl Daemon {
         if !self.starts_runners() || !is_listed {
             let why = self.no_runners().unwrap_or_else(|| "this host does not list the job's repository".to_owned());
             self.on_kept(task, fence, Report::Declined { why }, Products::default());
-            return;
-        }
-        if set_less
-            && self.scale.scopes.insert(scope.clone())
-            && let Err(why) = self.remember_scopes()
-        {
-            self.scale.scopes.remove(&scope);
-            let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
-            self.on_kept(task, fence, report, Products::default());
             return;
         }
         let now = self.now().mono;
@@ -311,7 +288,14 @@ impl Daemon {
                     let Some(github) = github.clone() else { continue };
                     let group = self.scale.settings.as_ref().and_then(|settings| settings.group.clone());
                     let asking = self.scale.asking.clone();
+                    let entry = self.enter_registration(&name, &scope);
                     self.scale.helpers.spawn(async move {
+                        if let Err(why) = entry.await {
+                            let what = format!("note a runner to be registered with {scope}");
+                            let answer = Err(RunnerError::Github(GithubError::Unreachable { what, why }));
+                            let _ = find.send(Found::Scale(Heard::Configured { name, answer })).await;
+                            return;
+                        }
                         let asked = configure(&github, &scope, &name, &labels, group.as_deref(), &asking);
                         let gives_up = Err(RunnerError::Github(GithubError::Unreachable {
                             what: format!("register a runner with {scope}"),
@@ -373,6 +357,10 @@ impl Daemon {
             Heard::Configured { name, answer: Err(error) } => {
                 let why = error.to_string();
                 self.say_once(why.clone());
+                if error.is_final() {
+                    // GitHub knows nothing of it.
+                    self.strike_registrations(&[&name]);
+                }
                 let deeds = self.scale.pool.refused(now, &name, why, error.is_final());
                 self.carry_out_deeds(deeds);
             }
@@ -444,6 +432,11 @@ impl Daemon {
         self.runner.start(order).await.map_err(|error| error.to_string())
     }
 
+    /// What runners are to do may be another thing now.
+    pub(super) fn look_for_jobs_soon(&mut self) {
+        self.scale.soon(SOON);
+    }
+
     /// A runner's hook says that it begins a job: which one GitHub knows.
     pub(super) fn on_runner_begins(&mut self, task: TaskId, fence: Fence, repository: &str) {
         self.scale.pool.begins((task, fence), repository);
@@ -505,8 +498,7 @@ impl Daemon {
                 }
             }
         }
-        let mut scopes = if is_full { &self.scale.scopes | &self.scale.pool.scopes() } else { BTreeSet::new() };
-        scopes.retain(|scope| !matches!(scope, Scope::ScaleSet { .. }));
+        let scopes = if is_full { self.scale.registrations.scopes() } else { BTreeSet::new() };
         let waited_at = self.scale.pool.waited_at(is_full);
         if sources.is_empty() && jobs.is_empty() && scopes.is_empty() && waited_at.is_empty() {
             return;
@@ -528,8 +520,7 @@ impl Daemon {
             self.say_once(problem);
         }
         tracing::debug!("looking for jobs took {calls} calls");
-        let (now, draining) =
-            (self.now().mono, self.leaving != Leaving::No || self.node.standing() == Standing::Draining);
+        let (now, draining) = (self.now().mono, self.starts_nothing_new());
         let mut deeds = Vec::new();
         for (repository, on_duty, jobs) in jobs {
             let taken =
@@ -540,15 +531,10 @@ impl Daemon {
             }
             deeds.extend(self.scale.pool.see(now, asked, &repository, &jobs, draining));
         }
+        self.strike_forgotten_registrations();
         for (scope, listed) in runners {
             deeds.extend(self.scale.pool.listed(asked, &scope, &listed));
-            if listed.is_empty()
-                && !self.scale.pool.scopes().contains(&scope)
-                && self.scale.scopes.remove(&scope)
-                && let Err(why) = self.remember_scopes()
-            {
-                tracing::warn!("{why}");
-            }
+            self.settle_registrations(now, asked, &scope, &listed);
         }
         deeds.extend(self.scale.pool.thin_out(now, draining));
         self.carry_out_deeds(deeds);
@@ -610,20 +596,32 @@ impl Daemon {
         let Some(github) = self.sources.github() else { return };
         self.scale.helpers.shutdown().await;
         let registrations = self.scale.pool.registrations();
-        let mut removals: JoinSet<()> = JoinSet::new();
+        let mut removals: JoinSet<Option<String>> = JoinSet::new();
         let asking = Arc::new(Semaphore::new(AT_ONCE));
-        for (scope, registration) in registrations {
+        for (name, scope, registration) in registrations {
             let (github, asking) = (github.clone(), asking.clone());
             removals.spawn(async move {
                 let _turn = asking.acquire().await;
-                if let Err(error) = github.remove_runner(&scope, registration).await {
-                    tracing::warn!("{error}");
+                match github.remove_runner(&scope, registration).await {
+                    Ok(Removal::Gone) => Some(name),
+                    Ok(Removal::Busy) => None,
+                    Err(error) => {
+                        tracing::warn!("{error}");
+                        None
+                    }
                 }
             });
         }
-        if timeout(FAREWELL, removals.join_all()).await.is_err() {
+        let mut gone = Vec::new();
+        let all = async {
+            while let Some(removed) = removals.join_next().await {
+                gone.extend(removed.ok().flatten());
+            }
+        };
+        if timeout(FAREWELL, all).await.is_err() {
             tracing::warn!("some runners' registrations could not be taken back; the next start does it");
         }
+        self.strike_registrations(&gone.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Settings {
     pub autoscaler: Option<AutoscalerSettings>,
     /// On a signal, finish what runs instead of handing it over.
     pub drain: bool,
+    /// How long what runs may then take to finish, before it is handed over.
+    pub drain_limit: Duration,
     /// Between two looks at a source.
     pub discovery_interval: Duration,
     /// How long history is kept at least.

@@ -11,10 +11,11 @@ use super::Daemon;
 use super::sources::Place;
 use crate::control::Writing;
 use crate::forge::git::{self, History};
-use crate::kernel::id::TaskId;
+use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::task::{Fence, Workload};
 use crate::runner::{
-    Checkout, Command, Limits, Order, Outcome, Plan, PlannedJob, RunnerNews, Secret, SecretSource, Work, Workflow,
+    Checkout, Command, ImageKeeping, Limits, Order, Outcome, Plan, PlannedJob, RunnerNews, Secret, SecretSource, Work,
+    Workflow,
 };
 use crate::workflow::{self, Job};
 
@@ -23,6 +24,8 @@ use crate::workflow::{self, Job};
 pub struct WorkSettings {
     /// The operator's own program, which executes tasks in place of act; none where empty.
     pub command: Vec<String>,
+    /// Below which tasks have their directories; the data directory where not given.
+    pub work_dir: Option<PathBuf>,
     /// Bytes of disk below which nothing is claimed; where not given a tenth of the disk, 5 GiB at most.
     pub min_free: Option<u64>,
     /// Bytes that a run may upload as artifacts; the usual limit where not given.
@@ -33,9 +36,24 @@ pub struct WorkSettings {
     pub image: Option<String>,
     /// Whether images may be fetched.
     pub pull: bool,
+    /// How much of what was fetched is kept.
+    pub images: ImageKeeping,
     pub limits: Limits,
     /// By the repository's name, lower case, and the secret's, upper case.
     pub secrets: BTreeMap<String, BTreeMap<String, SecretSource>>,
+}
+
+impl WorkSettings {
+    /// The directory that is this node's alone to work in: several nodes of a host may share a `work_dir`.
+    pub(super) fn root(&self, data_dir: &Path, peer: &PeerId) -> PathBuf {
+        match &self.work_dir {
+            None => data_dir.join("work"),
+            Some(dir) => {
+                let peer = peer.to_string();
+                dir.join(format!("runmesh-{}", &peer[peer.len().saturating_sub(10)..]))
+            }
+        }
+    }
 }
 
 impl Daemon {

@@ -79,6 +79,8 @@ impl Daemon {
             Some(Refusal::NotNow(
                 "this node takes no tasks now; `runmesh inspect status` says how it stands".to_owned(),
             ))
+        } else if self.cordon.is_some() {
+            Some(Refusal::NotNow("this node is cordoned: `runmesh node uncordon` lets it take tasks again".to_owned()))
         } else if self.workers.waiting.len() + self.workers.held.len() >= MOST {
             Some(Refusal::Unavailable(format!("{MOST} workers wait or work here already")))
         } else {
@@ -224,6 +226,7 @@ impl Daemon {
             state: "running".to_owned(),
             started_ms: held.since_ms,
             log: String::new(),
+            note: String::new(),
         })
     }
 }

@@ -61,6 +61,8 @@ pub struct Presence {
     /// Slots that nothing occupies now.
     pub free: u32,
     pub draining: bool,
+    /// Its operator lets it take nothing new for now; it stays.
+    pub cordoned: bool,
     /// What runs or is about to run here, and under which fence.
     pub running: BTreeMap<TaskId, Fence>,
     /// The members this node does not hear now: few, where it would take a presence's greater part to name the others.
@@ -234,6 +236,10 @@ pub enum Input {
     Resume { token: Token },
     /// The runner room reports; `products` are kept already, and read only where it finished.
     Ran { task: TaskId, fence: Fence, report: Report, products: Products },
+    /// Claim nothing until [`Input::Uncordon`]; what runs goes on, and everything else too.
+    Cordon,
+    /// Claim again.
+    Uncordon,
     /// Claim nothing more; with `hand_over`, give back what runs at once, else let it finish.
     Drain { hand_over: bool },
 }

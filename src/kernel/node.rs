@@ -31,7 +31,7 @@ use ed25519_dalek::SigningKey;
 use super::clock::{Clock, Effects, Placing, Shelf};
 use super::election::Place;
 use super::entry::{Admit, Entry, Event, MAX_EVENTS, Right, Ticket};
-use super::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
+use super::id::{Author, Cid, Digest, Incarnation, MeshId, PeerId, TaskId};
 use super::io::{Input, Notice, Now, Offer, Output, Token};
 use super::ledger::{Ledger, Paused};
 use super::quarantine::Quarantine;
@@ -245,6 +245,8 @@ impl Node {
             Input::Pause { token, why } => self.on_pause(token, why),
             Input::Resume { token } => self.on_resume(token),
             Input::Ran { task, fence, report, products } => self.on_ran(task, fence, report, products),
+            Input::Cordon => self.on_cordon(),
+            Input::Uncordon => self.on_uncordon(),
             Input::Drain { hand_over } => self.on_drain(hand_over),
         }
         self.settle();

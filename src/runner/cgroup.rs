@@ -90,11 +90,16 @@ impl Cgroups {
     /// # Errors
     /// What the kernel says.
     pub(crate) fn make(&self, name: &str) -> io::Result<Cgroup> {
-        let path = self.base.join(format!("{}{name}", self.prefix));
+        let path = self.path(name);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             _ => Ok(Cgroup(path)),
         }
+    }
+
+    /// Where the group of this name is, or would be.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.base.join(format!("{}{name}", self.prefix))
     }
 
     /// The names that groups of this node bear.
@@ -106,7 +111,7 @@ impl Cgroups {
 
     /// Ends the group of this name, if there is one. Waits until it is gone, at most some seconds; says whether it is.
     pub(crate) fn end(&self, name: &str) -> bool {
-        end(&self.base.join(format!("{}{name}", self.prefix)))
+        end(&self.path(name))
     }
 
     /// Ends all groups of this node. Waits until they are gone, at most some seconds; says which are not.
@@ -118,11 +123,6 @@ impl Cgroups {
 impl Cgroup {
     pub(crate) fn path(&self) -> &Path {
         &self.0
-    }
-
-    /// Ends all that is in it and takes it away; waits for that, at most some seconds. Says whether it is gone.
-    pub(crate) fn end(self) -> bool {
-        end(&self.0)
     }
 }
 
@@ -145,7 +145,8 @@ pub(crate) fn enter(group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), "0")
 }
 
-fn end(group: &Path) -> bool {
+/// Ends a group and what is in it, waiting some seconds at most. Says whether it is gone.
+pub(crate) fn end(group: &Path) -> bool {
     let deadline = Instant::now() + END;
     loop {
         kill(group);

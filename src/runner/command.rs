@@ -33,7 +33,7 @@ pub(crate) async fn run(stage: &mut Stage, isolation: Isolation, work: Command, 
     }
     let prepared = async {
         if let (Isolation::Container, Ok(engine)) = (isolation, &host.capabilities.engine) {
-            engine.has_image(&host.settings.image, host.settings.pull).await?;
+            engine.has_image(&host.settings.image, host.settings.pull, &host.images).await?;
         }
         checkout(places.checkout.clone()).await.map_err(|why| format!("checking out: {why}"))?;
         tokio::fs::write(&places.event, task.to_string()).await.map_err(|error| format!("writing the task: {error}"))

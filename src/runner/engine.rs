@@ -28,6 +28,7 @@ pub(crate) use self::door::Door;
 pub(crate) use self::lane::Lane;
 pub(crate) use self::rules::Rules;
 use super::Settings;
+use super::images::Images;
 use crate::kernel::id::Digest;
 
 /// The labels of everything that is made for a task.
@@ -36,9 +37,10 @@ pub(crate) const LABEL_TASK: &str = "runmesh.task";
 
 /// How long an engine may take to say its version, and to answer anything else.
 const PROBE: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER: Duration = Duration::from_secs(60);
+const SILENT: &str = "the container engine does not answer";
 /// How long an image may take to be fetched.
-const PULL: Duration = Duration::from_secs(1800);
+pub(crate) const PULL: Duration = Duration::from_secs(1800);
 
 /// What a container of a task gets of this host at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +101,7 @@ pub(crate) async fn probe(settings: &Settings) -> Result<Engine, String> {
     Ok(Engine { socket, version })
 }
 
-fn connect(socket: &Path) -> Result<Docker, String> {
+pub(crate) fn connect(socket: &Path) -> Result<Docker, String> {
     let path = socket.to_str().ok_or("its path is not UTF-8")?;
     // Every engine of the last five years speaks this version of the protocol (Docker 20.10, Podman 4).
     let version = bollard::ClientVersion { major_version: 1, minor_version: 41 };
@@ -117,7 +119,7 @@ impl Engine {
     ///
     /// # Errors
     /// A sentence that says what to do.
-    pub(crate) async fn has_image(&self, image: &str, pull: bool) -> Result<(), String> {
+    pub(crate) async fn has_image(&self, image: &str, pull: bool, images: &Images) -> Result<(), String> {
         let docker = connect(&self.socket)?;
         match docker.inspect_image(image).await {
             Ok(_) => return Ok(()),
@@ -130,6 +132,7 @@ impl Engine {
                  in the settings"
             ));
         }
+        images.before_fetching(self, image).await?;
         let options = CreateImageOptionsBuilder::default().from_image(image).build();
         let fetched = async {
             let mut steps = docker.create_image(Some(options), None, None);
@@ -141,8 +144,11 @@ impl Engine {
         timeout(PULL, fetched).await.unwrap_or_else(|_| Err(format!("fetching the image {image} took too long")))
     }
 
-    /// The marks that begin so, of all that is at the engine. None where it does not answer.
-    pub(crate) async fn marks(&self, begin: &str) -> BTreeSet<String> {
+    /// The marks that begin so, of all that is at the engine.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn marks(&self, begin: &str) -> Result<BTreeSet<String>, String> {
         let looked = async {
             let docker = connect(&self.socket)?;
             let filters = HashMap::from([("label", vec![LABEL_TASK])]);
@@ -158,7 +164,25 @@ impl Engine {
             marks.extend(networks.chain(volumes).filter_map(mark));
             Ok::<_, String>(marks)
         };
-        timeout(ANSWER, looked).await.map_or_else(|_| BTreeSet::new(), Result::unwrap_or_default)
+        timeout(ANSWER, looked).await.unwrap_or_else(|_| Err(SILENT.to_owned()))
+    }
+
+    /// Takes away everything at the engine that bears this mark, and looks whether that came true. What stays, in words.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn clear(&self, mark: &str) -> Result<Vec<String>, String> {
+        let swept = async {
+            let docker = connect(&self.socket)?;
+            let mut stuck = self.sweep_containers(&docker, mark).await?;
+            stuck.extend(self.sweep_rest(&docker, mark).await?);
+            Ok(stuck)
+        };
+        let mut stuck = timeout(ANSWER, swept).await.unwrap_or_else(|_| Err(SILENT.to_owned()))?;
+        if stuck.is_empty() && !self.marks(mark).await?.is_empty() {
+            stuck.push("the container engine is still taking something of it away".to_owned());
+        }
+        Ok(stuck)
     }
 
     /// Takes away everything at the engine whose mark begins so: one task's, or one node's. Says what could not be.
@@ -172,7 +196,7 @@ impl Engine {
         match timeout(ANSWER, swept).await {
             Ok(Ok(stuck)) => stuck,
             Ok(Err(error)) => vec![error],
-            Err(_) => vec!["the container engine does not answer".to_owned()],
+            Err(_) => vec![SILENT.to_owned()],
         }
     }
 

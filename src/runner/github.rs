@@ -127,7 +127,7 @@ async fn prepare(
         return Err(missing.to_owned());
     }
     if let (Isolation::Container, Ok(engine)) = (isolation, &host.capabilities.engine) {
-        engine.has_image(&host.settings.image, host.settings.pull).await?;
+        engine.has_image(&host.settings.image, host.settings.pull, &host.images).await?;
     }
     let backend = backend::of(isolation);
     let (root, hooks, pipe) = (places.runner.clone(), places.hooks.clone(), places.news.clone());

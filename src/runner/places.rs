@@ -77,18 +77,6 @@ impl Places {
         fs::write(&places.group, GROUP)?;
         Ok(places)
     }
-
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Takes all of it away.
-    ///
-    /// # Errors
-    /// When something in it cannot be removed; the next start of the node tries again.
-    pub(crate) fn remove(&self) -> io::Result<()> {
-        remove(&self.root)
-    }
 }
 
 /// Who exists in a sandbox. Tools ask for the name of their user; git refuses to work without one.
@@ -126,7 +114,8 @@ pub(crate) fn name(task: &TaskId, fence: &Fence) -> String {
     format!("{}-{}-{}", &task.to_string()[..12], fence.attempt, &claim[claim.len() - 8..])
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a directory of that name was made here.
+pub(crate) fn is_name(name: &str) -> bool {
     let parts: Vec<&str> = name.split('-').collect();
     let [task, attempt, claim] = parts[..] else { return false };
     task.len() == 12
@@ -189,10 +178,10 @@ mod tests {
         std::os::unix::fs::symlink(&outside, deep.join("link")).unwrap();
         fs::set_permissions(&deep, Permissions::from_mode(0o000)).unwrap();
         fs::set_permissions(places.home.join("a"), Permissions::from_mode(0o500)).unwrap();
-        places.remove().unwrap();
+        remove(&places.root).unwrap();
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
         assert!(outside.join("kept").exists());
-        places.remove().unwrap();
+        remove(&places.root).unwrap();
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The life of one order on this host: a directory, the work, and everything gone again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::cgroup::{Cgroup, Cgroups};
+use super::cgroup::Cgroups;
 use super::follow::Stage;
+use super::images::Images;
+use super::ledger::{AtEngine, Book, Start};
 use super::log::Log;
 use super::places::{self, Places};
 use super::workflow::not_started;
@@ -28,6 +32,8 @@ pub enum Phase {
     Running,
     /// Its processes are being ended, or its directory removed.
     Ending,
+    /// Its order has ended, and something of it cannot be taken away yet.
+    Left,
 }
 
 impl Phase {
@@ -37,6 +43,7 @@ impl Phase {
             Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Ending => "stopping",
+            Self::Left => "left",
         }
     }
 }
@@ -54,8 +61,37 @@ pub(crate) struct Host {
     pub(crate) settings: Settings,
     pub(crate) capabilities: Capabilities,
     pub(crate) cgroups: Option<Cgroups>,
+    pub(crate) images: Arc<Images>,
     /// What everything of this node at a container engine is known by.
     pub(crate) mark: String,
+}
+
+impl Host {
+    /// What an order that is taken now will make here, by name.
+    pub(crate) fn start(&self, order: &Order) -> Start {
+        let name = places::name(&order.task, &order.fence);
+        let engine = self.capabilities.engine.as_ref().ok().filter(|_| order.isolation == Isolation::Container);
+        let at_engine =
+            |engine: &super::Engine| AtEngine { socket: engine.socket.clone(), mark: format!("{}-{name}", self.mark) };
+        Start {
+            task: order.task,
+            fence: order.fence,
+            repository: order.repository.clone(),
+            path: order.path.clone(),
+            executor: order.work.word().to_owned(),
+            isolation: order.isolation,
+            at_ms: wall_ms(),
+            directory: self.settings.work_root.join(&name),
+            cgroup: self.cgroups.as_ref().map(|groups| groups.path(&name)),
+            engine: engine.map(at_engine),
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How the supervisor speaks with an order that runs.
@@ -66,8 +102,29 @@ pub(crate) struct Strings {
     pub(crate) news: mpsc::Sender<Ran>,
 }
 
-/// Runs an order to its end. When this returns, nothing of it runs any more and its directory is gone.
-pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outcome {
+/// How an order ended, and what could not be taken away of it, in words.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) left: Vec<String>,
+}
+
+/// Runs an order to its end. When this returns, nothing of it runs any more, and its traces are gone or told of. It is in the
+/// ledger, as `start`, before any is made.
+pub(crate) async fn run(host: Arc<Host>, order: Order, start: Start, strings: Strings) -> Ended {
+    let name = places::name(&order.task, &order.fence);
+    let (ledger, record, name_too) = (host.settings.ledger.clone(), start.record(), name.clone());
+    let entered = spawn_blocking(move || ledger.enter(Book::Starts, &name_too, &record?)).await;
+    if let Err(why) = entered.map_err(|fault| fault.to_string()).flatten() {
+        let outcome = not_begun(order.work.runner(), format!("noting what is to be started: {why}"));
+        // It may be on disk nevertheless.
+        return Ended { outcome, left: vec![why] };
+    }
+    let outcome = carry_out(host.clone(), order, strings).await;
+    let left = reconcile::settle(&host.settings.ledger, &name, &start, &mut BTreeSet::new()).await;
+    Ended { outcome, left }
+}
+
+async fn carry_out(host: Arc<Host>, order: Order, strings: Strings) -> Outcome {
     let began = Instant::now();
     let Order { task, fence, repository, path, isolation, log: log_path, time_limit, work } = order;
     let Strings { stop, retire, progress, news } = strings;
@@ -89,6 +146,10 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
         }
     })
     .await;
+    let _used = match (&host.capabilities.engine, isolation) {
+        (Ok(engine), Isolation::Container) => Some(host.images.using(engine, &host.settings.image).await),
+        _ => None,
+    };
     let host_too = host.clone();
     let made = spawn_blocking(move || Places::make(&host_too.settings.work_root, &task, &fence)).await;
     let outcome = match made.map_err(std::io::Error::other).flatten() {
@@ -113,13 +174,7 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, strings: Strings) -> Outc
                 }
             };
             stage.phase(Phase::Ending);
-            if let (Isolation::Container, Ok(engine)) = (isolation, &stage.host.capabilities.engine) {
-                for stuck in engine.sweep(&mark).await {
-                    tracing::warn!("taking away what a task left at the container engine: {stuck}");
-                }
-            }
             log = stage.log;
-            remove(places, stage.cgroup).await;
             outcome
         }
     };
@@ -169,20 +224,5 @@ fn sentence(outcome: &Outcome) -> String {
             };
             format!("{how} after {}{}", seconds(duration_ms), more(note))
         }
-    }
-}
-
-async fn remove(places: Places, cgroup: Option<Cgroup>) {
-    let removed = spawn_blocking(move || {
-        if !cgroup.is_none_or(Cgroup::end) {
-            tracing::warn!("a task's control group does not end: the next start of the node tries again");
-        }
-        // What lost its reaper, where there is no group.
-        reconcile::kill_at_home(places.root());
-        places.remove()
-    });
-    let removed = removed.await;
-    if let Err(error) = removed.map_err(std::io::Error::other).flatten() {
-        tracing::warn!(%error, "removing a work directory: the next start of the node tries again");
     }
 }

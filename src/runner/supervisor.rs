@@ -13,7 +13,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::cgroup::{self, Cgroups};
 use super::engine;
-use super::run::{self, Host, Phase, Progress, Strings};
+use super::images::Images;
+use super::ledger::{Book, Ledger, Start};
+use super::run::{self, Ended, Host, Phase, Progress, Strings, wall_ms};
 use super::{Capabilities, Isolation, Order, Outcome, Ran, Retire, Settings, places, reconcile};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
@@ -29,10 +31,20 @@ const BACKLOG: usize = 256;
 /// The runner room could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("making the work directory {0}: {1}; give the node a data directory that it can write")]
+    #[error("making the work directory {0}: {1}; give the node one that it can write (data_dir, work_dir)")]
     Make(PathBuf, #[source] io::Error),
     #[error("clearing the work directory {0} of what an earlier node left: {1}")]
     Clear(PathBuf, #[source] io::Error),
+    #[error("reading what an earlier node had started here: {0}")]
+    Ledger(String),
+}
+
+/// What an earlier life of the node had started and not ended, as its ledger says, and what of it cannot be taken away
+/// yet, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    pub start: Start,
+    pub left: Vec<String>,
 }
 
 /// The supervisor is gone: the node shuts down.
@@ -49,12 +61,14 @@ pub struct Running {
     pub repository: String,
     pub path: String,
     /// What executes it: `act`, `actions-runner` or `command`.
-    pub executor: &'static str,
+    pub executor: String,
     pub isolation: Isolation,
     pub elapsed: Duration,
     pub phase: Phase,
     /// `job/step` that was heard of last.
     pub step: Option<String>,
+    /// What cannot be taken away of it, and why; for [`Phase::Left`].
+    pub left: Vec<String>,
 }
 
 /// Gives orders; clones speak to the same supervisor.
@@ -127,6 +141,7 @@ impl Handle {
 pub struct Supervisor {
     actor: JoinHandle<()>,
     handle: Handle,
+    earlier: Vec<Earlier>,
 }
 
 impl Supervisor {
@@ -141,6 +156,7 @@ impl Supervisor {
         let cleared = spawn_blocking(move || clear(&given)).await;
         settings.work_root =
             cleared.map_err(|error| OpenError::Clear(settings.work_root.clone(), io::Error::other(error)))??;
+        let earlier = settle_earlier(&settings.ledger).await?;
         let capabilities = Capabilities::probe(&settings).await;
         let cgroups = capabilities.cgroup.as_ref().ok().map(|base| Cgroups::new(base.clone(), &settings.work_root));
         let mark = engine::node_mark(&settings.work_root);
@@ -154,19 +170,31 @@ impl Supervisor {
         let (reports, outbox) = mpsc::channel(REPORTS);
         let (herald, news) = mpsc::channel(REPORTS);
         let actor = Actor {
-            host: Arc::new(Host { settings, capabilities, cgroups, mark }),
+            host: Arc::new(Host {
+                images: Images::new(settings.ledger.clone()),
+                settings,
+                capabilities,
+                cgroups,
+                mark,
+            }),
             inbox,
             herald,
             news,
             reports,
             here: BTreeMap::new(),
+            owed: earlier.iter().filter(|one| !one.left.is_empty()).map(Owed::of).collect(),
             tasks: JoinSet::new(),
             names: BTreeMap::new(),
             backlog: VecDeque::new(),
             rounds: JoinSet::new(),
         };
         let actor = tokio::spawn(actor.work());
-        Ok((Self { actor, handle: Handle { orders, capabilities: shared } }, outbox))
+        Ok((Self { actor, handle: Handle { orders, capabilities: shared }, earlier }, outbox))
+    }
+
+    /// What an earlier life had under way when it ended.
+    pub fn earlier(&self) -> &[Earlier] {
+        &self.earlier
     }
 
     pub fn handle(&self) -> Handle {
@@ -209,6 +237,25 @@ fn clear(work_root: &Path) -> Result<PathBuf, OpenError> {
     Ok(work_root)
 }
 
+/// Undoes every record of the ledger: no order is here yet.
+async fn settle_earlier(ledger: &Arc<dyn Ledger>) -> Result<Vec<Earlier>, OpenError> {
+    let reading = ledger.clone();
+    let records = spawn_blocking(move || reading.records(Book::Starts)).await;
+    let records = records.map_err(|fault| fault.to_string()).flatten().map_err(OpenError::Ledger)?;
+    let (mut earlier, mut silent) = (Vec::new(), BTreeSet::new());
+    for (name, record) in records {
+        match Start::read(&record) {
+            Ok(start) => {
+                let left = reconcile::settle(ledger, &name, &start, &mut silent).await;
+                earlier.push(Earlier { start, left });
+            }
+            // As of a later version: it is left for that one.
+            Err(why) => tracing::warn!("the ledger's record {name} cannot be read: {why}"),
+        }
+    }
+    Ok(earlier)
+}
+
 struct Actor {
     host: Arc<Host>,
     inbox: mpsc::Receiver<Word>,
@@ -217,24 +264,43 @@ struct Actor {
     news: mpsc::Receiver<Ran>,
     reports: mpsc::Sender<Ran>,
     here: BTreeMap<(TaskId, Fence), Here>,
-    tasks: JoinSet<Outcome>,
+    /// By their names: records of the ledger that no order here has. Those and `here` are all its records.
+    owed: BTreeMap<String, Owed>,
+    tasks: JoinSet<Ended>,
     names: BTreeMap<Id, (TaskId, Fence)>,
     backlog: VecDeque<Ran>,
     /// The present round: it looks, or it clears.
-    rounds: JoinSet<BTreeSet<String>>,
+    rounds: JoinSet<Round>,
+}
+
+enum Round {
+    /// The names that something on this host bears.
+    Seen(BTreeSet<String>),
+    /// What stays of those names, in words.
+    Cleared(BTreeMap<String, Vec<String>>),
+}
+
+/// What is still to be taken away.
+struct Owed {
+    start: Start,
+    left: Vec<String>,
+}
+
+impl Owed {
+    fn of(earlier: &Earlier) -> (String, Self) {
+        let Earlier { start, left } = earlier;
+        (places::name(&start.task, &start.fence), Self { start: start.clone(), left: left.clone() })
+    }
 }
 
 struct Here {
+    start: Start,
     stop: watch::Sender<bool>,
     retire: mpsc::Sender<oneshot::Sender<Retire>>,
-    executor: &'static str,
     /// What its end is called, should nobody else be able to say so.
     runner: Option<String>,
     progress: watch::Receiver<Progress>,
     began: Instant,
-    isolation: Isolation,
-    repository: String,
-    path: String,
 }
 
 impl Actor {
@@ -255,9 +321,19 @@ impl Actor {
                 Some(news) = self.news.recv(), if self.backlog.len() < BACKLOG => self.backlog.push_back(news),
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.on_done(done),
                 _ = round.tick(), if !closing && self.rounds.is_empty() => {
-                    self.rounds.spawn(reconcile::look(self.host.clone()));
+                    let host = self.host.clone();
+                    self.rounds.spawn(async move {
+                        if let Ok(engine) = &host.capabilities.engine {
+                            host.images.sweep(engine, &host.settings.images).await;
+                        }
+                        Round::Seen(reconcile::look(host).await)
+                    });
                 }
-                Some(seen) = self.rounds.join_next() => self.on_seen(seen.unwrap_or_default()),
+                Some(round) = self.rounds.join_next() => match round {
+                    Ok(Round::Seen(seen)) => self.on_seen(seen),
+                    Ok(Round::Cleared(left)) => self.on_cleared(left),
+                    Err(fault) => tracing::warn!("a round was cut short: {fault}"),
+                },
                 permit = reports.reserve(), if !self.backlog.is_empty() => match permit {
                     Ok(permit) => if let Some(ran) = self.backlog.pop_front() { permit.send(ran) },
                     // Nobody wants to know any more.
@@ -280,20 +356,12 @@ impl Actor {
         let (retire, asks) = mpsc::channel(1);
         let (progress, shown) = watch::channel(Progress { phase: Phase::Preparing, step: None });
         let runner = order.work.runner();
-        let here = Here {
-            stop,
-            retire,
-            executor: order.work.word(),
-            runner,
-            progress: shown,
-            began: Instant::now(),
-            isolation: order.isolation,
-            repository: order.repository.clone(),
-            path: order.path.clone(),
-        };
+        let start = self.host.start(&order);
+        let here = Here { start: start.clone(), stop, retire, runner, progress: shown, began: Instant::now() };
         self.here.insert(name, here);
+        self.owed.remove(&places::name(&order.task, &order.fence));
         let strings = Strings { stop: stopped, retire: asks, progress, news: self.herald.clone() };
-        let task = self.tasks.spawn(run::run(self.host.clone(), order, strings));
+        let task = self.tasks.spawn(run::run(self.host.clone(), order, start, strings));
         self.names.insert(task.id(), name);
     }
 
@@ -325,51 +393,80 @@ impl Actor {
         true
     }
 
-    fn on_done(&mut self, done: Result<(Id, Outcome), JoinError>) {
+    fn on_done(&mut self, done: Result<(Id, Ended), JoinError>) {
         // What it said before its end comes before its end.
         while let Ok(news) = self.news.try_recv() {
             self.backlog.push_back(news);
         }
-        let (id, outcome) = match done {
-            Ok((id, outcome)) => (id, Some(outcome)),
+        let (id, ended) = match done {
+            Ok((id, ended)) => (id, Some(ended)),
             Err(fault) => (fault.id(), None),
         };
         let Some((task, fence)) = self.names.remove(&id) else { return };
-        let here = self.here.remove(&(task, fence));
-        let outcome = outcome.unwrap_or_else(|| {
-            run::not_begun(here.and_then(|here| here.runner), "a fault in the runner; its log says more".to_owned())
+        let Some(here) = self.here.remove(&(task, fence)) else { return };
+        let Ended { outcome, left } = ended.unwrap_or_else(|| {
+            let why = "a fault in the runner; its log says more".to_owned();
+            Ended { outcome: run::not_begun(here.runner, why.clone()), left: vec![why] }
         });
+        if !left.is_empty() {
+            let name = places::name(&task, &fence);
+            tracing::warn!(%name, "what an order made stays, and is tried again: {}", left.join("; "));
+            self.owed.insert(name, Owed { start: here.start, left });
+        }
         self.backlog.push_back((task, fence, outcome));
     }
 
     /// Clears what bears a name that no order here has. What was listed before an order came cannot be that order's.
     fn on_seen(&mut self, seen: BTreeSet<String>) {
         let own: BTreeSet<String> = self.here.keys().map(|(task, fence)| places::name(task, fence)).collect();
-        let nobodys: BTreeSet<String> = seen.difference(&own).cloned().collect();
+        let named = seen.iter().chain(self.owed.keys()).filter(|name| !own.contains(*name));
+        let record = |name: &String| (name.clone(), self.owed.get(name).map(|owed| owed.start.clone()));
+        let nobodys: BTreeMap<String, Option<Start>> = named.map(record).collect();
         if !nobodys.is_empty() {
             let clear = reconcile::clear(self.host.clone(), nobodys);
-            self.rounds.spawn(async {
-                clear.await;
-                BTreeSet::new()
-            });
+            self.rounds.spawn(async { Round::Cleared(clear.await) });
+        }
+    }
+
+    fn on_cleared(&mut self, cleared: BTreeMap<String, Vec<String>>) {
+        for (name, left) in cleared {
+            let Some(owed) = self.owed.get_mut(&name) else { continue };
+            if left.is_empty() {
+                tracing::info!(%name, "what an order had left is gone");
+                self.owed.remove(&name);
+            } else if owed.left != left {
+                tracing::warn!(%name, "what an order made stays, and is tried again: {}", left.join("; "));
+                owed.left = left;
+            }
         }
     }
 
     fn snapshot(&self) -> Vec<Running> {
-        let show = |((task, fence), here): (&(TaskId, Fence), &Here)| {
+        let show = |here: &Here| {
             let progress = here.progress.borrow().clone();
-            Running {
-                task: *task,
-                fence: *fence,
-                repository: here.repository.clone(),
-                path: here.path.clone(),
-                executor: here.executor,
-                isolation: here.isolation,
-                elapsed: here.began.elapsed(),
-                phase: progress.phase,
-                step: progress.step,
-            }
+            let elapsed = here.began.elapsed();
+            running(&here.start, elapsed, progress)
         };
-        self.here.iter().map(show).collect()
+        let left = self.owed.values().map(|owed| {
+            let elapsed = Duration::from_millis(wall_ms().saturating_sub(owed.start.at_ms));
+            let progress = Progress { phase: Phase::Left, step: None };
+            Running { left: owed.left.clone(), ..running(&owed.start, elapsed, progress) }
+        });
+        self.here.values().map(show).chain(left).collect()
+    }
+}
+
+fn running(start: &Start, elapsed: Duration, progress: Progress) -> Running {
+    Running {
+        task: start.task,
+        fence: start.fence,
+        repository: start.repository.clone(),
+        path: start.path.clone(),
+        executor: start.executor.clone(),
+        isolation: start.isolation,
+        elapsed,
+        phase: progress.phase,
+        step: progress.step,
+        left: Vec::new(),
     }
 }

@@ -103,7 +103,7 @@ pub(crate) async fn run(
         let there = tokio::select! {
             biased;
             () = told(&mut stage.stop) => return Report::Stopped,
-            there = engine.has_image(&host.settings.image, host.settings.pull) => there,
+            there = engine.has_image(&host.settings.image, host.settings.pull, &host.images) => there,
         };
         if let Err(why) = there {
             return not_started(why);
@@ -192,7 +192,8 @@ fn open(stage: &Stage, engine: &Engine, mark: &str, places: &Places, served: &Se
         pull: settings.pull,
         lane: served.lane.clone(),
     };
-    Door::open(&places.door, engine.clone(), rules, served.service.clone())
+    let images = stage.host.images.clone();
+    Door::open(&places.door, engine.clone(), rules, served.service.clone(), images)
 }
 
 /// What is known of a running act.

@@ -1,4 +1,4 @@
-//! Small things that a room wants to find again after a restart: bytes by a name. Losing them costs time, nothing else.
+//! Small things that a room wants to find again after a restart: bytes by a name.
 
 use redb::{ReadableDatabase as _, TableDefinition, TableError};
 

@@ -32,6 +32,7 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
         offer,
         free,
         draining,
+        cordoned,
         running,
         unheard,
         discovered,
@@ -50,6 +51,7 @@ pub fn seal(presence: &Presence, key: &SigningKey, mesh: &MeshId) -> Vec<u8> {
         slots: offer.slots,
         free: *free,
         draining: *draining,
+        cordoned: *cordoned,
         label: offer.labels.iter().filter(|label| label.len() <= MAX_LABEL).take(MAX_LABELS).cloned().collect(),
         source: offer.sources.iter().filter(source_fits).take(MAX_SOURCES).cloned().collect(),
         running: running
@@ -114,6 +116,7 @@ pub fn open(bytes: &[u8], mesh: &MeshId) -> Result<Presence, WireError> {
         },
         free: message.free,
         draining: message.draining,
+        cordoned: message.cordoned,
         running: map(message.running, "running tasks", MAX_RUNNING, |one| {
             Ok((task(&one.task)?, Fence { attempt: one.attempt, claim: cid(&one.claim)? }))
         })?,
@@ -189,6 +192,7 @@ mod tests {
             },
             free: u32::MAX,
             draining: true,
+            cordoned: true,
             running: (0..MAX_RUNNING + more).map(|n| (TaskId(digest(n)), fence(n))).collect(),
             unheard: (0..MAX_UNHEARD + more).map(|n| PeerId::from_public_key(digest(n))).collect(),
             discovered: (0..MAX_SOURCES + more).map(|n| (name(MAX_SOURCE, n), u64::MAX)).collect(),
@@ -292,7 +296,7 @@ mod tests {
         let fence = (any::<u32>(), arbitrary::cid()).prop_map(|(attempt, claim)| Fence { attempt, claim });
         let names = || btree_set("[a-z:/.é-]{0,20}", 0..5);
         let offer = (any::<u32>(), names(), names());
-        let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<(bool, bool)>());
+        let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<(bool, bool, bool)>());
         let sets = (
             btree_set(arbitrary::cid(), 0..5),
             btree_map(arbitrary::task(), fence, 0..5),
@@ -301,7 +305,7 @@ mod tests {
             btree_map("[a-z]{0,9}", btree_set(any::<u32>().prop_map(RepositoryMark), 0..5), 0..5),
         );
         (numbers, offer, sets, "[0-9.é]{0,20}").prop_map(
-            |((life, beat, every, free, (draining, attentive)), (slots, labels, sources), sets, version)| {
+            |((life, beat, every, free, (draining, attentive, cordoned)), (slots, labels, sources), sets, version)| {
                 let (heads, running, unheard, discovered, covers): (_, BTreeMap<_, _>, _, _, _) = sets;
                 let offer = Offer { slots, labels, sources };
                 let Presence { peer, .. } = presence(0);
@@ -315,6 +319,7 @@ mod tests {
                     offer,
                     free,
                     draining,
+                    cordoned,
                     running,
                     unheard,
                     discovered,

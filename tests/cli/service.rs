@@ -25,7 +25,8 @@ fn the_units_command_starts_a_node_that_ends_with_sigterm() {
     let dir = tempfile::tempdir().expect("a directory");
     let home = dir.path().to_str().expect("text");
     let unit = unit(home);
-    for needed in ["[Unit]", "Delegate=yes", "KillMode=mixed", "Restart=always", "NoNewPrivileges=yes", "[Install]"] {
+    for needed in ["[Unit]", "Delegate=yes", "KillMode=mixed", "Restart=on-failure", "NoNewPrivileges=yes", "[Install]"]
+    {
         assert!(unit.lines().any(|line| line == needed), "{needed} in\n{unit}");
     }
     let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");

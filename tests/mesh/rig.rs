@@ -344,6 +344,19 @@ impl Mesh {
         assert_eq!(self.nodes[node].peer, before, "its identity");
     }
 
+    /// Starts it, and does not wait for its answer.
+    #[allow(dead_code, reason = "tests/mesh/starts.rs uses it")]
+    pub(crate) fn spawn_again(&mut self, node: usize) {
+        self.nodes[node].spawn_node();
+    }
+
+    /// Lets the next life of a node be started with other words.
+    #[allow(dead_code, reason = "some tests use it")]
+    pub(crate) fn say_instead(&mut self, node: usize, before: &str, after: &str) {
+        let words = self.nodes[node].arguments.iter_mut().filter(|word| word.as_str() == before);
+        words.for_each(|word| *word = after.to_owned());
+    }
+
     /// Starts a node that is to fail.
     pub(crate) fn run_in_vain(&self, node: usize) -> Done {
         let arguments: Vec<&str> = self.nodes[node].arguments.iter().map(String::as_str).collect();
@@ -353,6 +366,14 @@ impl Mesh {
     /// The node with that number, running or not.
     pub(crate) fn node(&self, number: usize) -> &Node {
         &self.nodes[number]
+    }
+
+    /// Waits for the end of a node that was told to go; it must exit with 0.
+    #[allow(dead_code, reason = "tests/mesh/stay.rs uses it")]
+    pub(crate) fn wait_for_the_end_of(&mut self, peer: &str) -> usize {
+        let at = self.nodes.iter().position(|node| node.peer == peer).expect("a node of this mesh");
+        assert_eq!(self.nodes[at].wait_for_exit(), 0, "{}", self.nodes[at].log());
+        at
     }
 
     /// Ends a node with SIGTERM; it must exit with 0.

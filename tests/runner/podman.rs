@@ -14,6 +14,8 @@ use crate::rig::{processes, wait};
 
 /// The image that is there.
 pub(crate) const IMAGE: &str = "localhost/lab:1";
+/// Where it may fetch from, in its directory.
+const REGISTRIES: &str = "registries.conf";
 /// What its shell scripts may use.
 const TOOLS: &str = "sh cat ls echo sleep env id mkdir rm grep tail head test true setsid nohup tar dd seq wc kill ps nc \
                      wget httpd tr find sed touch chmod cp nslookup yes base64 dirname sort mktemp \
@@ -52,15 +54,29 @@ impl Podman {
         run(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."));
         std::fs::remove_dir_all(&tree).unwrap();
         run(podman(scratch.path()).arg("import").arg(&archive).arg(IMAGE));
-        let socket = format!("unix://{}", scratch.path().join("socket").display());
-        let mut service = podman(scratch.path());
-        service.args(["system", "service", "--time=0", &socket]);
-        let service = service.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let service = service.expect("these tests need podman and runc");
+        let service = serve(scratch.path());
         let engine = Self { scratch, service, marks: Mutex::default() };
-        let socket = engine.socket();
-        wait("the engine listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+        engine.listens().await;
         engine
+    }
+
+    async fn listens(&self) {
+        let socket = self.socket();
+        wait("the engine listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    }
+
+    /// Ends what answers at the socket; containers go on.
+    pub(crate) fn fall_silent(&mut self) {
+        self.service.kill().unwrap();
+        self.service.wait().unwrap();
+    }
+
+    /// And lets it answer again.
+    pub(crate) async fn answer_again(&mut self) {
+        // Left by the one that was killed; a new one does not take it over.
+        let _ = std::fs::remove_file(self.socket());
+        self.service = serve(self.scratch.path());
+        self.listens().await;
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -82,6 +98,20 @@ impl Podman {
     pub(crate) fn import(&self, image: &str, change: &str) {
         let archive = self.scratch.path().join("image.tar");
         run(podman(self.scratch.path()).args(["import", "--change", change]).arg(archive).arg(image));
+    }
+
+    /// Writes an image in the layout that registries serve (OCI image layout) and forgets it.
+    pub(crate) fn take_out(&self, image: &str, into: &Path) {
+        self.say(&["save", "--quiet", "--format", "oci-dir", "--output", into.to_str().unwrap(), image]);
+        self.say(&["rmi", image]);
+    }
+
+    /// Lets it fetch from a registry of this host without TLS.
+    pub(crate) async fn trust(&mut self, registry: &str) {
+        let text = format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n");
+        std::fs::write(self.scratch.path().join(REGISTRIES), text).unwrap();
+        self.fall_silent();
+        self.answer_again().await;
     }
 
     /// What it says to these words.
@@ -122,10 +152,22 @@ impl Drop for Podman {
     }
 }
 
+fn serve(scratch: &Path) -> Child {
+    let socket = format!("unix://{}", scratch.join("socket").display());
+    let mut service = podman(scratch);
+    service.args(["system", "service", "--time=0", &socket]);
+    let service = service.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    service.expect("these tests need podman and runc")
+}
+
 fn podman(scratch: &Path) -> Command {
     let mut command = Command::new("podman");
     command.arg("--root").arg(scratch.join("storage")).arg("--runroot").arg(scratch.join("run"));
     command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+    let registries = scratch.join(REGISTRIES);
+    if registries.exists() {
+        command.env("CONTAINERS_REGISTRIES_CONF", registries);
+    }
     command
 }
 

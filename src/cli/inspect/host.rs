@@ -29,6 +29,10 @@ pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
     let runners = status.runners.unwrap_or_default();
     let draining =
         if status.draining { screen.paint(Paint::Warn, ", draining: claims nothing more") } else { String::new() };
+    let cordoned = status.cordoned.as_ref().map(|cordoned| {
+        let since = ago(now.saturating_sub(cordoned.since_ms));
+        format!("{since}: {}\nthis node takes nothing new; `runmesh node uncordon` ends it", cordoned.why)
+    });
     let paused = status.paused.as_ref().map(|paused| {
         let since = ago(now.saturating_sub(paused.since_ms));
         format!("{since} by {}: {}\n`runmesh resume` ends it", paused.by, paused.why)
@@ -55,6 +59,7 @@ pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
                 ),
             ),
             ("paused", screen.paint(Paint::Warn, &paused.unwrap_or_default())),
+            ("cordoned", screen.paint(Paint::Warn, &cordoned.unwrap_or_default())),
             ("warnings", screen.paint(Paint::Warn, &status.warnings.join("\n"))),
         ],
     )
@@ -70,11 +75,12 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
         peers[0].labels.iter().filter(|label| peers.iter().all(|peer| peer.labels.contains(label))).collect();
     let row = |peer: &Peer| {
         let own: Vec<&str> = peer.labels.iter().filter(|label| !common.contains(label)).map(String::as_str).collect();
-        let state = match (peer.connected, peer.heard_ago_ms, peer.draining) {
-            (true, _, true) => Cell::painted(Paint::Warn, "draining"),
-            (true, _, false) => Cell::painted(Paint::Good, "connected"),
-            (false, Some(_), _) => Cell::painted(Paint::Warn, "not connected"),
-            (false, None, _) => Cell::painted(Paint::Faint, "never heard"),
+        let state = match (peer.connected, peer.heard_ago_ms) {
+            (true, _) if peer.draining => Cell::painted(Paint::Warn, "draining"),
+            (true, _) if peer.cordoned => Cell::painted(Paint::Warn, "cordoned"),
+            (true, _) => Cell::painted(Paint::Good, "connected"),
+            (false, Some(_)) => Cell::painted(Paint::Warn, "not connected"),
+            (false, None) => Cell::painted(Paint::Faint, "never heard"),
         };
         [
             Cell::from(short_peer(&peer.peer_id)),
@@ -147,7 +153,7 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
         [
             Cell::from(short_task(&runner.task)),
             workflow(&runner.repository, &runner.path).into(),
-            Cell::painted(Paint::Strong, &runner.state),
+            Cell::painted(if runner.note.is_empty() { Paint::Strong } else { Paint::Warn }, &runner.state),
             runner.attempt.into(),
             span(now.saturating_sub(runner.started_ms)).into(),
             format!("{} in {}", runner.executor, runner.isolation).into(),
@@ -156,7 +162,17 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
         ]
     };
     let columns = ["task", "workflow", "state", "attempt", "for", "by", "process", "log"];
-    screen.table(columns, runners.iter().map(row).collect(), &["task", "state", "attempt", "for", "process"])
+    let mut text =
+        screen.table(columns, runners.iter().map(row).collect(), &["task", "state", "attempt", "for", "process"]);
+    for runner in runners.iter().filter(|runner| !runner.note.is_empty()) {
+        let why = screen.folded(&runner.note, 24).join("\n                        ");
+        text.push_str(&format!(
+            "\n{} is over, and stays: {}\n",
+            short_task(&runner.task),
+            screen.paint(Paint::Warn, &why)
+        ));
+    }
+    text
 }
 
 /// Where workflows come from.

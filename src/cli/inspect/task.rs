@@ -108,13 +108,14 @@ pub(super) fn queue(screen: Screen, queue: &[Queued], pending: usize) -> String 
         0 => String::new(),
         _ => format!("{} that this host may not run; see `runmesh inspect tasks`\n", count_waiting(others)),
     };
-    let (queue, stuck): (Vec<&Queued>, Vec<&Queued>) = queue.iter().partition(|queued| queued.position > 0);
+    // What stands in the way of several is said once, also of those that have a place.
     let mut why: BTreeMap<String, usize> = BTreeMap::new();
-    for task in stuck.iter().filter_map(|queued| queued.task.as_ref()) {
+    for task in queue.iter().filter_map(|queued| queued.task.as_ref()).filter(|task| !task.waits_for.is_empty()) {
         *why.entry(task.waits_for.clone()).or_default() += 1;
     }
     let stuck = why.iter().map(|(why, number)| format!("{}: {why}\n", count_waiting(*number))).collect::<String>();
     let others = stuck + &others;
+    let queue: Vec<&Queued> = queue.iter().filter(|queued| queued.position > 0).collect();
     if queue.is_empty() {
         return if others.is_empty() { "nothing waits\n".to_owned() } else { others };
     }

@@ -43,6 +43,7 @@ const KEYS: &[&str] = &[
     "command",
     "containers",
     "min_free",
+    "work_dir",
     "secrets",
     "interval",
     "retention",
@@ -52,6 +53,7 @@ const KEYS: &[&str] = &[
     "artifacts_quota",
     "artifacts_limit",
     "drain",
+    "drain_limit",
 ];
 
 /// What the file at the path says. Paths in it begin at its own folder.
@@ -130,10 +132,11 @@ fn parse(text: &str) -> Result<Layer, Wrong> {
             "act" => layer.act = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "actions_runner" => layer.actions_runner = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "autoscaler" => layer.autoscaler = autoscaler::table(value)?,
-            "command" | "containers" | "min_free" | "artifacts_limit" | "secrets" => {
+            "command" | "containers" | "min_free" | "artifacts_limit" | "secrets" | "work_dir" => {
                 work::take(&mut layer.work, key, value)?
             }
             "drain" => layer.drain = Some(flag(value).map_err(wrong)?),
+            "drain_limit" => layer.drain_limit = Some(string(value, duration).map_err(wrong)?),
             _ => return Err(unknown(key)),
         }
     }
@@ -268,6 +271,8 @@ mod tests {
             artifacts_quota = "1GiB"
             artifacts_limit = "100MiB"
             drain = true
+            drain_limit = "90m"
+            work_dir = "/w"
             actions_runner = "/r.tar.gz"
             command = ["/p", "--once"]
             min_free = "2GiB"
@@ -283,6 +288,8 @@ mod tests {
             engine = "/e.sock"
             image = "localhost/lab:1"
             pull = true
+            images_quota = "7GiB"
+            images_retention = "3d"
             memory = "2GiB"
             millicpus = 1500
             pids = 300
@@ -306,11 +313,14 @@ mod tests {
         assert_eq!((kept.artifacts.age.as_secs(), kept.artifacts.quota), (2 * 86_400, 1 << 30));
         assert_eq!(layer.retention, Some(std::time::Duration::from_secs(2 * 86_400)));
         assert_eq!((layer.max_runners, layer.drain), (Some(3), Some(true)));
+        assert_eq!(layer.drain_limit, Some(std::time::Duration::from_secs(90 * 60)));
         let scale = layer.autoscaler.settings().expect("it is on");
         assert_eq!((scale.interval.as_secs(), scale.idle.as_secs(), scale.group.as_deref()), (7, 90, Some("lab")));
         assert!(scale.any_arch);
         let work = layer.work.settings(true);
         assert_eq!((work.command.len(), work.min_free, work.pull), (2, Some(2 << 30), true));
+        assert_eq!(work.work_dir, Some("/w".into()));
+        assert_eq!((work.images.quota, work.images.age.as_secs()), (7 << 30, 3 * 86_400));
         assert_eq!(
             (work.limits.memory, work.limits.millicpus, work.limits.pids),
             (Some(2 << 30), Some(1500), Some(300))

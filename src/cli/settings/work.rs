@@ -1,17 +1,19 @@
-//! The settings of how work is executed: `command`, `min_free`, `artifacts_limit`, and the tables `[containers]` and `[secrets]` of the file.
+//! The settings of how work is executed: `command`, `min_free`, `work_dir`, `artifacts_limit`, and the tables `[containers]` and
+//! `[secrets]` of the file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Value;
 
 use super::file::{Wrong, list, number, string};
-use super::{Failure, World, size, value, yes_or_no};
+use super::{Failure, World, duration, size, value, yes_or_no};
 use crate::daemon::WorkSettings;
-use crate::runner::{Limits, SecretSource};
+use crate::runner::{ImageKeeping, Limits, SecretSource};
 
 /// What the table `[containers]` may hold.
-const KEYS: [&str; 6] = ["engine", "image", "pull", "memory", "millicpus", "pids"];
+const KEYS: [&str; 8] = ["engine", "image", "pull", "images_quota", "images_retention", "memory", "millicpus", "pids"];
 
 /// What one layer says of it, or all of them together.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,11 +22,16 @@ pub(in crate::cli) struct Work {
     pub(in crate::cli) command: Option<Vec<String>>,
     /// Bytes of disk that must stay free.
     pub(in crate::cli) min_free: Option<u64>,
+    /// Where tasks have their directories.
+    work_dir: Option<PathBuf>,
     /// Bytes that a run may upload.
     artifacts_limit: Option<u64>,
     engine: Option<PathBuf>,
     image: Option<String>,
     pull: Option<bool>,
+    /// Bytes of fetched images, and how long one that is not used is kept.
+    images_quota: Option<u64>,
+    images_retention: Option<Duration>,
     memory: Option<u64>,
     millicpus: Option<u32>,
     pids: Option<u32>,
@@ -36,10 +43,13 @@ impl Work {
         Self {
             command: self.command.or(lower.command),
             min_free: self.min_free.or(lower.min_free),
+            work_dir: self.work_dir.or(lower.work_dir),
             artifacts_limit: self.artifacts_limit.or(lower.artifacts_limit),
             engine: self.engine.or(lower.engine),
             image: self.image.or(lower.image),
             pull: self.pull.or(lower.pull),
+            images_quota: self.images_quota.or(lower.images_quota),
+            images_retention: self.images_retention.or(lower.images_retention),
             memory: self.memory.or(lower.memory),
             millicpus: self.millicpus.or(lower.millicpus),
             pids: self.pids.or(lower.pids),
@@ -50,6 +60,7 @@ impl Work {
     /// Paths that begin at no root begin at this folder.
     pub(super) fn below(&mut self, folder: &Path) {
         self.engine = self.engine.take().map(|path| folder.join(path));
+        self.work_dir = self.work_dir.take().map(|path| folder.join(path));
         for source in self.secrets.iter_mut().flat_map(BTreeMap::values_mut).flat_map(BTreeMap::values_mut) {
             if let SecretSource::File(path) = source {
                 *path = folder.join(&path);
@@ -59,14 +70,19 @@ impl Work {
 
     /// What the daemon is told; the program only where it is what executes.
     pub(in crate::cli) fn settings(&self, by_command: bool) -> WorkSettings {
-        let usual = Limits::default();
+        let (usual, images) = (Limits::default(), ImageKeeping::default());
         WorkSettings {
             command: self.command.clone().filter(|_| by_command).unwrap_or_default(),
             min_free: self.min_free,
+            work_dir: self.work_dir.clone(),
             artifacts_limit: self.artifacts_limit,
             engine: self.engine.clone(),
             image: self.image.clone(),
             pull: self.pull.unwrap_or_default(),
+            images: ImageKeeping {
+                quota: self.images_quota.unwrap_or(images.quota),
+                age: self.images_retention.unwrap_or(images.age),
+            },
             limits: Limits {
                 memory: self.memory.or(usual.memory),
                 millicpus: self.millicpus.or(usual.millicpus),
@@ -84,10 +100,13 @@ pub(super) fn environment(
 ) -> Result<Work, Failure> {
     Ok(Work {
         min_free: value(&one, "RUNMESH_MIN_FREE", size)?,
+        work_dir: world.variable("RUNMESH_WORK_DIR").map(PathBuf::from),
         artifacts_limit: value(&one, "RUNMESH_ARTIFACTS_LIMIT", size)?,
         engine: world.variable("RUNMESH_ENGINE").map(PathBuf::from),
         image: value(&one, "RUNMESH_IMAGE", image)?,
         pull: value(&one, "RUNMESH_PULL", yes_or_no)?,
+        images_quota: value(&one, "RUNMESH_IMAGES_QUOTA", size)?,
+        images_retention: value(&one, "RUNMESH_IMAGES_RETENTION", duration)?,
         ..Work::default()
     })
 }
@@ -104,6 +123,7 @@ pub(super) fn take(work: &mut Work, key: &str, value: &Value) -> Result<(), Wron
             work.command = Some(command);
         }
         "min_free" => work.min_free = Some(string(value, size).map_err(wrong)?),
+        "work_dir" => work.work_dir = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
         "artifacts_limit" => work.artifacts_limit = Some(string(value, size).map_err(wrong)?),
         "secrets" => work.secrets = Some(secrets(value)?),
         _ => containers(work, value)?,
@@ -119,6 +139,8 @@ fn containers(work: &mut Work, value: &Value) -> Result<(), Wrong> {
             "engine" => work.engine = Some(string(value, |text| Ok(text.into())).map_err(wrong)?),
             "image" => work.image = Some(string(value, image).map_err(wrong)?),
             "pull" => work.pull = Some(value.as_bool().ok_or_else(|| wrong("is not true or false".to_owned()))?),
+            "images_quota" => work.images_quota = Some(string(value, size).map_err(wrong)?),
+            "images_retention" => work.images_retention = Some(string(value, duration).map_err(wrong)?),
             "memory" => work.memory = Some(string(value, size).map_err(wrong)?),
             "millicpus" => work.millicpus = Some(number(value, count).map_err(wrong)?),
             "pids" => work.pids = Some(number(value, count).map_err(wrong)?),

@@ -193,9 +193,9 @@ impl Pool {
         self.hands.values().any(|hand| hand.serves.is_some() && hand.done.is_none())
     }
 
-    /// What its runners are registered with.
-    pub(super) fn scopes(&self) -> BTreeSet<Scope> {
-        self.hands.values().map(|hand| hand.scope.clone()).collect()
+    /// Whether a runner of that name is here, or is about to be.
+    pub(super) fn has(&self, runner: &str) -> bool {
+        self.hands.contains_key(runner)
     }
 
     /// The kernel says that this host has a task now. `is_taken`: at the last look some runner had its job already. `most` is
@@ -428,7 +428,7 @@ impl Pool {
             return self.give_up(now, task, report);
         }
         if hand.stage == Stage::Alive && hand.serves.is_none() && (draining || now - hand.idle >= patience) {
-            let why = if draining { "its host goes away" } else { "GitHub gave its runner no job in time" };
+            let why = if draining { "its host takes nothing new" } else { "GitHub gave its runner no job in time" };
             let reason = if draining { ReleaseReason::Draining } else { ReleaseReason::NotRunning };
             tracing::debug!("runner {name}: {why}");
             hand.tired = true;
@@ -529,10 +529,10 @@ impl Pool {
         deeds
     }
 
-    /// All registrations that there may be, for the end of the node; those in scale sets apart.
-    pub(super) fn registrations(&self) -> Vec<(Scope, u64)> {
-        let others = self.hands.values().filter(|hand| !hand.is_of_a_set());
-        others.filter_map(|hand| Some((hand.scope.clone(), hand.registration?))).collect()
+    /// All registrations that there may be, by the runners' names, for the end of the node; those in scale sets apart.
+    pub(super) fn registrations(&self) -> Vec<(String, Scope, u64)> {
+        let others = self.hands.iter().filter(|(_, hand)| !hand.is_of_a_set());
+        others.filter_map(|(name, hand)| Some((name.clone(), hand.scope.clone(), hand.registration?))).collect()
     }
 }
 

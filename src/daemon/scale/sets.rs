@@ -331,7 +331,7 @@ impl Daemon {
         let others = heard
             .filter(|(presence, ..)| presence.offer.sources.contains(key) && presence.offer.labels.contains(&label));
         let others: u32 = others.map(|(presence, ..)| presence.free).fold(0, u32::saturating_add);
-        let is_open = self.node.standing() == Standing::Active && self.starts_runners();
+        let is_open = self.node.standing() == Standing::Active && !self.node.is_cordoned() && self.starts_runners();
         let running = u32::try_from(self.node.running().count()).unwrap_or(u32::MAX);
         let own = if is_open { self.node.slots().saturating_sub(running) } else { 0 };
         let is_held = |(_, folded): &(_, &crate::kernel::ledger::Folded)| {
@@ -445,8 +445,7 @@ impl Daemon {
             let Some(workload) = self.workload_of_job(&key, told.job) else { continue };
             jobs.insert(told.job, job_of(&workload, &told));
         }
-        let (now, draining) =
-            (self.now().mono, self.leaving != Leaving::No || self.node.standing() == Standing::Draining);
+        let (now, draining) = (self.now().mono, self.starts_nothing_new());
         let mut deeds = self.scale.pool.told(now, asked, &key, &jobs, draining);
         deeds.extend(self.scale.pool.thin_out(now, draining));
         self.carry_out_deeds(deeds);

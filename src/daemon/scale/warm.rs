@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::daemon::{Daemon, Leaving};
+use crate::daemon::Daemon;
 use crate::forge::github::Scope;
 use crate::kernel::allocation::Warm;
 use crate::kernel::node::Standing;
@@ -77,7 +77,7 @@ impl Daemon {
             return;
         }
         self.scale.next_tend = Some(Instant::now() + LOOK);
-        let sets = if self.leaving == Leaving::No && self.node.standing() == Standing::Active && self.starts_runners() {
+        let sets = if !self.starts_nothing_new() && self.node.standing() == Standing::Active && self.starts_runners() {
             self.warm_sets()
         } else {
             Vec::new()
@@ -85,21 +85,10 @@ impl Daemon {
         let now = self.now().mono;
         let warm = Warm { wanted: sets.iter().map(|set| set.runners).sum(), idle: self.scale.pool.spare() };
         let warming = self.node.warming(warm);
-        // Where they are registered is on disk before GitHub is asked.
-        let scopes: BTreeSet<Scope> = sets.iter().map(|set| set.scope.clone()).collect();
-        if warming.start > 0 && !scopes.is_subset(&self.scale.scopes) {
-            let before = self.scale.scopes.clone();
-            self.scale.scopes.extend(scopes);
-            if let Err(why) = self.remember_scopes() {
-                tracing::warn!("{why}");
-                self.scale.scopes = before;
-                return;
-            }
-        }
         let age = self.scale.settings.as_ref().map_or(Duration::ZERO, |settings| settings.warm_age);
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let mut deeds = self.scale.pool.tend(now, &sets, warming, age);
-        deeds.extend(self.scale.pool.thin_out(now, self.leaving != Leaving::No));
+        deeds.extend(self.scale.pool.thin_out(now, self.starts_nothing_new()));
         self.carry_out_deeds(deeds);
     }
 }

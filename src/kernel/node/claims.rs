@@ -187,7 +187,7 @@ impl Node {
         }
         self.claims.next_claim = None;
         if self.paused.is_some()
-            || self.custody.draining()
+            || self.custody.takes_nothing_new()
             || self.is_behind_rules()
             || !self.sync.has_all_it_was_told_of()
         {

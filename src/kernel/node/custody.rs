@@ -52,6 +52,7 @@ pub(super) struct Custody {
     /// Those that are to be looked at now.
     look: BTreeSet<TaskId>,
     draining: bool,
+    cordoned: bool,
     handing_over: bool,
     /// When a slot last came free of which there was none before, or this node began to offer more.
     slots_since: Option<u64>,
@@ -115,6 +116,15 @@ impl Custody {
 
     pub(super) const fn draining(&self) -> bool {
         self.draining
+    }
+
+    pub(super) const fn cordoned(&self) -> bool {
+        self.cordoned
+    }
+
+    /// Whether nothing is claimed here, whatever waits.
+    pub(super) const fn takes_nothing_new(&self) -> bool {
+        self.draining || self.cordoned
     }
 
     /// How many tasks the ledger names this other peer as the holder of, and the peer has not said yet that it runs.
@@ -376,6 +386,20 @@ impl Node {
         if hand_over {
             self.custody.handing_over = true;
             self.stop_everything(StopReason::HandedOver);
+        }
+    }
+
+    pub(super) fn on_cordon(&mut self) {
+        self.custody.cordoned = true;
+        self.peers.changed(self.now.mono, &self.settings.timings);
+    }
+
+    pub(super) fn on_uncordon(&mut self) {
+        if std::mem::take(&mut self.custody.cordoned) {
+            // The others have to hear of it first, as of new slots.
+            self.custody.slots_have_grown(self.now.mono);
+            self.peers.changed(self.now.mono, &self.settings.timings);
+            self.claims.look_again();
         }
     }
 

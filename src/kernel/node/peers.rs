@@ -403,7 +403,9 @@ impl Node {
         let heard = known.is_some_and(|known| known.heard);
         let matters = known.is_none_or(|known| {
             let (a, b) = (known.presence(), presence);
-            !heard || (&a.offer, a.free, a.draining, &a.running) != (&b.offer, b.free, b.draining, &b.running)
+            !heard
+                || (&a.offer, a.free, a.draining, a.cordoned, &a.running)
+                    != (&b.offer, b.free, b.draining, b.cordoned, &b.running)
         });
         // Whom somebody wants to hear often says at once that it will be.
         let rhythm = known.is_some_and(|known| known.presence().attentive != presence.attentive);
@@ -564,8 +566,10 @@ impl Node {
             attentive: self.custody.has_careful_sources(),
             heads: self.clock.heads().clone(),
             offer: self.offer.clone(),
-            free: self.free_slots() + self.jobs.split.spare,
+            // None for whom knows of no cordons.
+            free: if self.custody.cordoned() { 0 } else { self.free_slots() + self.jobs.split.spare },
             draining: self.custody.draining(),
+            cordoned: self.custody.cordoned(),
             running: self.custody.fences(),
             unheard: others.filter(|peer| !self.peers.hears(peer)).copied().collect(),
             discovered: self.duty.told(self.now.mono),
@@ -590,6 +594,7 @@ impl Node {
         let presence = peer.presence();
         peer.heard
             && !presence.draining
+            && !presence.cordoned
             && presence.free as usize > self.custody.claimed_since(presence)
             && !self.peers.closed.contains_key(&presence.peer)
             && class.may_run_at(&presence.offer)

@@ -96,6 +96,11 @@ impl Node {
         }
     }
 
+    /// Whether its operator lets it claim nothing for now.
+    pub const fn is_cordoned(&self) -> bool {
+        self.custody.cordoned()
+    }
+
     /// A hash of all that nodes agree on: members and tasks.
     pub fn state_hash(&self) -> Digest {
         let mut members = Vec::new();

@@ -37,14 +37,15 @@ impl Node {
         if willing.iter().all(|host| host.offer.slots == 0) {
             return Some("the nodes that could run no tasks now; see `runmesh doctor` there".to_owned());
         }
-        if willing.iter().all(|host| host.draining) {
-            return Some("all nodes that could are draining".to_owned());
+        if willing.iter().all(|host| host.draining || host.cordoned) {
+            return Some(shut(&willing));
         }
         if self.is_careful(workload) && self.majority_until().is_none() {
             return Some(
                 "this node does not hear more than half of the members, and the source says `stop`".to_owned(),
             );
         }
+        let willing: Vec<_> = willing.into_iter().filter(|host| !host.draining && !host.cordoned).collect();
         let full = willing.iter().all(|host| host.free == 0);
         full.then(|| match willing.len() {
             1 => "the one node that can has no free slot".to_owned(),
@@ -58,12 +59,14 @@ impl Node {
             offer: &self.offer,
             free: self.free_slots(),
             draining: self.custody.draining(),
+            cordoned: self.custody.cordoned(),
         };
         let others = self.peers.heard().map(|peer| Host {
             peer: peer.place.peer(),
             offer: &peer.presence().offer,
             free: peer.presence().free,
             draining: peer.presence().draining,
+            cordoned: peer.presence().cordoned,
         });
         std::iter::once(me).chain(others)
     }
@@ -75,6 +78,24 @@ struct Host<'a> {
     offer: &'a Offer,
     free: u32,
     draining: bool,
+    cordoned: bool,
+}
+
+/// That of the nodes that could run it none takes anything new, and what to do.
+fn shut(hosts: &[&&Host<'_>]) -> String {
+    if hosts.iter().all(|host| host.draining) {
+        return "all nodes that could are draining".to_owned();
+    }
+    let cordoned: Vec<String> =
+        hosts.iter().filter(|host| host.cordoned && !host.draining).map(|host| host.peer.to_string()).collect();
+    let end = "`runmesh node uncordon` there ends that";
+    match (hosts.len(), cordoned.len()) {
+        (1, _) => format!("the one node that can is cordoned: {}; {end}", cordoned[0]),
+        (all, shut) if all == shut => {
+            format!("all {all} nodes that could are cordoned: {}; {end}", cordoned.join(", "))
+        }
+        _ => format!("all nodes that could are draining or cordoned: {}; {end}", cordoned.join(", ")),
+    }
 }
 
 fn lists(offer: &Offer, workload: &Workload) -> bool {
@@ -89,7 +110,7 @@ fn lacking(hosts: &[Host<'_>], workload: &Workload) -> String {
     };
     let starters: Vec<&Host<'_>> = hosts.iter().filter(|host| host.offer.labels.contains(GITHUB_RUNNER)).collect();
     if workload.labels.contains(GITHUB_RUNNER) && starters.is_empty() {
-        return "no live node that lists its repository starts GitHub's runners: say `autoscaler = true` there"
+        return "no live node that lists its repository starts GitHub's runners: start one of them with --autoscaler"
             .to_owned();
     }
     let nobody = |label: &&String| !hosts.iter().any(|host| serves(&host.offer.labels, label));

@@ -4,6 +4,7 @@
 //! as they are. Bodies that are looked at are bounded. The door is shut when it is dropped, and all connections with it.
 //! Where the task has an artifact service, that listens in each network that the task makes.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,9 +26,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::rules::{Kind, Made, Rules, Way};
 use super::{Engine, Lane};
 use crate::runner::artifacts::Service;
+use crate::runner::images::{Images, Use};
 
 /// The most connections at once.
 const CONNECTIONS: usize = 256;
+/// The most images that are kept for one task.
+const IMAGES: usize = 256;
 /// The most bytes of a body that is looked at.
 const BODY: usize = 4 << 20;
 
@@ -49,6 +53,9 @@ struct Hall {
     engine: Engine,
     rules: Rules,
     made: Mutex<Made>,
+    images: Arc<Images>,
+    /// The images that the task asked for, by name: none of them goes while the door is open.
+    uses: Mutex<BTreeMap<String, Use>>,
     artifacts: Option<Arc<Service>>,
     /// An image that was asked for and may not be fetched.
     refused: Mutex<Option<String>>,
@@ -59,14 +66,28 @@ impl Door {
     ///
     /// # Errors
     /// What the system says, such as that the path is longer than the 107 bytes that a socket's may have.
-    pub(crate) fn open(at: &Path, engine: Engine, rules: Rules, artifacts: Option<Arc<Service>>) -> io::Result<Self> {
+    pub(crate) fn open(
+        at: &Path,
+        engine: Engine,
+        rules: Rules,
+        artifacts: Option<Arc<Service>>,
+        images: Arc<Images>,
+    ) -> io::Result<Self> {
         let listener = UnixListener::bind(at)?;
         std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o600))?;
         let mut made = Made::default();
         if let (Some(Lane { name, gateway: Some(gateway) }), Some(_)) = (&rules.lane, &artifacts) {
             made.gateways.insert(name.clone(), *gateway);
         }
-        let hall = Arc::new(Hall { engine, rules, made: made.into(), artifacts, refused: Mutex::default() });
+        let hall = Arc::new(Hall {
+            engine,
+            rules,
+            made: made.into(),
+            artifacts,
+            images,
+            uses: Mutex::default(),
+            refused: Mutex::default(),
+        });
         Ok(Self { keeper: tokio::spawn(keep(listener, hall.clone())), hall })
     }
 
@@ -117,18 +138,31 @@ impl Hall {
         match way {
             Way::Refuse(why) => {
                 if path.ends_with("/images/create") {
-                    let image = query
-                        .as_deref()
-                        .unwrap_or_default()
-                        .split('&')
-                        .find_map(|part| part.strip_prefix("fromImage="));
-                    let image = image.unwrap_or_default().replace("%2F", "/").replace("%3A", ":");
+                    let image = fetched(query.as_deref().unwrap_or_default()).0;
                     *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(image);
                 }
                 tracing::debug!("refused to a task: {} {path}: {why}", request.method());
                 Ok(said(StatusCode::FORBIDDEN, &format!("runmesh: {why}")))
             }
-            Way::Pass(path) => self.pass(address(&path, query.as_deref())?, request, tunnels).await,
+            Way::Pass(path) if path.ends_with("/images/create") => {
+                // On disk before it is fetched, so that it can go again.
+                let (name, tag) = fetched(query.as_deref().unwrap_or_default());
+                let image = match tag.as_deref() {
+                    None | Some("") => name,
+                    Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+                    Some(tag) => format!("{name}:{tag}"),
+                };
+                self.images.before_fetching(&self.engine, &image).await?;
+                self.use_image(&image).await;
+                self.pass(address(&path, query.as_deref())?, request, tunnels).await
+            }
+            Way::Pass(path) => {
+                let asked = path.split_once("/images/").and_then(|(_, rest)| rest.strip_suffix("/json"));
+                if let Some(image) = asked {
+                    self.use_image(image).await;
+                }
+                self.pass(address(&path, query.as_deref())?, request, tunnels).await
+            }
             Way::List(kind) => {
                 let (parts, _) = request.into_parts();
                 // Without the caller's filters, which speak of other names: the caller compares names itself.
@@ -145,6 +179,9 @@ impl Hall {
                     Ok(wanted) => wanted,
                     Err(why) => return Ok(said(StatusCode::FORBIDDEN, &format!("runmesh: {why}"))),
                 };
+                if let (Kind::Container, Some(image)) = (kind, wanted["Image"].as_str()) {
+                    self.use_image(image).await;
+                }
                 let query = query.map(|query| self.rules.query(&query));
                 let (status, made) =
                     self.ask(parts, address(&path, query.as_deref())?, wanted.to_string().into()).await?;
@@ -154,6 +191,16 @@ impl Hall {
                 }
                 Ok(json_body(status, &made))
             }
+        }
+    }
+
+    /// An image is not removed from here on, while the door is open.
+    async fn use_image(&self, image: &str) {
+        // Also of one that is held by its name: what was not there may have been fetched meanwhile.
+        let used = self.images.using(&self.engine, image).await;
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        if uses.len() < IMAGES || uses.contains_key(image) {
+            uses.insert(image.to_owned(), used);
         }
     }
 
@@ -248,6 +295,13 @@ impl Hall {
         });
         sender.send_request(request).await.map_err(|error| gone(&error))
     }
+}
+
+/// The name and the tag or digest of the image that is to be fetched.
+fn fetched(query: &str) -> (String, Option<String>) {
+    let plain = |text: &str| text.replace("%2F", "/").replace("%3A", ":").replace("%40", "@");
+    let part = |key: &str| query.split('&').find_map(|part| part.strip_prefix(key)).map(plain);
+    (part("fromImage=").unwrap_or_default(), part("tag="))
 }
 
 fn address(path: &str, query: Option<&str>) -> Result<Uri, String> {

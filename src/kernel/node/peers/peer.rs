@@ -58,9 +58,10 @@ impl Peer {
 
     /// Whether this is one more beat of the same life, and of what others act on only the heads are others.
     pub(super) fn says_nothing_new(&self, next: &Presence) -> bool {
-        let Presence { life, every, attentive, offer, free, draining, running, unheard, .. } = self.presence();
-        (*life, *every, *attentive, *free, *draining)
-            == (next.life, next.every, next.attentive, next.free, next.draining)
+        let Presence { life, every, attentive, offer, free, draining, cordoned, running, unheard, .. } =
+            self.presence();
+        (*life, *every, *attentive, *free, *draining, *cordoned)
+            == (next.life, next.every, next.attentive, next.free, next.draining, next.cordoned)
             && *running == next.running
             && *unheard == next.unheard
             && *offer == next.offer

@@ -59,6 +59,7 @@ fn presence_of(number: u8, life: u64, beat: u64, every: u32) -> Input {
         offer: Offer::default(),
         free: 0,
         draining: false,
+        cordoned: false,
         running: BTreeMap::new(),
         unheard: BTreeSet::new(),
         discovered: BTreeMap::new(),
