@@ -163,7 +163,7 @@ mod tests {
     fn start(pool: &mut Pool, now: u64, job: &Job) -> (TaskId, String) {
         let workload = Arc::new(job.workload());
         let (task, fence) = (workload.id(), Fence { attempt: 1, claim: Cid::of(&job.id.to_be_bytes()) });
-        let deeds = pool.take(now, (task, fence), workload, scope(), false);
+        let deeds = pool.take(now, (task, fence), workload, scope(), false, u32::MAX);
         let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
         pool.configured(now, name, job.id).expect("it is to be started");
         (task, name.clone())
@@ -220,7 +220,7 @@ mod tests {
         let mut pool = Pool::new("12D3KooWabcdefghij", 300_000);
         let workload = Arc::new(job(1, "ci.yml", JobState::Queued, None).workload());
         let (task, fence) = (workload.id(), Fence { attempt: 2, claim: Cid::of(b"c") });
-        let deeds = pool.take(1, (task, fence), workload, scope(), false);
+        let deeds = pool.take(1, (task, fence), workload, scope(), false, u32::MAX);
         let [Deed::Configure { name, .. }] = deeds.as_slice() else { panic!("{deeds:?}") };
         pool.taken(2, name);
         assert_eq!(told(&mut pool, 3, &[job(1, "ci.yml", JobState::InProgress, Some("theirs"))]), []);
