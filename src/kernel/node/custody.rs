@@ -1,6 +1,6 @@
 //! What runs here, and whether what others hold still lives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Node, claimed_by};
@@ -56,6 +56,8 @@ pub(super) struct Custody {
     handing_over: bool,
     /// When a slot last came free of which there was none before, or this node began to offer more.
     slots_since: Option<u64>,
+    /// When slots came free, the latest last; no more of them than there are slots.
+    freed: VecDeque<u64>,
     /// What this node has declined in this life: it does not try that again.
     declined: BTreeSet<TaskId>,
     /// Sources whose tasks are stopped when this node is cut off.
@@ -91,9 +93,19 @@ impl Custody {
         self.slots_since = Some(now);
     }
 
-    /// When a slot last came free of which there was none before, or came up.
-    pub(super) const fn slots_since(&self) -> Option<u64> {
-        self.slots_since
+    fn slot_came_free(&mut self, now: u64, slots: u32) {
+        self.freed.push_back(now);
+        while self.freed.len() > slots as usize {
+            self.freed.pop_front();
+        }
+    }
+
+    /// When the newest of so many free slots came, where all of them came within that time: others may know of none.
+    pub(super) fn slots_since(&self, free: usize, now: u64, within: u64) -> Option<u64> {
+        let young = |since: &u64| now < since + within;
+        let freed = self.freed.iter().copied().filter(young);
+        let last = freed.clone().max().filter(|_| freed.count() >= free);
+        self.slots_since.filter(young).max(last)
     }
 
     pub(super) fn has_declined(&self, task: &TaskId) -> bool {
@@ -341,6 +353,7 @@ impl Node {
         if was_full {
             self.custody.slots_have_grown(self.now.mono);
         }
+        self.custody.slot_came_free(self.now.mono, self.offer.slots);
         self.peers.changed(self.now.mono, &self.settings.timings);
         self.claims.look_again();
         let Some(folded) = self.ledger.get(&task) else { return };

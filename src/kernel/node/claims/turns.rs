@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, Standing};
 use crate::kernel::election::{Place, Seed};
+use crate::kernel::entry::Event;
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Output, Reply, Request, Token};
 use crate::kernel::ledger::Folded;
@@ -99,11 +100,12 @@ impl Node {
     /// Whether this node's slots for such a task are so young that others have to be asked first: until they know of them
     /// each that has one is the only one in its own eyes.
     pub(super) fn youth_for(&self, workload: &Workload) -> Option<Youth> {
-        let (since, delay) = (self.custody.slots_since()?, self.claim_delay());
+        let (now, delay) = (self.now.mono, self.claim_delay());
+        // Those of this very round are taken too.
+        let claimed = self.events.iter().filter(|event| matches!(event, Event::Claim(_))).count();
+        let free = (self.free_slots() as usize).saturating_sub(claimed);
+        let since = self.custody.slots_since(free, now, delay)?;
         let ends = since + delay;
-        if ends <= self.now.mono {
-            return None;
-        }
         let able = self.peers.heard().filter(|peer| Self::can_run(&peer.presence().offer, workload));
         match able.take(MAX_ASKED + 1).count() {
             0 => None,
