@@ -346,6 +346,10 @@ fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
         let node = mesh.node(0);
         until(&fake, "two runners that wait", |fake| fake.state().actions.runners.online() == 2);
         assert_eq!(node.json(&["inspect", "tasks"]).as_array().map(Vec::len), Some(0), "nobody has a task of them");
+        let shown = node.json(&["inspect", "runners"]);
+        let shown = shown.as_array().expect("a list");
+        assert!(shown.len() == 2 && shown.iter().all(|one| one["task"] == ""), "{shown:#?}");
+        assert!(node.run(&["inspect", "runners"]).stdout.contains(&format!("{scope}: waits for a job")));
         {
             let fake = fake.state();
             let runners = &fake.actions.runners;
@@ -371,6 +375,13 @@ fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
         let tasks = mesh.wait_for_tasks(2, is_completed);
         assert!(tasks.iter().all(|task| task["conclusion"] == "success"), "{tasks:#?}");
         assert_eq!(fake.job(job).conclusion.as_deref(), Some("success"), "a busy runner is left alone");
+        until(&fake, "two that wait again", |fake| fake.state().actions.runners.online() == 2);
+        // Who takes nothing new keeps nothing waiting.
+        let configured = fake.state().actions.runners.configured;
+        assert_eq!(node.run(&["node", "cordon", "--why", "a new disk"]).status, 0);
+        until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());
+        assert_eq!(fake.state().actions.runners.configured, configured, "none is started while it is cordoned");
+        assert_eq!(node.run(&["node", "uncordon"]).status, 0);
         until(&fake, "two that wait again", |fake| fake.state().actions.runners.online() == 2);
         mesh.stop();
         until(&fake, "no registration", |fake| fake.state().actions.runners.all.is_empty());

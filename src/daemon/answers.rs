@@ -279,18 +279,22 @@ impl Daemon {
     async fn runners(&self) -> Vec<proto::Runner> {
         let now = wall_ms();
         let running = self.runner.running().await.unwrap_or_default();
-        let runners = running.into_iter().map(|running| proto::Runner {
-            task: running.task.to_string(),
-            repository: running.repository,
-            path: running.path,
-            attempt: running.fence.attempt,
-            executor: running.executor,
-            isolation: running.isolation.to_string(),
-            pid: None,
-            state: running.phase.word().to_owned(),
-            started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
-            log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
-            note: running.left.join("; "),
+        let runners = running.into_iter().map(|running| {
+            let mut runner = proto::Runner {
+                task: running.task.to_string(),
+                repository: running.repository,
+                path: running.path,
+                attempt: running.fence.attempt,
+                executor: running.executor,
+                isolation: running.isolation.to_string(),
+                pid: None,
+                state: running.phase.word().to_owned(),
+                started_ms: now.saturating_sub(u64::try_from(running.elapsed.as_millis()).unwrap_or(u64::MAX)),
+                log: self.log_path(&running.task, running.fence.attempt).display().to_string(),
+                note: running.left.join("; "),
+            };
+            self.name_its_work((running.task, running.fence), &mut runner);
+            runner
         });
         runners.chain(self.workers_list()).collect()
     }

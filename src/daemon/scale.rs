@@ -285,7 +285,15 @@ impl Daemon {
                     self.remove_in_set(name, &scope, registration);
                 }
                 Deed::Configure { name, scope, labels } => {
-                    let Some(github) = github.clone() else { continue };
+                    let Some(github) = github.clone() else {
+                        self.scale.helpers.spawn(async move {
+                            let what = format!("register a runner with {scope}");
+                            let why = "no source at GitHub could be opened".to_owned();
+                            let answer = Err(RunnerError::Github(GithubError::Unreachable { what, why }));
+                            let _ = find.send(Found::Scale(Heard::Configured { name, answer })).await;
+                        });
+                        continue;
+                    };
                     let group = self.scale.settings.as_ref().and_then(|settings| settings.group.clone());
                     let asking = self.scale.asking.clone();
                     let entry = self.enter_registration(&name, &scope);

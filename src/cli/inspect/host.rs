@@ -150,11 +150,15 @@ pub(super) fn runners(screen: Screen, runners: &[Runner], now: u64) -> String {
         return "nothing runs here now\n".to_owned();
     }
     let row = |runner: &Runner| {
+        let waits = runner.task.is_empty();
         [
-            Cell::from(short_task(&runner.task)),
-            workflow(&runner.repository, &runner.path).into(),
+            Cell::from(if waits { "-" } else { short_task(&runner.task) }),
+            Cell::from(match waits {
+                true => format!("{}: {}", runner.repository, runner.path),
+                false => workflow(&runner.repository, &runner.path),
+            }),
             Cell::painted(if runner.note.is_empty() { Paint::Strong } else { Paint::Warn }, &runner.state),
-            runner.attempt.into(),
+            Cell::from(if waits { "-".to_owned() } else { runner.attempt.to_string() }),
             span(now.saturating_sub(runner.started_ms)).into(),
             format!("{} in {}", runner.executor, runner.isolation).into(),
             runner.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()).into(),

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::control::proto;
 use crate::daemon::Daemon;
 use crate::forge::github::Scope;
 use crate::kernel::allocation::Warm;
+use crate::kernel::id::TaskId;
 use crate::kernel::node::Standing;
+use crate::kernel::task::Fence;
 
 /// Between two looks whether as many wait as should.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
@@ -71,17 +74,30 @@ impl Daemon {
         sets.map(whole).collect()
     }
 
+    /// Says of a runner that was started to wait which task it has by now: none that anybody knows as long as it waits.
+    pub(in crate::daemon) fn name_its_work(&self, order: (TaskId, Fence), runner: &mut proto::Runner) {
+        match self.scale.pool.work_of(order) {
+            None => {}
+            Some(None) => (runner.task, runner.attempt) = (String::new(), 0),
+            Some(Some((task, fence))) => {
+                (runner.task, runner.attempt) = (task.to_string(), fence.attempt);
+                if let Some(folded) = self.node.task(&task) {
+                    let workload = &folded.workload;
+                    (runner.repository, runner.path) = (workload.repository.name.clone(), workload.path.clone());
+                }
+            }
+        }
+    }
+
     /// Starts runners that are to wait, and has those go whose slots are needed, when it is time to look at that.
     pub(super) fn tend_warm(&mut self) {
         if self.scale.next_tend.is_none_or(|at| Instant::now() < at) {
             return;
         }
         self.scale.next_tend = Some(Instant::now() + LOOK);
-        let sets = if !self.starts_nothing_new() && self.node.standing() == Standing::Active && self.starts_runners() {
-            self.warm_sets()
-        } else {
-            Vec::new()
-        };
+        let may = !self.starts_nothing_new() && self.node.standing() == Standing::Active && self.starts_runners();
+        // At first it is not known yet how GitHub is reached.
+        let sets = if may && self.sources.github().is_some() { self.warm_sets() } else { Vec::new() };
         let now = self.now().mono;
         let warm = Warm { wanted: sets.iter().map(|set| set.runners).sum(), idle: self.scale.pool.spare() };
         let warming = self.node.warming(warm);

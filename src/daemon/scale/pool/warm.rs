@@ -76,6 +76,13 @@ impl Pool {
         self.hands.get(name).filter(|hand| hand.repository.is_none()).map(|hand| (&hand.scope, &hand.labels))
     }
 
+    /// Of a runner that was started to wait for jobs, what it works for by now: nothing as long as it waits. `None` for
+    /// all others.
+    pub(in crate::daemon::scale) fn work_of(&self, order: (TaskId, Fence)) -> Option<Option<(TaskId, Fence)>> {
+        let hand = self.hands.values().find(|hand| hand.order == order && hand.repository.is_none())?;
+        Some(hand.meant.and_then(|task| Some((task, self.held.get(&task)?.fence))))
+    }
+
     /// A runner's hook says that it begins a job of that repository.
     pub(in crate::daemon::scale) fn begins(&mut self, order: (TaskId, Fence), repository: &str) {
         if let Some(hand) = self.hands.values_mut().find(|hand| hand.order == order) {
