@@ -151,7 +151,6 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
     let (owner, before) = session(&fake).expect("a session");
     let tail = owner[owner.len() - 10..].to_owned();
     let killed = mesh.kill(&owner);
-    let started_before = fake.state().actions.runners.configured;
     // What comes while nobody listens is not lost.
     let later = fake.queue("octo/two", &LAB, 2);
     until(&fake, "another's session", |fake| {
@@ -164,10 +163,10 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
     let tasks = mesh.wait_for_tasks(8, is_completed);
     let failed = tasks.iter().filter(|task| task["conclusion"] == "failure").count();
     assert_eq!(failed, lost.len(), "those of the killed host, as GitHub says: {tasks:#?}");
-    // All six runners were busy: those of the killed host end with their jobs at GitHub, and none is replaced. Only the later
-    // jobs get one each, or one that waited already because another had taken its job before.
-    let started = fake.state().actions.runners.configured - started_before;
-    assert!(started <= 2, "one runner a later job, none for those of the killed host: {started}, {lost:?}");
+    // Before the next one listens nobody knows which jobs of the killed host had runners: for those one may start in vain,
+    // and retires.
+    let started = usize::try_from(fake.state().actions.runners.configured).expect("few");
+    assert!((8..=8 + lost.len()).contains(&started), "one runner a job: {started}, {lost:?}");
     mesh.start_again(killed);
     mesh.wait_for_agreement();
     in_order(&fake, mesh);
