@@ -171,7 +171,7 @@ impl Ledger {
         let mut closed = self.closed.clone();
         let mut submitted = self.submitted.clone();
         for (task, record) in &self.records {
-            let facts = record.facts.iter().filter(|fact| fact.counts(&counts));
+            let facts = record.facts.iter().filter(|fact| fact.counts(counts));
             let Some(outcome) = fold::fold(task, record.kept.as_deref(), facts) else { continue };
             if let (Some(height), Some((slot, value))) =
                 (outcome.introduced_at, Slot::of(&outcome.folded.workload.trigger))
