@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::clock::Clock;
@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Before a busy node is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What it has seen.
 #[derive(Debug)]
@@ -122,8 +124,9 @@ impl Peer {
         .await
     }
 
-    /// Learns what the mesh has.
+    /// Learns what the mesh has. A node that is busy with others is asked again, as honest nodes do.
     pub(crate) async fn learn(&mut self) {
+        let began = Instant::now();
         loop {
             let sync = Request::Sync { vector: self.clock.vector(), want: BTreeSet::new() };
             match self.ask(&sync).await {
@@ -135,6 +138,9 @@ impl Peer {
                     if !more {
                         return;
                     }
+                }
+                Some(Response::Refused { why }) if why.contains("ask again") && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(AGAIN).await;
                 }
                 other => panic!("{other:?}"),
             }
