@@ -156,7 +156,7 @@ impl Node {
     }
 
     /// Somebody has answered which of the tasks it takes, or never will.
-    pub(in crate::kernel::node) fn on_turn(&mut self, token: Token, mine: &BTreeSet<TaskId>) {
+    pub(in super::super) fn on_turn(&mut self, token: Token, mine: &BTreeSet<TaskId>) {
         let now = self.now.mono;
         for task in self.claims.turns.asked.remove(&token).unwrap_or_default() {
             let Some(waiting) = self.claims.waiting.get_mut(&task) else { continue };
@@ -172,14 +172,14 @@ impl Node {
 
     /// One of those asked is not there any more: the wait for its tasks begins anew, without it. All who asked it find out
     /// at about the same time, and would all claim at once if they went on where they stand.
-    pub(in crate::kernel::node) fn begin_turn_anew(&mut self, token: Token) {
+    pub(in super::super) fn begin_turn_anew(&mut self, token: Token) {
         let tasks = self.claims.turns.asked.get(&token).cloned().unwrap_or_default();
         self.on_turn(token, &tasks);
     }
 
     /// A peer asks whether this node takes these tasks: it does now what it would do anyway, and says so. What it does not
     /// take it leaves to the asker.
-    pub(in crate::kernel::node) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
+    pub(in super::super) fn on_turn_request(&mut self, from: PeerId, token: Token, tasks: &BTreeSet<TaskId>) {
         self.claims.look = true;
         self.settle();
         let (now, place, delay) = (self.now.mono, Place::of(from), self.claim_delay());

@@ -15,13 +15,13 @@ const MAX_PAST: usize = 16;
 
 /// A member whose presence has been heard.
 #[derive(Debug, Clone)]
-pub(in crate::kernel::node) struct Peer {
-    pub(in crate::kernel::node) place: Place,
+pub(in super::super) struct Peer {
+    pub(in super::super) place: Place,
     pub(super) said: Arc<Signed>,
     /// When the latest presence came.
-    pub(in crate::kernel::node) last: u64,
+    pub(in super::super) last: u64,
     /// Since when it has been heard without a break.
-    pub(in crate::kernel::node) since: u64,
+    pub(in super::super) since: u64,
     pub(super) heard: bool,
     /// Former lives and the last beat heard of each, the latest last.
     pub(super) past: Vec<(u64, u64)>,
@@ -37,12 +37,12 @@ pub(super) struct Rival {
 
 impl Peer {
     /// What it said last.
-    pub(in crate::kernel::node) fn presence(&self) -> &Presence {
+    pub(in super::super) fn presence(&self) -> &Presence {
         &self.said.presence
     }
 
     /// The same with the bytes by which it can be passed on.
-    pub(in crate::kernel::node) const fn said(&self) -> &Arc<Signed> {
+    pub(in super::super) const fn said(&self) -> &Arc<Signed> {
         &self.said
     }
 
