@@ -135,8 +135,8 @@ fn a_job_gets_one_runner_on_three_hosts_and_ends_as_github_says() {
 #[test]
 fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served_twice() {
     let fake = fake();
-    // GitHub would keep its session for longer than this takes; the next one closes it.
-    fake.state().actions.scale_sets.session_life = Duration::from_secs(600);
+    // The next one closes its session, or, where the dead one had not told its name yet, waits for GitHub to.
+    fake.state().actions.scale_sets.session_life = Duration::from_secs(30);
     let mut mesh = mesh(&fake, 3, &[]);
     until(&fake, "a session", |fake| session(fake).is_some());
     let jobs = fake.queue("octo/one", &LAB, 6);
