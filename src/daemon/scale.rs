@@ -3,8 +3,8 @@
 //! Owns when GitHub is asked, and carrying out what [`pool`] decides. A job that waits becomes a task of the mesh, so one
 //! host starts a runner for it: where that task is claimed, the claim is on disk and told before GitHub is asked for a
 //! configuration, and each registration is in the ledger before that ([`ledger`]). After a crash nothing runs here any more,
-//! and the first look removes every registration in this host's name wherever the ledger says that there may be one. Leaves who takes a task to the kernel, and the
-//! runner's process to the runner room.
+//! and the first look removes every registration in this host's name wherever the ledger says that there may be one. Leaves
+//! who takes a task to the kernel, and the runner's process to the runner room.
 
 mod asking;
 mod ledger;
