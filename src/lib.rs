@@ -21,3 +21,6 @@ pub mod runner;
 pub mod store;
 pub mod wire;
 pub mod workflow;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

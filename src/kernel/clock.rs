@@ -16,7 +16,7 @@ mod shelf;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use base::ChainBase;
 pub use cut::{Division, Tally};
@@ -229,6 +229,8 @@ pub struct Clock {
     all_count: bool,
     /// The greatest number of rules beyond this version's that an entry is, or was, under.
     rules_beyond: u32,
+    /// What [`Self::rules`] found since whatever it hangs on changed last.
+    rules: OnceLock<u32>,
     recent: recent::Recent,
     shelf: Shelf,
 }
@@ -258,6 +260,7 @@ impl Clock {
             is_cut_anywhere: false,
             all_count: true,
             rules_beyond: 0,
+            rules: OnceLock::new(),
             recent: recent::Recent::default(),
             shelf,
         }
@@ -419,6 +422,10 @@ impl Clock {
         if said.iter().any(|said| matches!(said, Said::Admit(..))) {
             self.changes += 1;
         }
+        // Whoever was retired is back with its next entry.
+        if !self.retired.is_empty() || said.iter().any(|said| matches!(said, Said::Admit(..) | Said::Declare(_))) {
+            self.rules.take();
+        }
         self.members.hear(Rights { mesh: &self.mesh, shelf: &self.shelf }, mark, peer, said)
     }
 
@@ -434,6 +441,7 @@ impl Clock {
             chain.counting = counting;
         }
         self.members = tally.members;
+        self.rules.take();
         self.note_all_rules();
         let last: Vec<Arc<Mark>> = (0..self.chains.len())
             .filter_map(|n| self.last_counting(n))

@@ -132,6 +132,10 @@ pub(crate) enum Fault {
     Boot(usize),
 }
 
+/// How long tasks are submitted at most in a large mesh, in milliseconds: each second of a thousand nodes costs a million
+/// presences.
+const LARGE_WORK: u64 = 40_000;
+
 impl Scenario {
     /// Nothing goes wrong.
     pub(crate) const fn calm(name: &'static str, nodes: usize, tasks: usize) -> Self {
@@ -228,13 +232,16 @@ impl Scenario {
         }
     }
 
-    /// The same in a large mesh, at some fifty tasks a second. Pages hold as much as real ones do.
+    /// The same in a large mesh, at some fifty tasks a second, and at more where they would take longer than
+    /// [`LARGE_WORK`]. Pages hold as much as real ones do.
     pub(crate) const fn at_large(name: &'static str, nodes: usize, tasks: usize) -> Self {
         let rough = Self::rough(name, nodes, tasks);
         // So many join at once as a mesh takes in; what comes within a moment is taken in together, as the daemon does.
         let boot = rough.hosts.boot + 10 * nodes as u64;
         let hosts = Hosts { boot, pace: 20, ..rough.hosts };
-        let rough = Self { hosts, ..rough }.within((boot, boot + 18 * tasks as u64), (200, 2_000));
+        let work = 18 * tasks as u64;
+        let work = if work < LARGE_WORK { work } else { LARGE_WORK };
+        let rough = Self { hosts, ..rough }.within((boot, boot + work), (200, 2_000));
         // Beyond that size the nodes' copies do not fit into memory.
         Self { network: Network { page: 1024, ..rough.network }, shares: nodes > 100, ..rough }
     }

@@ -121,6 +121,7 @@ impl Clock {
         let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();
         self.retired.clone_from(&retired);
         self.base = Some(Base { cut: cut.cid, hash, members, retired, time: snapshot.time, rules: snapshot.rules });
+        self.rules.take();
         self.note_all_rules();
         self.latest = self.latest.max(snapshot.time);
         let (ordinal, cid) = (self.next_ordinal, cut.cid);

@@ -161,14 +161,19 @@ impl Members {
             }
         }
         let admission = Admission { peer: admit.peer, mark: mark.clone(), by, right: admit.right.clone(), wall_ms };
-        self.admissions.entry(admit.peer).or_default().push(admission);
+        let admissions = self.admissions.entry(admit.peer).or_default();
+        // Most peers have one.
+        admissions.reserve_exact(1);
+        admissions.push(admission);
         again
     }
 
     /// Takes note that a peer's version knows the rules up to this number.
     fn declare(&mut self, peer: PeerId, rules: u32, mark: &Arc<Mark>) {
         self.highest_rules = self.highest_rules.max(rules);
-        self.declared.entry(peer).or_default().push((rules, mark.clone()));
+        let declared = self.declared.entry(peer).or_default();
+        declared.reserve_exact(1);
+        declared.push((rules, mark.clone()));
     }
 
     /// The greatest number of rules that the peer has declared; 0 before it has.

@@ -30,8 +30,10 @@ impl Clock {
 
     /// The number of rules that every member has declared that has not been retired.
     pub fn rules(&self) -> u32 {
-        let members = self.members.all().filter(|member| !self.is_retired(&member.peer));
-        members.map(|member| self.members.declared(&member.peer)).min().unwrap_or(0)
+        *self.rules.get_or_init(|| {
+            let members = self.members.all().filter(|member| !self.is_retired(&member.peer));
+            members.map(|member| self.members.declared(&member.peer)).min().unwrap_or(0)
+        })
     }
 
     /// The greatest number of rules that an entry which is or was here stands under, where this version does not know
