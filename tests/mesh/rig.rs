@@ -390,10 +390,16 @@ impl Mesh {
             other => panic!("not a list: {other}"),
         };
         for node in self.nodes() {
-            node.wait_for("the tasks' state", |node| {
-                let tasks = tasks(node);
-                tasks.len() == count && tasks.iter().all(&condition)
-            });
+            let began = Instant::now();
+            loop {
+                let seen = tasks(node);
+                if seen.len() == count && seen.iter().all(&condition) {
+                    break;
+                }
+                let logs = || self.nodes().map(Node::log).collect::<Vec<_>>().join("\n---\n");
+                assert!(began.elapsed() < PATIENCE, "the tasks' state did not come about: {seen:#?}\n{}", logs());
+                std::thread::sleep(LOOK);
+            }
         }
         tasks(self.nodes().next().expect("a node runs"))
     }

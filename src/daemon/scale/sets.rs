@@ -7,6 +7,7 @@
 
 mod answers;
 mod capacity;
+mod doubt;
 mod news;
 mod runners;
 mod strays;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use self::capacity::Capacity;
+use self::doubt::Doubts;
 pub(super) use self::news::News;
 use self::runners::candidates;
 use self::strays::Strays;
@@ -48,6 +50,8 @@ const SURPLUS: Duration = Duration::from_secs(5);
 /// After news of a runner: how often at most, and after how long, it is asked again what became of its job.
 const ASKS: u32 = 20;
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The most claims that are remembered of a set; the oldest were over long ago.
+const MOST_GIVEN: usize = 16_384;
 /// Why a node that has no credentials will not listen, in milliseconds: not in this life.
 const NEVER_MS: u64 = 365 * 86_400_000;
 
@@ -89,6 +93,9 @@ struct Set {
     table: Table,
     /// Claims for which a configuration was given; one entry may claim several tasks.
     given: BTreeSet<(Cid, TaskId)>,
+    /// Those that wait until it is known whether their job needs a runner, and when the session was opened.
+    doubts: Doubts,
+    opened: Option<Instant>,
     capacity: Capacity,
     /// Who said last that it listens, to which set, and in which session.
     former: Option<(PeerId, u64, String)>,
@@ -208,6 +215,8 @@ impl Set {
             heard: Instant::now(),
             table: Table::default(),
             given: BTreeSet::new(),
+            doubts: Doubts::default(),
+            opened: None,
             capacity: Capacity::default(),
             former: None,
             session: None,
@@ -222,6 +231,14 @@ impl Set {
 impl Set {
     fn all_have_runners(&self) -> bool {
         self.statistics.is_some_and(|told| told.total_assigned_jobs <= told.total_running_jobs)
+    }
+
+    /// Remembers that a configuration is given for a claim; `false` if one was.
+    fn give(&mut self, claim: (Cid, TaskId)) -> bool {
+        if self.given.len() >= MOST_GIVEN {
+            self.given.pop_first();
+        }
+        self.given.insert(claim)
     }
 }
 
@@ -288,6 +305,7 @@ impl Daemon {
                 sets.lives += 1;
                 tracing::info!("this node listens for jobs of the scale set {} of {}", set.name, set.of);
                 (set.life, set.is_well, set.statistics, set.heard) = (sets.lives, false, None, Instant::now());
+                set.opened = None;
                 set.listener = Some(Listener::start(way, key.clone(), set.life, me.to_string(), find));
             }
             (Some(_), None) => {
@@ -361,6 +379,7 @@ impl Daemon {
         match said {
             Said::Open { statistics, set: number, session } => {
                 (set.statistics, set.heard) = (Some(statistics), Instant::now());
+                set.opened = set.opened.or(Some(Instant::now()));
                 set.session = Some((number, session));
                 set.told_to.1.clear();
                 self.ask_for_tables(&key);

@@ -20,6 +20,8 @@ use super::server::{Answer, Asked, lock};
 
 /// The longest a runner's question stays open.
 const POLL: Duration = Duration::from_secs(20);
+/// How long a runner may take from being given a job to beginning it.
+const BEGINNING: Duration = Duration::from_secs(15);
 
 /// What a runner is registered with: `repos/OWNER/NAME` or `orgs/ORG`, lower case.
 type Scope = String;
@@ -297,6 +299,10 @@ impl Line {
                 None => break,
                 Some(Some((job, run, repository))) => {
                     self.kept = true;
+                    // One that never begins is lost with its job, too.
+                    self.look(|actions, id| {
+                        actions.runners.all.get_mut(&id).expect("it is there").lost = Some(Instant::now() + BEGINNING);
+                    });
                     let state = lock(&self.state);
                     let name = state.world.by_id(repository).map(|one| one.full_name()).unwrap_or_default();
                     return (200, format!("{name} {run} 1 {job}"));
@@ -309,6 +315,7 @@ impl Line {
     }
 
     async fn work(mut self) -> (u16, String) {
+        self.look(|actions, id| actions.runners.all.get_mut(&id).expect("it is there").lost = None);
         loop {
             let looked = self.look(|actions, id| {
                 let job = &actions.jobs[&actions.runners.all[&id].job?];

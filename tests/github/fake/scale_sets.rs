@@ -82,7 +82,7 @@ pub(crate) struct Set {
 
 #[derive(Debug)]
 pub(crate) struct Session {
-    id: String,
+    pub(crate) id: String,
     pub(crate) owner: String,
     token: String,
     heard: Instant,

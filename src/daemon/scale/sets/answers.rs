@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::super::listener::Way;
 use super::News;
+use super::doubt::Need;
 use crate::daemon::Daemon;
 use crate::daemon::scale::pool::Pool;
 use crate::forge::github::{Removal, ScaleSetError};
@@ -17,12 +18,10 @@ use crate::kernel::task::{Fence, State, Trigger};
 use crate::net::ReplyToken;
 use crate::wire::limits::MAX_CONFIGURATION;
 use crate::wire::response;
-use crate::wire::scale_set::{Configuration, SetAsk, SetQuestion, SetTold, Stands, seal_told};
+use crate::wire::scale_set::{Configuration, SetAsk, SetQuestion, SetTold, seal_told};
 
 /// How long a member may wait here: less than the network lets it.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// The most claims that are remembered as served; the oldest were over long ago.
-const MOST_GIVEN: usize = 16_384;
 /// The most members' questions that wait for GitHub at once.
 const MOST_WAITING: usize = 256;
 
@@ -100,6 +99,7 @@ impl Daemon {
             }
             SetQuestion::Listens { set, session } => {
                 if let Some(own) = self.scale.sets.all.get_mut(key) {
+                    tracing::debug!("{from} listens for jobs of the scale set {} in its session {session}", own.name);
                     own.former = Some((from, set, session));
                 }
                 Ok(Next::Told(SetTold::Removed { gone: false }))
@@ -116,22 +116,13 @@ impl Daemon {
                 if !runner.starts_with(&Pool::prefix_of(&from.to_string())) {
                     return Err("that name is not one of the asker's".to_owned());
                 }
-                if let Some(told) = set.table.told(job).filter(|told| told.stands != Stands::Waiting) {
-                    return Ok(Next::Told(SetTold::Taken { runner: told.runner.unwrap_or_default() }));
+                match self.need_of(&key.to_owned(), job, task, fence) {
+                    Need::Runner | Need::Perhaps => {}
+                    Need::Taken { runner } => return Ok(Next::Told(SetTold::Taken { runner })),
+                    Need::Unsure { why, .. } => return Ok(Next::Told(SetTold::Later { why })),
                 }
-                if fence.attempt > 1
-                    && set.listener.is_some()
-                    && set.table.told(job).is_none()
-                    && set.all_have_runners()
-                {
-                    let why = "as far as GitHub has told, some runner has its job".to_owned();
-                    return Ok(Next::Told(SetTold::Later { why }));
-                }
-                let given = self.scale.sets.all.get_mut(key).map(|set| &mut set.given).ok_or("it is gone")?;
-                if given.len() >= MOST_GIVEN {
-                    given.pop_first();
-                }
-                if !given.insert((fence.claim, task)) {
+                let set = self.scale.sets.all.get_mut(key).ok_or("it is gone")?;
+                if !set.give((fence.claim, task)) {
                     return Err("a configuration was given for this claim already".to_owned());
                 }
                 Ok(Next::Configure { way, claim: (fence.claim, task), runner })

@@ -1,14 +1,18 @@
 //! What helpers of the scale sets come back with, and who takes it.
 
+use tokio::sync::oneshot;
+
 use super::super::SOON;
 use super::super::listener::Said;
+use super::doubt::Need;
 use super::runners::NoRunner;
 use crate::daemon::Daemon;
 use crate::daemon::found::Found;
 use crate::daemon::scale::Heard;
 use crate::forge::github::{Jit, JobState, Registered, RunnerMemory};
-use crate::kernel::id::{Cid, TaskId};
+use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::io::SourceKey;
+use crate::kernel::task::Fence;
 use crate::wire::scale_set::JobTold;
 
 pub(in crate::daemon) enum News {
@@ -21,6 +25,12 @@ pub(in crate::daemon) enum News {
     Configured {
         name: String,
         answer: Result<Jit, NoRunner>,
+    },
+    /// Does the job of a task that is held here need a runner?
+    Asked {
+        key: SourceKey,
+        claim: (TaskId, Fence),
+        answer: oneshot::Sender<(Need, Vec<PeerId>)>,
     },
     /// How jobs stand.
     Told {
@@ -67,6 +77,9 @@ impl Daemon {
             News::Ended { key, job, runner, state } => self.on_ended_elsewhere(&key, job, &runner, state),
             News::Table { key, told } => self.on_table(&key, told),
             News::Registered { key, listed, memory } => self.on_registered(&key, listed, *memory),
+            News::Asked { key, claim: (task, fence), answer } => {
+                let _ = answer.send(self.own_need_of(&key, task, fence));
+            }
             News::NotGiven { key, claim } => self.on_not_given(&key, &claim),
             News::Configured { name, answer: Ok(jit) } => self.on_configured(name, jit).await,
             News::Configured { name, answer: Err(NoRunner::Taken { runner }) } => {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::super::asking::Asker;
 use super::super::listener::Way;
 use super::super::{AGAIN, ASKING, Heard};
 use super::News;
+use super::doubt::Need;
 use crate::daemon::Daemon;
 use crate::daemon::chronicle::wall_ms;
 use crate::daemon::found::Found;
@@ -59,6 +60,7 @@ struct Ways {
     members: Vec<PeerId>,
     key: SourceKey,
     turns: Arc<Semaphore>,
+    find: mpsc::Sender<Found>,
 }
 
 impl Daemon {
@@ -66,7 +68,7 @@ impl Daemon {
         let (key, set) = self.scale.sets.by_scope(scope)?;
         let (own, asker) = (set.way.clone(), self.scale.asker.clone());
         let (members, turns) = (self.reachers(key), self.scale.asking.clone());
-        Some(Ways { own, asker, members, key: key.clone(), turns })
+        Some(Ways { own, asker, members, key: key.clone(), turns, find: self.find.clone() })
     }
 
     /// Has a runner registered for a task that this node holds.
@@ -103,19 +105,31 @@ impl Ways {
         let (until, mut pause) = (Instant::now() + ASKING, AGAIN);
         loop {
             let (mut whys, mut wait) = (Vec::new(), Duration::ZERO);
-            // Its own credentials first: then it has to believe nobody. Whether some runner has the job already, as it
-            // may after a loss, only the one who listens knows.
-            if let Some(way) = self.own.as_ref().filter(|_| fence.attempt == 1 || self.members.is_empty()) {
+            // Whether some runner has the job already, as it may after a loss, only the one who listens knows.
+            let (need, members) = self.need(task, fence).await;
+            let (mut may, mut asks) = (true, true);
+            match &need {
+                Need::Runner => {}
+                Need::Perhaps => may = false,
+                Need::Taken { runner } => return Err(NoRunner::Taken { runner: runner.clone() }),
+                Need::Unsure { why, elsewhere } => {
+                    whys.push(why.clone());
+                    (may, asks) = (false, *elsewhere);
+                }
+            }
+            let (mut refused, mut is_later) = (0, false);
+            // Its own credentials first: then it has to believe nobody.
+            if let Some(way) = self.own.as_ref().filter(|_| may) {
                 match self.configure_by(way, runner).await? {
                     Ok(jit) => return Ok(jit),
                     Err((why, until)) => {
                         whys.push(why);
+                        refused += 1;
                         wait = until;
                     }
                 }
             }
-            let (mut refused, mut is_later) = (whys.len(), false);
-            for member in &self.members {
+            for member in members.iter().filter(|_| asks) {
                 match self.asker.ask(*member, &ask).await {
                     Ok(SetTold::Configured { registration, configuration }) => {
                         let configuration = Secret::new(configuration.expose());
@@ -134,7 +148,7 @@ impl Ways {
                     }
                 }
             }
-            let may = fence.attempt > 1 && !self.members.is_empty() && !is_later;
+            let may = matches!(need, Need::Perhaps) && !is_later;
             if let Some(way) = self.own.as_ref().filter(|_| may) {
                 match self.configure_by(way, runner).await? {
                     Ok(jit) => return Ok(jit),
@@ -159,6 +173,17 @@ impl Ways {
                 sleep(wait).await;
             }
         }
+    }
+
+    /// What the job needs, as far as is known here, and who may be asked.
+    async fn need(&self, task: TaskId, fence: Fence) -> (Need, Vec<PeerId>) {
+        if fence.attempt == 1 {
+            return (Need::Runner, self.members.clone());
+        }
+        let (answer, answered) = oneshot::channel();
+        let _ = self.find.send(News::Asked { key: self.key.clone(), claim: (task, fence), answer }.into()).await;
+        let ends = |_| (Need::Unsure { why: "this node ends".to_owned(), elsewhere: false }, Vec::new());
+        answered.await.unwrap_or_else(ends)
     }
 
     /// By this host's own credentials, in its turn. Within: why not now, and how long GitHub asks to wait.
