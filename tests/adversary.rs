@@ -18,7 +18,7 @@ use ed25519_dalek::SigningKey;
 use runmesh::kernel::election::{Place, Seed};
 use runmesh::kernel::entry::{Body, Cancel, Claim, Entry, Event, Finish, Ticket};
 use runmesh::kernel::id::{Cid, Digest, TaskId};
-use runmesh::kernel::io::{Offer, Presence, Request};
+use runmesh::kernel::io::{Offer, Presence, Request, Response};
 use runmesh::kernel::task::{Conclusion, Fence, Products};
 use runmesh::net::Topic;
 use runmesh::store::Secret;
@@ -244,6 +244,45 @@ async fn a_member_that_sends_what_is_provably_bad_is_named_and_kept_away() {
     attacker.until("being kept away", |seen| matches!(seen, Seen::Disconnected).then_some(())).await;
     assert!(faults(one, &name).contains("kept away"), "{}", faults(one, &name));
     assert!(warnings(one).contains(&name), "{}", warnings(one));
+    still_works(&mesh, &repository);
+    mesh.stop();
+}
+
+/// What a node has told of the peer under that kind of event.
+fn told(node: &Node, kind: &str, peer: &str) -> Vec<String> {
+    let events = node.json(&["inspect", "events", "--last", "1000"]);
+    let of_it = |event: &&Value| event["kind"] == kind && event["peer"] == peer;
+    let events = events.as_array().expect("a list").iter().filter(of_it);
+    events.map(|event| event["text"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_signs_two_entries_of_one_number_is_shown_and_what_it_writes_later_does_not_count() {
+    let (mesh, repository) = mesh();
+    let one = mesh.nodes().next().expect("a node");
+    let mut attacker = Peer::join([61; 32], &invite(one)).await;
+    let name = attacker.peer().to_string();
+    let id = submit(one, &repository);
+    let other = attacker.sign(vec![cancel(1)]);
+    let first = attacker.write(vec![cancel(2)]).await;
+    attacker.publish(&other).await;
+    let both = [first.cid().to_string(), other.cid().to_string()];
+    for node in mesh.nodes() {
+        node.wait_for("the fork in inspect events", |node| {
+            let told = told(node, "equivocation", &name);
+            told.len() == 1 && both.iter().all(|cid| told[0].contains(cid.as_str()))
+        });
+    }
+    let task = id.parse().expect("a task's id");
+    let later = attacker.write(vec![Event::Cancel(Cancel { task, why: "called off".to_owned() })]).await;
+    assert_eq!(later.sequence(), first.sequence() + 1);
+    let began = Instant::now();
+    let wanted = Request::Sync { vector: attacker.clock.vector(), want: [later.cid()].into() };
+    while !matches!(attacker.ask(&wanted).await, Some(Response::Page { entries, .. }) if !entries.is_empty()) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the later entry does not come\n{}", one.log());
+    }
+    assert_eq!(one.json(&["inspect", "tasks", &id])["state"], "pending");
+    work(mesh.nodes().nth(1).expect("two"), &id);
     still_works(&mesh, &repository);
     mesh.stop();
 }

@@ -141,7 +141,11 @@ pub fn event(time_ms: u64, notice: &Notice) -> proto::Event {
         }
         Notice::Equivocation { author, sequence, first, second } => {
             event.peer = Some(author.peer.to_string());
-            let text = format!("{author:?} has signed two entries with number {sequence}: {first} and {second}");
+            let text = format!(
+                "{} has signed two entries with number {sequence}, {first} and {second}: what it wrote from there on does \
+                 not count",
+                author.peer.short()
+            );
             ("equivocation", text)
         }
         Notice::Condensed { dropped, kept } => (

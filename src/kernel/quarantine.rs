@@ -114,3 +114,82 @@ impl Quarantine {
         Some((entry, from, missing))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::kernel::entry::{Body, Cancel, Event, FORMAT, Hlc};
+    use crate::kernel::id::{Author, Incarnation, MeshId, TaskId};
+
+    fn peer(number: u8) -> PeerId {
+        PeerId::from_public_key([number; 32])
+    }
+
+    /// An entry with that number and a text of so many bytes.
+    fn entry(number: u64, bytes: usize) -> Arc<Entry> {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let cancel = Cancel { task: TaskId([0; 32]), why: "w".repeat(bytes) };
+        let body = Body {
+            format: FORMAT,
+            mesh: MeshId([0; 32]),
+            author: Author {
+                peer: PeerId::from_public_key(key.verifying_key().to_bytes()),
+                incarnation: Incarnation(1),
+            },
+            sequence: number,
+            parents: vec![parent(number)],
+            time: Hlc::default(),
+            events: vec![Event::Cancel(cancel)],
+        };
+        Arc::new(Entry::seal(body, &key))
+    }
+
+    fn parent(number: u64) -> Cid {
+        Cid::of(&number.to_be_bytes())
+    }
+
+    fn keep(quarantine: &mut Quarantine, number: u64, bytes: usize, from: u8) -> bool {
+        quarantine.keep(entry(number, bytes), peer(from), vec![parent(number)])
+    }
+
+    #[test]
+    fn one_bringer_fills_its_share_and_no_more_and_gets_room_as_its_entries_leave() {
+        let (mut quarantine, share) = (Quarantine::default(), MAX_WAITING_OF_ONE as u64);
+        for number in 0..share {
+            assert!(keep(&mut quarantine, number, 0, 1));
+        }
+        assert!(!keep(&mut quarantine, share, 0, 1) && keep(&mut quarantine, share, 0, 2));
+        // What waits already is kept whoever brings it again.
+        assert!(keep(&mut quarantine, 0, 0, 1));
+        assert_eq!(quarantine.arrived(&parent(3)).len(), 1);
+        assert!(keep(&mut quarantine, share + 1, 0, 1) && !keep(&mut quarantine, share + 2, 0, 1));
+        quarantine.refused(&parent(4));
+        assert!(keep(&mut quarantine, share + 2, 0, 1) && !keep(&mut quarantine, share + 3, 0, 1));
+    }
+
+    #[test]
+    fn all_bringers_together_fill_so_many_places_and_no_more() {
+        let mut quarantine = Quarantine::default();
+        for number in 0..MAX_WAITING as u64 {
+            assert!(keep(&mut quarantine, number, 0, 1 + (number % 8) as u8));
+        }
+        assert!(!keep(&mut quarantine, MAX_WAITING as u64, 0, 9));
+        assert_eq!((quarantine.len(), quarantine.missing(usize::MAX).len()), (MAX_WAITING, MAX_WAITING));
+        quarantine.refused(&parent(0));
+        assert!(keep(&mut quarantine, MAX_WAITING as u64, 0, 9) && quarantine.len() == MAX_WAITING);
+    }
+
+    #[test]
+    fn so_many_bytes_wait_and_no_more() {
+        let (mut quarantine, mut number, size) = (Quarantine::default(), 0, 60_000);
+        while keep(&mut quarantine, number, size, 1 + (number % 8) as u8) {
+            number += 1;
+        }
+        let held: usize = (0..number).map(|number| entry(number, size).bytes().len()).sum();
+        assert!(held <= MAX_WAITING_BYTES && held + size + 1_000 > MAX_WAITING_BYTES, "{held}");
+        quarantine.arrived(&parent(0));
+        assert!(keep(&mut quarantine, number, size, 1));
+    }
+}
