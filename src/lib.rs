@@ -22,5 +22,6 @@ pub mod store;
 pub mod wire;
 pub mod workflow;
 
+/// Of the node, and of the tests and measures built on this library alike.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

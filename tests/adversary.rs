@@ -103,6 +103,14 @@ fn faults(node: &Node, peer: &str) -> String {
     found.map_or_else(String::new, |one| one["faults"].to_string())
 }
 
+/// What a node has told of the peer under that kind of event.
+fn told(node: &Node, kind: &str, peer: &str) -> Vec<String> {
+    let events = node.json(&["inspect", "events", "--last", "1000"]);
+    let of_it = |event: &&Value| event["kind"] == kind && event["peer"] == peer;
+    let events = events.as_array().expect("a list").iter().filter(of_it);
+    events.map(|event| event["text"].as_str().expect("a text").to_owned()).collect()
+}
+
 fn warnings(node: &Node) -> String {
     node.json(&["inspect", "status"])["warnings"].to_string()
 }
@@ -246,14 +254,6 @@ async fn a_member_that_sends_what_is_provably_bad_is_named_and_kept_away() {
     assert!(warnings(one).contains(&name), "{}", warnings(one));
     still_works(&mesh, &repository);
     mesh.stop();
-}
-
-/// What a node has told of the peer under that kind of event.
-fn told(node: &Node, kind: &str, peer: &str) -> Vec<String> {
-    let events = node.json(&["inspect", "events", "--last", "1000"]);
-    let of_it = |event: &&Value| event["kind"] == kind && event["peer"] == peer;
-    let events = events.as_array().expect("a list").iter().filter(of_it);
-    events.map(|event| event["text"].as_str().expect("a text").to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

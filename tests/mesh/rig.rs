@@ -14,6 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(100);
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_runmesh");
 
+/// Waits for a condition, and tells that much more if it does not come about.
+fn until(what: &str, condition: impl Fn() -> bool, tell: impl Fn() -> String) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "{what} did not come about\n{}", tell());
+        std::thread::sleep(LOOK);
+    }
+}
+
 /// A git repository with workflow files.
 pub(crate) struct Repository {
     dir: TempDir,
@@ -166,11 +175,7 @@ impl Node {
     }
 
     pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !condition(self) {
-            assert!(began.elapsed() < PATIENCE, "{what} did not come about\n{}", self.log());
-            std::thread::sleep(LOOK);
-        }
+        until(what, || condition(self), || self.log());
     }
 
     pub(crate) fn log(&self) -> String {
@@ -390,34 +395,29 @@ impl Mesh {
             other => panic!("not a list: {other}"),
         };
         for node in self.nodes() {
-            let began = Instant::now();
-            loop {
-                let seen = tasks(node);
-                if seen.len() == count && seen.iter().all(&condition) {
-                    break;
-                }
-                let logs = || self.nodes().map(Node::log).collect::<Vec<_>>().join("\n---\n");
-                assert!(began.elapsed() < PATIENCE, "the tasks' state did not come about: {seen:#?}\n{}", logs());
-                std::thread::sleep(LOOK);
-            }
+            let is_so = || {
+                let tasks = tasks(node);
+                tasks.len() == count && tasks.iter().all(&condition)
+            };
+            until("the tasks' state", is_so, || format!("{:#?}\n{}", tasks(node), self.logs()));
         }
         tasks(self.nodes().next().expect("a node runs"))
     }
 
     /// Waits until all running nodes have the same heads and the same state.
     pub(crate) fn wait_for_agreement(&self) {
-        let began = Instant::now();
-        loop {
-            let views: Vec<Value> = self.nodes().map(|node| node.json(&["inspect", "status"])).collect();
-            let agree =
+        let views = || -> Vec<Value> { self.nodes().map(|node| node.json(&["inspect", "status"])).collect() };
+        let agree = || {
+            let views = views();
+            let as_first =
                 |view: &Value| view["heads"] == views[0]["heads"] && view["state_hash"] == views[0]["state_hash"];
-            if views.iter().all(agree) {
-                return;
-            }
-            let logs = || self.nodes().map(Node::log).collect::<Vec<_>>().join("\n---\n");
-            assert!(began.elapsed() < PATIENCE, "agreement did not come about: {views:#?}\n{}", logs());
-            std::thread::sleep(LOOK);
-        }
+            views.iter().all(as_first)
+        };
+        until("agreement", agree, || format!("{:#?}\n{}", views(), self.logs()));
+    }
+
+    fn logs(&self) -> String {
+        self.nodes().map(Node::log).collect::<Vec<_>>().join("\n---\n")
     }
 
     /// Ends all nodes with SIGTERM: each exits with 0 and leaves no process that works for it.

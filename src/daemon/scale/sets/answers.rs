@@ -99,7 +99,8 @@ impl Daemon {
             }
             SetQuestion::Listens { set, session } => {
                 if let Some(own) = self.scale.sets.all.get_mut(key) {
-                    tracing::debug!("{from} listens for jobs of the scale set {} in its session {session}", own.name);
+                    let by = from.short();
+                    tracing::debug!("{by} listens for jobs of the scale set {} in its session {session}", own.name);
                     own.former = Some((from, set, session));
                 }
                 Ok(Next::Told(SetTold::Removed { gone: false }))

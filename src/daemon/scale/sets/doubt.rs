@@ -1,8 +1,8 @@
 //! After a loss: whether a job that was taken over needs a runner, or may still have that of the host which is gone.
 //!
 //! Only whoever listens can tell, from what GitHub has told of jobs and of their number. Promises that nobody registers a
-//! runner for such a job before that is known, and that no claim waits for it longer than [`MOST`]: a runner too many
-//! retires by itself, a job without one waits for a person.
+//! runner for such a job before that is known, and that no claim waits longer than [`MOST`] for anything but GitHub's word
+//! that all jobs have runners: a runner too many retires by itself, a job without one waits for a person.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

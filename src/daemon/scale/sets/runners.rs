@@ -107,16 +107,15 @@ impl Ways {
             let (mut whys, mut wait) = (Vec::new(), Duration::ZERO);
             // Whether some runner has the job already, as it may after a loss, only the one who listens knows.
             let (need, members) = self.need(task, fence).await;
-            let (mut may, mut asks) = (true, true);
-            match &need {
-                Need::Runner => {}
-                Need::Perhaps => may = false,
+            let (may, asks) = match &need {
+                Need::Runner => (true, true),
+                Need::Perhaps => (false, true),
                 Need::Taken { runner } => return Err(NoRunner::Taken { runner: runner.clone() }),
                 Need::Unsure { why, elsewhere } => {
                     whys.push(why.clone());
-                    (may, asks) = (false, *elsewhere);
+                    (false, *elsewhere)
                 }
-            }
+            };
             let (mut refused, mut is_later) = (0, false);
             // Its own credentials first: then it has to believe nobody.
             if let Some(way) = self.own.as_ref().filter(|_| may) {
