@@ -236,7 +236,7 @@ struct Daemon {
     /// When to keep where the peers are.
     keep_peers: Option<Instant>,
     kept_peers: Vec<String>,
-    logs: logs::Written,
+    logs: logs::Logs,
     blobs: Blobs,
     fetcher: logs::Fetcher,
     /// When old logs and artifacts were removed last.
@@ -370,7 +370,7 @@ impl Daemon {
             suspects: Suspects::default(),
             keep_peers: None,
             kept_peers: Vec::new(),
-            logs: BTreeMap::new(),
+            logs: logs::Logs::default(),
             blobs,
             fetcher,
             swept: None,

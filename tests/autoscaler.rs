@@ -361,6 +361,10 @@ fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
         assert_eq!(fake.job(job).status, Status::InProgress);
         let running = mesh.wait_for_tasks(1, |task| task["state"] == "running");
         assert!(running[0]["occurrence"].to_string().contains(&job.to_string()), "{running:#?}");
+        // What that runner prints is what its task prints, though it was started for no task.
+        let task = running[0]["id"].as_str().expect("an id").to_owned();
+        let printed = || node.run(&["tasks", "logs", &task]);
+        until(&fake, "what the job prints", |_| printed().stdout.contains("Running job:"));
         until(&fake, "another that waits", |fake| fake.state().actions.runners.online() == 3);
         assert_eq!(fake.state().actions.runners.configured - before, 3);
         // No slot is left: one that waits gives its own up for work of the mesh, the busy one does not.
@@ -375,6 +379,7 @@ fn warm_runners_wait_for_jobs_and_make_room_for_work_of_the_mesh() {
         let tasks = mesh.wait_for_tasks(2, is_completed);
         assert!(tasks.iter().all(|task| task["conclusion"] == "success"), "{tasks:#?}");
         assert_eq!(fake.job(job).conclusion.as_deref(), Some("success"), "a busy runner is left alone");
+        until(&fake, "all that the job printed", |_| printed().stdout.contains("completed with result"));
         until(&fake, "two that wait again", |fake| fake.state().actions.runners.online() == 2);
         // Who takes nothing new keeps nothing waiting.
         let configured = fake.state().actions.runners.configured;

@@ -144,6 +144,35 @@ fn a_job_gets_one_runner_on_three_hosts_and_ends_as_github_says() {
 }
 
 #[test]
+fn what_a_host_needs_for_a_scale_set_is_told_before_it_starts() {
+    let fake = fake();
+    let on = [("RUNMESH_AUTOSCALER", "true"), ("RUNMESH_SOURCES", "github:octo")];
+    let mesh = mesh_with(&fake, 2, &[1], &on);
+    let of = |node: usize, what: &str| {
+        let done = mesh.node(node).run(&["doctor", "--output", "json"]);
+        let checks: Vec<Value> = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+        let found = checks.iter().find(|check| check["what"] == what);
+        found.map(|check| (check["ok"] == true, check["found"].as_str().unwrap_or_default().to_owned()))
+    };
+    until(&fake, "the scale set", |fake| session(fake).is_some());
+    assert_eq!(of(0, "scale set"), Some((true, "Lab of octo".to_owned())));
+    assert_eq!(of(0, "registrations"), Some((true, "0 of octo".to_owned())));
+    let (ok, found) = of(0, "GitHub").expect("a line");
+    assert!(ok && found.ends_with("reaches github:octo"), "{found}");
+    let (ok, found) = of(1, "GitHub").expect("a line");
+    assert!(!ok && found.contains("no credentials for GitHub: set GITHUB_TOKEN"), "{found}");
+    assert_eq!(of(1, "scale set"), None, "without credentials nothing more is asked");
+    // One that may not register runners learns that, and of the scale set too.
+    fake.state().limits.tokens.get_mut(&token(0)).expect("its token").admin = false;
+    for what in ["registrations", "scale set"] {
+        let (ok, found) = of(0, what).expect("a line");
+        assert!(!ok && found.contains("octo"), "{what}: {found}");
+    }
+    fake.state().limits.tokens.get_mut(&token(0)).expect("its token").admin = true;
+    in_order(&fake, mesh);
+}
+
+#[test]
 fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served_twice() {
     let fake = fake();
     // Longer than this test takes: the next one has to close the dead one's session.

@@ -1,7 +1,9 @@
 //! `runmesh doctor`: whether this host has what a node needs, found out by trying, and what to do where it has not.
 
+mod github;
+
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use super::screen::{Cell, Paint, Screen, count, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::control::proto::Status;
 use crate::control::{Client, ControlError};
-use crate::runner::{Capabilities, Settings};
+use crate::runner::{Capabilities, Disk, Settings};
 use crate::store::{DataDir, StoreError};
 
 /// How long a program may take to say its version.
@@ -56,7 +58,8 @@ pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Fa
     let own = settings.executor == Executor::Command && settings.max_runners > 0;
     let engine = runner.engine.map(|engine| format!("{}, {}", engine.version, engine.socket.display()));
     let github = runner.runner.map(|runner| format!("version {}", runner.version));
-    let checks = [
+    let scales = settings.autoscaler.settings().is_some() && settings.max_runners > 0;
+    let mut checks = vec![
         Check::new("git", "reading repositories", git().await),
         Check::new("act", "running workflows", unless(act, runs)),
         Check::new(
@@ -69,12 +72,18 @@ pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Fa
             "jobs in containers, services",
             unless(engine, (runs || own) && settings.isolation == Isolation::Container),
         ),
-        Check::new("GitHub's runner", "jobs that GitHub queues", unless(github, settings.actions_runner.is_some())),
+        Check::new(
+            "GitHub's runner",
+            "jobs that GitHub queues",
+            unless(github, scales || settings.actions_runner.is_some()),
+        ),
         Check::new("killing", "ending all that a task started", Ok(killing(&runner.cgroup))),
         Check::new("labels", "what runs-on may ask of it", Ok(labels(&runner.labels))),
         Check::new("data directory", "identity, database, logs", data_dir(place)),
-        Check::new("node", "everything else", node(place).await),
+        Check::new("disk", "room to work", room(place, work.work_dir.as_deref(), work.min_free)),
     ];
+    checks.extend(github::checks(settings).await);
+    checks.push(Check::new("node", "everything else", node(place).await));
     match place.output {
         Output::Json => say_json(&checks, false)?,
         Output::Table => say(&table(Screen::stdout(), &checks))?,
@@ -129,6 +138,28 @@ fn data_dir(place: &Place) -> Result<String, String> {
             Err(error) => Err(error.to_string()),
         },
     }
+}
+
+/// Whether tasks have room: in the work directory, which is the data directory where none is named.
+fn room(place: &Place, work_dir: Option<&Path>, floor: Option<u64>) -> Result<String, String> {
+    let mut found = Vec::new();
+    for (what, path) in [("data directory", Some(place.data_dir.as_path())), ("work directory", work_dir)] {
+        let Some(path) = path else { continue };
+        // It is made at the first start.
+        let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+        if !there.is_dir() {
+            return Err(format!("{} is no directory: name another {what}", there.display()));
+        }
+        if let Err(error) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+            return Err(format!("{} cannot be written: {error}; name another {what}", there.display()));
+        }
+        let disk = Disk::of(there).map_err(|error| format!("asking for the room in {}: {error}", there.display()))?;
+        if let Some(shortage) = disk.shortage(what, floor) {
+            return Err(shortage);
+        }
+        found.push(format!("{} MiB free in {}", disk.free >> 20, path.display()));
+    }
+    Ok(found.join(", "))
 }
 
 /// That none runs is in order: it can be started.

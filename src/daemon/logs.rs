@@ -1,6 +1,6 @@
 //! What runs print: kept by its content at the end, told to whoever asks, fetched from the host that ran it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -22,36 +22,89 @@ mod fetch;
 
 pub(super) use fetch::{Fetcher, dial};
 
-/// The logs that are written here now, by task and attempt.
-pub(super) type Written = BTreeMap<(TaskId, u32), watch::Sender<Writing>>;
+/// How many tasks are remembered whose logs others' runners have written. Results name the logs by their content.
+const MOST_SHARED: usize = 1_024;
+
+/// The logs of this host.
+#[derive(Default)]
+pub(super) struct Logs {
+    /// Those that are written now, by task and attempt.
+    written: BTreeMap<(TaskId, u32), watch::Sender<Writing>>,
+    /// Whose log tells of a task whose runner was started for something else.
+    shared: VecDeque<((TaskId, u32), (TaskId, u32))>,
+}
+
+impl Logs {
+    /// One begins.
+    pub(super) fn begins(&mut self, task: TaskId, attempt: u32) {
+        self.written.insert((task, attempt), watch::Sender::new(Writing::Going));
+    }
+
+    /// Nothing more is written into it.
+    pub(super) fn ends(&mut self, task: TaskId, attempt: u32) {
+        if let Some(writing) = self.written.remove(&(task, attempt)) {
+            writing.send_replace(Writing::Ended);
+        }
+    }
+
+    /// What is printed under that order tells of this one.
+    fn share(&mut self, order: (TaskId, u32), of: (TaskId, u32)) {
+        self.shared.retain(|(known, _)| *known != of);
+        if self.shared.len() >= MOST_SHARED {
+            self.shared.pop_front();
+        }
+        self.shared.push_back((of, order));
+    }
+
+    /// Under which order that is printed which tells of a task: mostly its own.
+    fn order_of(&self, task: TaskId, attempt: u32) -> (TaskId, u32) {
+        let shared = self.shared.iter().find(|(of, _)| *of == (task, attempt));
+        shared.map_or((task, attempt), |(_, order)| *order)
+    }
+
+    fn writing(&self, task: TaskId, attempt: u32) -> Option<&watch::Sender<Writing>> {
+        self.written.get(&self.order_of(task, attempt))
+    }
+}
 
 impl Daemon {
     pub(super) fn log_path(&self, task: &TaskId, attempt: u32) -> PathBuf {
         self.blobs.log(&format!("{task}-{attempt}.log"))
     }
 
-    /// Where the log of an attempt is, if anywhere here: under its name, or by what its holder has recorded.
+    /// The file into which an attempt's log is written here.
+    fn written_log(&self, task: &TaskId, attempt: u32) -> PathBuf {
+        let (task, attempt) = self.logs.order_of(*task, attempt);
+        self.log_path(&task, attempt)
+    }
+
+    /// What the runner of an order prints tells of another task too.
+    pub(super) fn share_log(&mut self, (order, fence): (TaskId, Fence), (task, its): (TaskId, Fence)) {
+        self.logs.share((order, fence.attempt), (task, its.attempt));
+        // Also for a later life of the node. Where there is a file of that name, its runner had some other job.
+        let (log, name) = (self.log_path(&order, fence.attempt), self.log_path(&task, its.attempt));
+        if let Err(error) = std::fs::hard_link(log, name) {
+            tracing::debug!("a second name for the log of task {}: {error}", task.short());
+        }
+    }
+
+    /// Where the log of an attempt is, if anywhere here: by what its holder has recorded, or where it was written.
     fn kept_log(&self, task: &TaskId, attempt: u32) -> PathBuf {
-        let named = self.log_path(task, attempt);
         let recorded = self.node.task(task).and_then(|folded| match &folded.state {
             State::Completed { fence, .. } if fence.attempt == attempt => folded.products.log,
             _ => None,
         });
-        match recorded.and_then(|blob| self.blobs.find(&blob.id)) {
-            Some(kept) if !named.exists() => kept,
-            _ => named,
-        }
+        let kept = recorded.and_then(|blob| self.blobs.find(&blob.id));
+        kept.unwrap_or_else(|| self.written_log(task, attempt))
     }
 
     /// The runner room has no more to do with a task. What it left behind is kept before its result is told.
     pub(super) fn on_report(&mut self, task: TaskId, fence: Fence, report: Report) {
-        if let Some(writing) = self.logs.remove(&(task, fence.attempt)) {
-            writing.send_replace(Writing::Ended);
-        }
+        self.logs.ends(task, fence.attempt);
         if !matches!(report, Report::Finished { .. }) {
             return self.on_kept(task, fence, report, Products::default());
         }
-        let (log, artifacts) = (self.log_path(&task, fence.attempt), self.artifacts_path(&task, fence.attempt));
+        let (log, artifacts) = (self.written_log(&task, fence.attempt), self.artifacts_path(&task, fence.attempt));
         let (blobs, find) = (self.blobs.clone(), self.find.clone());
         tokio::spawn(async move {
             let keep = move || (blobs.keep(&log), artifacts::keep(&blobs, &artifacts));
@@ -66,6 +119,17 @@ impl Daemon {
         });
     }
 
+    /// GitHub, or nobody any more, tells of a task's end. The log is kept with the result if a runner here has written it
+    /// and has ended.
+    pub(super) fn on_told_report(&mut self, task: TaskId, fence: Fence, report: Report) {
+        let writes = self.logs.writing(task, fence.attempt).is_some();
+        if !writes && self.written_log(&task, fence.attempt).exists() {
+            self.on_report(task, fence, report);
+        } else {
+            self.on_kept(task, fence, report, Products::default());
+        }
+    }
+
     pub(super) fn on_kept(&mut self, task: TaskId, fence: Fence, report: Report, products: Products) {
         self.feed(Input::Ran { task, fence, report, products });
         self.sweep_soon();
@@ -78,7 +142,8 @@ impl Daemon {
             return;
         }
         self.swept = Some(now);
-        let written: Vec<PathBuf> = self.logs.keys().map(|(task, attempt)| self.log_path(task, *attempt)).collect();
+        let written: Vec<PathBuf> =
+            self.logs.written.keys().map(|(task, attempt)| self.log_path(task, *attempt)).collect();
         let (blobs, keeping) = (self.blobs.clone(), self.settings.keeping);
         self.serving.spawn_blocking(move || match blobs.sweep(&keeping, &written) {
             Ok(swept) if swept.files > 0 => {
@@ -102,7 +167,7 @@ impl Daemon {
         }
         let (path, net) = (self.kept_log(&part.task, part.attempt), self.net.clone());
         // Looked at before the file: what was written before the end is then read to its last byte.
-        let ended = !self.logs.contains_key(&(part.task, part.attempt));
+        let ended = self.logs.writing(part.task, part.attempt).is_none();
         self.serving.spawn(async move {
             let read = tokio::task::spawn_blocking(move || read(&path, part.offset)).await;
             let bytes = match read.map_err(io::Error::other).flatten() {
@@ -146,7 +211,7 @@ impl Daemon {
         };
         let path = self.kept_log(&task, number);
         let blob = folded.products.log.filter(|_| accepted == Some((holder, number)));
-        let writing = self.logs.get(&(task, number)).map(watch::Sender::subscribe);
+        let writing = self.logs.writing(task, number).map(watch::Sender::subscribe);
         let is_here = writing.is_some() || path.exists();
         if is_here || holder == self.node.peer() {
             let writing = writing.unwrap_or_else(|| watch::channel(Writing::Ended).1);

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -30,7 +30,6 @@ use super::Daemon;
 use super::demand::{self, Known, Round, Seen};
 use super::found::Found;
 use super::sources::Place;
-use crate::control::Writing;
 use crate::forge::Spec;
 use crate::forge::github::{
     Github, GithubError, Jit, Job, JobState, LONGEST_JOB_S, Removal, RunnerError, Scope, Target,
@@ -326,15 +325,8 @@ impl Daemon {
                         let _ = runner.stop(task, fence).await;
                     });
                 }
-                Deed::Report { task, fence, report } => {
-                    // Its log is kept with the result if a runner here has written it and has ended.
-                    let writes = self.logs.contains_key(&(task, fence.attempt));
-                    if !writes && self.log_path(&task, fence.attempt).exists() {
-                        self.on_report(task, fence, report);
-                    } else {
-                        self.on_kept(task, fence, report, Products::default());
-                    }
-                }
+                Deed::Report { task, fence, report } => self.on_told_report(task, fence, report),
+                Deed::Tells { order, of } => self.share_log(order, of),
                 Deed::Serves(workload) => {
                     if let Some(workload) = self.fit_for_the_wire(*workload) {
                         self.feed(Input::Serves(Box::new(workload)));
@@ -436,7 +428,7 @@ impl Daemon {
                 devices,
             }),
         };
-        self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
+        self.logs.begins(task, fence.attempt);
         self.runner.start(order).await.map_err(|error| error.to_string())
     }
 
@@ -453,9 +445,7 @@ impl Daemon {
     }
 
     pub(super) fn on_runner_end(&mut self, task: TaskId, fence: Fence, end: &RunnerEnd) {
-        if let Some(writing) = self.logs.remove(&(task, fence.attempt)) {
-            writing.send_replace(Writing::Ended);
-        }
+        self.logs.ends(task, fence.attempt);
         let note = if end.note.is_empty() { String::new() } else { format!(": {}", end.note) };
         let why = format!("its runner {} ended without it ({}){note}", end.name, pool::word(&end.how));
         tracing::debug!("runner {} has ended: {:?}{note}", end.name, end.how);

@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::Daemon;
 use super::sources::Place;
-use crate::control::Writing;
 use crate::forge::git::{self, History};
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::task::{Fence, Workload};
@@ -104,7 +101,7 @@ impl Daemon {
             time_limit: Duration::from_secs(workload.time_limit_s.into()),
             work,
         };
-        self.logs.insert((task, fence.attempt), watch::Sender::new(Writing::Going));
+        self.logs.begins(task, fence.attempt);
         self.runner.start(order).await.map_err(|error| error.to_string())
     }
 

@@ -222,6 +222,15 @@ impl Github {
         self.api.owners(memory, tally).await
     }
 
+    /// Whether the credentials reach a source: one or two small questions.
+    ///
+    /// # Errors
+    /// [`GithubError`]
+    pub async fn reach(&self, target: &Target) -> Result<(), GithubError> {
+        let client = self.api.client(&target.owner).await?;
+        rest::look_for(&client, target, &Tally::default()).await
+    }
+
     /// Looks for the workflows of a source.
     pub async fn discover(&self, target: &Target, memory: Memory, terms: Terms<'_>) -> Looked {
         let began = std::time::Instant::now();

@@ -26,6 +26,18 @@ impl Disk {
         Ok(Self { free: bytes(found.f_bavail), size: bytes(found.f_blocks) })
     }
 
+    /// A sentence where less is free on the disk of `what` than must be.
+    pub fn shortage(&self, what: &str, said: Option<u64>) -> Option<String> {
+        let floor = self.floor(said);
+        (self.free < floor).then(|| {
+            format!(
+                "the disk of the {what} has less than {} MiB free: this host claims nothing until there is more (setting \
+                 min_free)",
+                floor >> 20
+            )
+        })
+    }
+
     /// How much of it must stay free: what the operator says, else a tenth, 5 GiB at most.
     pub fn floor(&self, said: Option<u64>) -> u64 {
         said.unwrap_or_else(|| (self.size / PART).min(MOST))
@@ -43,5 +55,14 @@ mod tests {
         let here = Disk::of(Path::new("/")).unwrap();
         assert!(here.size > 0 && here.free <= here.size);
         assert!(Disk::of(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_floor() {
+        let of = |free: u64, size: u64, floor| Disk { free: free << 30, size: size << 30 }.shortage("disk", floor);
+        assert_eq!(of(2, 10, None), None);
+        assert!(of(0, 10, None).is_some_and(|why| why.contains("less than 1024 MiB free")));
+        assert_eq!(of(1, 1000, Some(1 << 20)), None);
+        assert!(of(7, 1000, Some(8 << 30)).is_some());
     }
 }

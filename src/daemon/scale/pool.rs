@@ -9,9 +9,9 @@
 //!
 //! What waits for jobs that nobody has queued yet is [`warm`]'s.
 
-mod warm;
-
 mod told;
+mod warm;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use crate::kernel::io::Report;
 use crate::kernel::scale_set;
 use crate::kernel::task::{Conclusion, Fence, GITHUB_RUNNER, ReleaseReason, Repository, Trigger, Workload};
 use crate::runner::RunnerEnding;
+
+use written::Past;
 
 /// What every runner of a mesh is called at its beginning.
 const MARK: &str = "runmesh-";
@@ -47,6 +49,8 @@ pub(super) enum Deed {
     Report { task: TaskId, fence: Fence, report: Report },
     /// Tell the kernel that a runner here has this job.
     Serves(Box<Workload>),
+    /// What the runner of this order prints tells of this task.
+    Tells { order: (TaskId, Fence), of: (TaskId, Fence) },
 }
 
 /// A task that this host holds.
@@ -60,6 +64,8 @@ struct Held {
     bare: Option<u64>,
     /// Why its runner went.
     why: String,
+    /// The runner of another order whose log tells of it.
+    told_by: Option<(TaskId, Fence)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,13 +120,15 @@ pub(super) struct Pool {
     named: u64,
     /// No runner is started to wait before that time: one has ended without a job.
     rest_until: u64,
+    past: Past,
 }
 
 impl Pool {
     /// `peer` is this node's name; its end is in those of its runners.
     pub(super) fn new(peer: &str, patience: u64) -> Self {
         let prefix = Self::prefix_of(peer);
-        Self { prefix, patience, held: BTreeMap::new(), hands: BTreeMap::new(), named: 0, rest_until: 0 }
+        let (held, hands, past) = (BTreeMap::new(), BTreeMap::new(), Past::default());
+        Self { prefix, patience, held, hands, named: 0, rest_until: 0, past }
     }
 
     /// What the names of all runners of a mesh begin with.
@@ -213,7 +221,8 @@ impl Pool {
         let repository = workload.repository.clone();
         let mut labels = workload.labels.clone();
         labels.remove(GITHUB_RUNNER);
-        self.held.insert(task, Held { fence, workload, job, since: now, bare: Some(now), why: String::new() });
+        let held = Held { fence, workload, job, since: now, bare: Some(now), why: String::new(), told_by: None };
+        self.held.insert(task, held);
         let serves = |hand: &Hand| hand.serves == Some(job);
         let free = |hand: &Hand| hand.is_spare() && hand.serves_jobs_of(&scope) && labels.is_subset(&hand.labels);
         let is_served = self.hands.values().any(serves);
@@ -320,6 +329,7 @@ impl Pool {
             return;
         };
         let Some(hand) = self.hands.remove(&name) else { return };
+        self.past.push(name, order);
         if hand.kept && hand.stage == Stage::Alive && hand.serves.is_none() && hand.begun.is_none() {
             self.rest(now);
         }
@@ -337,7 +347,7 @@ impl Pool {
         jobs: &BTreeMap<u64, Job>,
         draining: bool,
     ) -> Vec<Deed> {
-        let mut deeds = Vec::new();
+        let mut deeds = self.written_elsewhere(jobs);
         for job in jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. })) {
             let hand = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner));
             // What those of scale sets have is told in other numbers.

@@ -209,6 +209,15 @@ async fn entry(client: &Client, name: &str, tally: &Tally) -> Result<(Listed, St
     Ok((Entry::from(repo).into(), branch))
 }
 
+/// That an owner or a repository is there.
+pub(super) async fn look_for(client: &Client, target: &Target, tally: &Tally) -> Result<(), GithubError> {
+    let owner = &target.owner;
+    match &target.repository {
+        Some(name) => entry(client, &format!("{owner}/{name}"), tally).await.map(drop),
+        None => client.get(&format!("/users/{owner}"), None, &format!("look for {owner}"), tally).await.map(drop),
+    }
+}
+
 /// One repository, and the head of its default branch.
 pub(super) async fn repository(
     client: &Client,

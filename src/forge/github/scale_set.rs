@@ -138,10 +138,7 @@ impl Service {
     /// # Errors
     /// [`ScaleSetError`]
     pub async fn scale_set(&self, name: &str, group: Option<&str>) -> Result<ScaleSet, ScaleSetError> {
-        let group = match group {
-            Some(group) => self.group(group).await?,
-            None => DEFAULT_GROUP,
-        };
+        let group = self.group_or_default(group).await?;
         if let Some(found) = self.find(name, group).await? {
             return Ok(found);
         }
@@ -159,6 +156,22 @@ impl Service {
                 None => Err(self.refusal(status, what, &bytes)),
             },
             _ => Err(self.refusal(status, what, &bytes)),
+        }
+    }
+
+    /// The scale set of that name, if there is one.
+    ///
+    /// # Errors
+    /// [`ScaleSetError`]
+    pub async fn look_for(&self, name: &str, group: Option<&str>) -> Result<Option<ScaleSet>, ScaleSetError> {
+        let group = self.group_or_default(group).await?;
+        self.find(name, group).await
+    }
+
+    async fn group_or_default(&self, group: Option<&str>) -> Result<u64, ScaleSetError> {
+        match group {
+            Some(group) => self.group(group).await,
+            None => Ok(DEFAULT_GROUP),
         }
     }
 

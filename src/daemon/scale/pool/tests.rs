@@ -145,7 +145,12 @@ fn two_runners_of_one_host_may_change_places() {
     let mut pool = pool();
     let (one, two) = (start(&mut pool, 1, 1), start(&mut pool, 1, 2));
     let crossed = jobs([on(1, JobState::InProgress, &two), on(2, JobState::InProgress, &one)]);
-    assert_eq!(pool.see(2, 2, &repository(), &crossed, false), []);
+    let orders = [1, 2].map(|id| (task(id), fence(id)));
+    let mut told = pool.see(2, 2, &repository(), &crossed, false);
+    told.sort_by_key(|deed| *deed != Deed::Tells { order: orders[0], of: orders[1] });
+    let [one_tells_of_two, two_tells_of_one] =
+        [(0, 1), (1, 0)].map(|(order, of)| Deed::Tells { order: orders[order], of: orders[of] });
+    assert_eq!(told, [one_tells_of_two, two_tells_of_one]);
     assert_eq!(pool.see(3, 3, &repository(), &crossed, false), []);
     pool.ended(4, (task(1), fence(1)), "done");
     let ended = jobs([on(1, JobState::InProgress, &two), on(2, DONE, &one)]);
@@ -433,4 +438,21 @@ proptest! {
         prop_assert!(finished.values().all(|times| *times == 1), "{:?}", finished);
         prop_assert!(held.is_empty());
     }
+}
+
+#[test]
+fn the_log_of_the_runner_that_had_a_job_tells_of_its_task() {
+    let mut pool = pool();
+    let (one, two) = (start(&mut pool, 1, 1), start(&mut pool, 1, 2));
+    let orders = [1, 2].map(|id| (task(id), fence(id)));
+    let own = jobs([on(1, JobState::InProgress, &one), job(2)]);
+    assert_eq!(pool.see(2, 2, &repository(), &own, false), [], "its own");
+    // The other's runner ends before GitHub tells what it had.
+    pool.ended(3, orders[1], "done");
+    let third = (task(3), fence(3));
+    pool.take(3, third, Arc::new(job(3).workload()), scope(), true, MOST);
+    let told = jobs([on(1, JobState::InProgress, &one), job(2), on(3, DONE, &two)]);
+    let deeds = pool.see(4, 4, &repository(), &told, false);
+    assert_eq!(deeds[0], Deed::Tells { order: orders[1], of: third });
+    assert!(deeds[1..].iter().all(|deed| !matches!(deed, Deed::Tells { .. })), "{deeds:?}");
 }

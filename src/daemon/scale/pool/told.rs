@@ -85,7 +85,7 @@ impl Pool {
         jobs: &BTreeMap<u64, Job>,
         draining: bool,
     ) -> Vec<Deed> {
-        let mut deeds = Vec::new();
+        let mut deeds = self.written_elsewhere(jobs);
         let is_set = |hand: &&mut Hand| matches!(hand.scope, Scope::ScaleSet { .. });
         for job in jobs.values().filter(|job| matches!(job.state, JobState::InProgress | JobState::Completed { .. })) {
             let runner = job.runner.as_ref().and_then(|runner| self.hands.get_mut(runner));
