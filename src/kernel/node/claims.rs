@@ -23,8 +23,8 @@ use crate::kernel::requests::{Amounts, serve_all};
 use crate::kernel::scale_set;
 use crate::kernel::task::{Policy, Repository, State, Workload};
 
-/// How many of the waiting tasks are looked at for a free slot. Own choice: nodes look at the same ones, and more than
-/// a few for each free slot of a mesh do not change who takes which.
+/// How many of the waiting tasks are looked at for a free slot, or as many as there are peers. Own choice: nodes look at the
+/// same ones, so that a mesh takes no more at a time; more than a few for each free slot do not change who takes which.
 const WINDOW: usize = 64;
 /// The most classes of tasks that are remembered, before all of which nothing waits are forgotten.
 const MAX_CLASSES: usize = 2 * WINDOW;
@@ -258,7 +258,8 @@ impl Node {
             self.claims.classes.clear();
             former.clear();
         }
-        let first = |queue: &Queue| queue.iter().take(WINDOW).map(Key::task).collect::<Vec<_>>();
+        let window = WINDOW.max(self.peers.known());
+        let first = |queue: &Queue| queue.iter().take(window).map(Key::task).collect::<Vec<_>>();
         let tasks = [first(&self.queue), first(&self.jobs.queue)].concat();
         let window = tasks.into_iter().filter_map(|task| former.remove(&task).or_else(|| self.standing_for(task)));
         let window: Vec<Standing> = window.collect();

@@ -123,6 +123,11 @@ impl Peers {
         self.peers.values().filter(|peer| peer.heard)
     }
 
+    /// How many are known, heard or not.
+    pub(super) fn known(&self) -> usize {
+        self.peers.len()
+    }
+
     pub(super) fn hears(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.heard)
     }

@@ -21,6 +21,8 @@ use crate::wire::scale_set::Stands;
 
 /// The longest that a claim waits for somebody to listen, and for what GitHub tells then. Less than asking goes on.
 const MOST: Duration = Duration::from_secs(20);
+/// The longest that it waits for a runner that is registered and has no job: GitHub gives it one as soon as it listens.
+const IDLE: Duration = Duration::from_secs(5);
 /// After a session is opened: by then the first message is here, and what others know of jobs.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -46,17 +48,24 @@ pub(in crate::daemon) enum Need {
 pub(super) struct Doubts(BTreeMap<(Cid, TaskId), Instant>);
 
 impl Doubts {
-    /// Whether this one has waited for as long as any may.
-    fn is_over(&mut self, claim: (Cid, TaskId), now: Instant) -> bool {
+    /// Whether this one has waited for so long.
+    fn is_over(&mut self, claim: (Cid, TaskId), most: Duration, now: Instant) -> bool {
         if self.0.len() >= MOST_GIVEN && !self.0.contains_key(&claim) {
             let oldest = self.0.iter().min_by_key(|(_, since)| **since).map(|(claim, _)| *claim);
             oldest.map(|oldest| self.0.remove(&oldest));
         }
-        now.duration_since(*self.0.entry(claim).or_insert(now)) >= MOST
+        now.duration_since(*self.0.entry(claim).or_insert(now)) >= most
     }
 }
 
 impl Set {
+    /// Whether there are as many runners without a job as jobs without a runner.
+    fn has_idle_runners(&self) -> bool {
+        let told = self.statistics.unwrap_or_default();
+        let without = told.total_assigned_jobs.saturating_sub(told.total_running_jobs);
+        told.total_registered_runners.saturating_sub(told.total_busy_runners) >= without
+    }
+
     /// How many jobs have no runner, of those of which nothing was told here, and of which none is on its way; these are the
     /// other open tasks.
     fn lacks(&self, others: &[(TaskId, Folded)]) -> usize {
@@ -86,6 +95,7 @@ impl Daemon {
             return Need::Runner;
         }
         let is_settled = set.opened.is_some_and(|opened| now.duration_since(opened) >= SETTLED);
+        let mut most = MOST;
         let (why, elsewhere) = if set.listener.is_none() {
             ("whoever listens for jobs of the scale set knows whether a runner has this one", true)
         } else if !is_settled {
@@ -102,13 +112,17 @@ impl Daemon {
             set.lacks(&others) == 0
         } {
             ("as far as GitHub has told, other jobs are those without runners", false)
+        } else if told.is_some() && set.has_idle_runners() {
+            // Its own had another's job: that one's is there for it.
+            most = IDLE;
+            ("as far as GitHub has told, a runner is there that has no job yet", false)
         } else {
             return Need::Runner;
         };
         let claim = (fence.claim, task);
-        let is_over = self.scale.sets.all.get_mut(key).is_some_and(|set| set.doubts.is_over(claim, now));
+        let is_over = self.scale.sets.all.get_mut(key).is_some_and(|set| set.doubts.is_over(claim, most, now));
         if is_over {
-            tracing::debug!("a runner is registered though {why}: its job has waited for {} s", MOST.as_secs());
+            tracing::debug!("a runner is registered though {why}: its job has waited for {} s", most.as_secs());
             return Need::Runner;
         }
         Need::Unsure { why: why.to_owned(), elsewhere }
@@ -140,12 +154,13 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forge::github::{Scope, Statistics};
 
     #[test]
     fn a_claim_waits_for_so_long_and_no_more_are_remembered_than_may_be() {
         let (mut doubts, began) = (Doubts::default(), Instant::now());
         let claim = |number: usize| (Cid::of(&number.to_be_bytes()), TaskId([4; 32]));
-        let mut at = |number: usize, after: Duration| doubts.is_over(claim(number), began + after);
+        let mut at = |number: usize, after: Duration| doubts.is_over(claim(number), MOST, began + after);
         assert!(!at(0, Duration::ZERO) && !at(0, MOST / 2) && !at(1, MOST));
         assert!(at(0, MOST) && !at(1, MOST * 2 - Duration::from_millis(1)) && at(1, MOST * 2));
         for number in 2..MOST_GIVEN + 10 {
@@ -153,5 +168,23 @@ mod tests {
         }
         assert!(!at(0, MOST * 4), "the oldest is forgotten, and waits anew");
         assert_eq!(doubts.0.len(), MOST_GIVEN);
+    }
+
+    #[test]
+    fn a_job_whose_runner_had_another_may_have_the_runner_of_that_one() {
+        let of = Scope::Organization("octo".to_owned());
+        let mut set = Set::new("lab", of.clone(), of, "h", None);
+        let mut at = |assigned: u32, running: u32, registered: u32, busy: u32| {
+            set.statistics = Some(Statistics {
+                total_assigned_jobs: assigned,
+                total_running_jobs: running,
+                total_registered_runners: registered,
+                total_busy_runners: busy,
+                ..Statistics::default()
+            });
+            set.has_idle_runners()
+        };
+        assert!(at(8, 7, 8, 7) && at(8, 6, 9, 7));
+        assert!(!at(8, 7, 7, 7) && !at(8, 6, 8, 7));
     }
 }
