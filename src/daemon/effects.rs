@@ -75,7 +75,10 @@ impl Daemon {
                 return;
             }
             let Some(written) = self.unwritten.take() else { break };
-            for output in written.outputs {
+            // Others wait for what is published; nobody for the rest.
+            let (first, rest): (Vec<_>, Vec<_>) =
+                written.outputs.into_iter().partition(|output| matches!(output, Output::Publish(_)));
+            for output in first.into_iter().chain(rest) {
                 self.perform(output).await;
             }
         }

@@ -134,7 +134,7 @@ pub(crate) enum Fault {
 
 /// How long tasks are submitted at most in a large mesh, in milliseconds: each second of a thousand nodes costs a million
 /// presences.
-const LARGE_WORK: u64 = 40_000;
+const LARGE_WORK: u64 = 20_000;
 
 impl Scenario {
     /// Nothing goes wrong.

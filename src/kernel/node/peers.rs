@@ -7,12 +7,14 @@
 //! about a task somebody holds depends on it: life is the task in its holder's presence (`custody`). Only who has to
 //! know at any time whether it hears most of the members (`quorum`) is heard by nodes that do not rest.
 
+mod jury;
 mod peer;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::jury::Juries;
 pub(super) use self::peer::Peer;
 use self::peer::{Rival, patience};
 use self::tally::Tally;
@@ -48,10 +50,6 @@ const TOLD_TOGETHER: u64 = 2;
 /// How many are asked for what others have said before the rest of it is waited for.
 pub(super) const GREETING_TRIES: u32 = 3;
 
-/// How many are asked at most whether a holder is there. Own choice: would all others have to say so, each loss would cost a
-/// large mesh as many presences as it has nodes; whether most of 32 drawn by hash hear it tells as well whether most do.
-const JURY: usize = 32;
-
 /// How late this node may look before what it did not hear meanwhile is its own fault, in milliseconds. Own choice: a
 /// loaded host lets nobody wait for so long, a stopped one does.
 const LATE: u64 = 500;
@@ -66,6 +64,7 @@ pub(super) struct Peers {
     closed: BTreeMap<PeerId, u64>,
     peers: BTreeMap<PeerId, Peer>,
     tally: Tally,
+    juries: Juries,
     /// Peers of which something is another since the claims were looked at: what they say, or whether they are heard.
     stirred: BTreeSet<PeerId>,
     /// Holders whose tasks were missed of late, and since when they were doubted.
@@ -91,6 +90,7 @@ impl Peers {
             closed: BTreeMap::new(),
             peers: BTreeMap::new(),
             tally: Tally::default(),
+            juries: Juries::default(),
             stirred: BTreeSet::new(),
             doubts: BTreeMap::new(),
             ask_at: None,
@@ -187,7 +187,11 @@ impl Peers {
 
     fn put(&mut self, id: PeerId, peer: Peer) {
         let after = peer.said.clone();
-        let before = self.peers.insert(id, peer).filter(|before| before.heard);
+        let before = self.peers.insert(id, peer);
+        if before.is_none() {
+            self.juries.forget();
+        }
+        let before = before.filter(|before| before.heard);
         self.tally.count(id, before.as_ref().map(Peer::presence), Some(&after.presence));
         self.fresh.remove(&id);
     }
@@ -201,74 +205,14 @@ impl Peers {
         peer.rival.take()
     }
 
-    /// Who is asked whether a peer is there: the members nearest to it, this node among them.
-    fn jury(&self, of: &PeerId, me: &Place) -> Vec<PeerId> {
-        let centre = self.peers.get(of).map_or_else(|| Place::of(*of), |peer| peer.place);
-        let others = self.peers.values().map(|peer| &peer.place).filter(|place| place.peer() != *of);
-        let mut all: Vec<(u32, PeerId)> =
-            others.chain([me]).map(|place| (centre.distance(place), place.peer())).collect();
-        if all.len() > JURY {
-            all.select_nth_unstable(JURY);
-            all.truncate(JURY);
-        }
-        all.into_iter().map(|(_, peer)| peer).collect()
-    }
-
-    /// Whether this node is one of those who are asked.
-    fn judges(&self, of: &PeerId, me: &Place) -> bool {
-        self.peers.len() < JURY || self.jury(of, me).contains(&me.peer())
-    }
-
-    /// Whether those who are asked and heard agree that the peer is not there: more than half of them, where they are
-    /// more than one. `doubted` is when it should have been heard here at the latest. An idle node says seldom whom it
-    /// hears, so who hears a doubted one says so at once (`Node::on_presence`), and a beat later whoever has said nothing
-    /// since is not counted: it is cut off as well, or nearly so.
-    pub(super) fn others_agree_on_loss(
-        &self,
-        of: &PeerId,
-        me: &Place,
-        doubted: u64,
-        now: u64,
-        timings: &Timings,
-    ) -> bool {
-        let jury = self.jury(of, me);
-        let others: Vec<&Peer> =
-            jury.iter().filter_map(|peer| self.peers.get(peer)).filter(|peer| peer.heard).collect();
-        let missing = others.iter().filter(|other| other.misses(of)).count();
-        let agree = |others: usize| others <= 1 || missing * 2 > others;
-        let spoken = || others.iter().filter(|other| other.has_spoken(of, doubted)).count();
-        agree(others.len()) || (now >= doubted + timings.beat && agree(spoken()))
-    }
-
-    /// Those of the jury who say nothing of a doubted holder within a beat are not heard either: the task that it held
-    /// shall not wait for their turn.
-    pub(super) fn doubt_the_silent(&mut self, of: PeerId, doubted: u64, timings: &Timings) {
-        self.doubts.insert(of, doubted);
-        self.next_watch = self.next_watch.min(doubted + timings.beat);
-    }
-
     /// Nothing of the peer is remembered any more. Returns whether it was heard.
     pub(super) fn expel(&mut self, peer: &PeerId) -> bool {
         let heard = self.hears(peer);
         self.lose(*peer);
         self.doubts.remove(peer);
         self.peers.remove(peer);
+        self.juries.forget();
         heard
-    }
-
-    fn take_doubts(&mut self, me: &Place, now: u64, timings: &Timings) {
-        let (due, later) = std::mem::take(&mut self.doubts).into_iter().partition(|(_, at)| at + timings.beat <= now);
-        self.doubts = later;
-        let due: BTreeMap<PeerId, u64> = due;
-        for (of, doubted) in due {
-            for juror in self.jury(&of, me) {
-                if let Some(other) = self.peers.get_mut(&juror).filter(|other| other.heard)
-                    && !other.has_spoken(&of, doubted)
-                {
-                    other.last = 0;
-                }
-            }
-        }
     }
 
     /// What this node offers or runs has changed.
