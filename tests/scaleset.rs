@@ -91,17 +91,6 @@ fn is_completed(task: &Value) -> bool {
     task["state"] == "completed"
 }
 
-/// How a job ended, as its task says: where a runner had it that waited already and it ended before anybody took its task,
-/// the task is cancelled, and its note has GitHub's word.
-fn end_of(task: &Value) -> Option<String> {
-    let told = task["note"].as_str().and_then(|note| note.strip_prefix("GitHub says of its job: "));
-    match task["state"].as_str() {
-        Some("completed") => task["conclusion"].as_str().map(str::to_owned),
-        Some("cancelled") => told.and_then(|told| told.split(',').next()).map(str::to_owned),
-        _ => None,
-    }
-}
-
 /// Who has the session, and how many there have been.
 fn session(fake: &Fake) -> Option<(String, u64)> {
     let state = fake.state();
@@ -206,8 +195,8 @@ fn a_listener_that_is_killed_is_followed_by_another_and_no_job_is_lost_or_served
     let (lost, kept): (Vec<u64>, Vec<u64>) =
         jobs.iter().chain(&later).partition(|job| fake.job(**job).runner.is_some_and(|(_, name)| name.contains(&tail)));
     kept.iter().for_each(|job| fake.state().actions.complete(*job, "success"));
-    let tasks = mesh.wait_for_tasks(8, |task| end_of(task).is_some());
-    let failed = tasks.iter().filter(|task| end_of(task).as_deref() == Some("failure")).count();
+    let tasks = mesh.wait_for_tasks(8, is_completed);
+    let failed = tasks.iter().filter(|task| task["conclusion"] == "failure").count();
     assert_eq!(failed, lost.len(), "those of the killed host, as GitHub says: {tasks:#?}");
     // All six runners were busy: those of the killed host end with their jobs at GitHub, and as a rule none is replaced. While
     // the later jobs lack runners too, one of them may be started for a job of the killed host as well, and retires.

@@ -197,11 +197,12 @@ impl Daemon {
         going.map(|(task, folded)| (*task, folded.clone())).collect()
     }
 
-    /// What a message says of jobs becomes tasks, and ends of those that nobody holds.
+    /// What a message says of jobs becomes tasks, and ends those that nobody holds.
     pub(super) fn take_words(&mut self, key: &SourceKey, words: &[JobWord]) {
         let before = self.open_tasks_of(key);
         let Some(wanted) = self.scale.sets.all.get(key).map(Set::wanted) else { return };
-        let (mut queued, mut over) = (Vec::new(), Vec::new());
+        let serves = self.starts_runners();
+        let (mut queued, mut over, mut ran) = (Vec::new(), Vec::new(), Vec::new());
         let mut open = before.len();
         // Told of whole in one message, as after a while in which nobody listened: nothing is left to do.
         let is_done = |word: &&JobWord| matches!(word.word, Word::Completed { .. });
@@ -251,17 +252,25 @@ impl Daemon {
                 queued.push(set.workload(job, attempt + 1, word));
             }
             if let Word::Completed { runner, conclusion } = &word.word {
-                let by = runner.as_ref().map_or_else(String::new, |runner| format!(", on {runner}"));
                 let pending = before
                     .iter()
                     .filter(|(_, folded)| folded.state == State::Pending && job_number(&folded.workload) == job);
-                let why = format!("GitHub says of its job: {}{by}", conclusion.word());
-                over.extend(pending.map(|(task, _)| (*task, why.clone())));
+                match runner {
+                    // It ended before anybody took its task, on a runner that waited for any: this node takes it to say so.
+                    Some(_) if serves => ran.extend(pending.map(|(_, folded)| folded.workload.as_ref().clone())),
+                    _ => {
+                        let why = format!("GitHub says of its job: {}", conclusion.word());
+                        over.extend(pending.map(|(task, _)| (*task, why.clone())));
+                    }
+                }
             }
         }
         let queued: Vec<Workload> = queued.into_iter().filter_map(|one| self.fit_for_the_wire(one)).collect();
         if !queued.is_empty() || !over.is_empty() {
             self.feed(Input::Jobs { queued, over });
+        }
+        for workload in ran {
+            self.feed(Input::Serves(Box::new(workload)));
         }
         // What runs here may have changed by it.
         self.scale.sets.soon();
