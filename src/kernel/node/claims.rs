@@ -1,7 +1,8 @@
 //! Taking tasks: who stands where, and when it is this node's turn.
 //!
 //! The first in rank claims at once, each further one a delay later and only after asking those ahead of it ([`turns`]).
-//! A node claims nothing while it lacks a head that it was told of: it might not know that the task is taken.
+//! A node claims nothing while it lacks a head that it was told of: it might not know that the task is taken. In a large mesh
+//! one that was told of just now may be lacking.
 
 mod turns;
 
@@ -28,6 +29,10 @@ use crate::kernel::task::{Policy, Repository, State, Workload};
 const WINDOW: usize = 64;
 /// The most classes of tasks that are remembered, before all of which nothing waits are forgotten.
 const MAX_CLASSES: usize = 2 * WINDOW;
+/// With more peers than these a head is lacking only when it was told of so many claim delays ago. Own choice, by simulation:
+/// with 250 nodes a mesh is at rest 24 s after the last fault instead of 48 s, and starts 12 of 2,655 runs twice, not 6.
+const LARGE: usize = 64;
+const ON_ITS_WAY: u64 = 2;
 /// A task that nobody holds, or whose holder is heard of no more.
 #[derive(Debug, Clone)]
 struct Waiting {
@@ -186,11 +191,7 @@ impl Node {
             return;
         }
         self.claims.next_claim = None;
-        if self.paused.is_some()
-            || self.custody.takes_nothing_new()
-            || self.is_behind_rules()
-            || !self.sync.has_all_it_was_told_of()
-        {
+        if self.paused.is_some() || self.custody.takes_nothing_new() || self.is_behind_rules() || self.lacks_heads() {
             return;
         }
         let members = self.clock.members();
@@ -240,6 +241,13 @@ impl Node {
         let next = self.claims.window.iter().map(|standing| standing.due).filter(|due| *due > now).min();
         next.into_iter().for_each(|due| self.wake_for_claim(due));
         self.ask_for_turns(questions);
+    }
+
+    /// Whether a head is lacking that this node was told of. In a large mesh one is always on its way, and whoever waited for
+    /// all would hardly ever claim: 19 of 20 looks at 250 nodes in trouble.
+    fn lacks_heads(&self) -> bool {
+        let age = if self.peers.known() > LARGE { ON_ITS_WAY * self.claim_delay() } else { 0 };
+        !self.sync.has_all_but_the_newest(self.now.mono, age)
     }
 
     /// Brings up to date for which tasks this node may have a turn, who could take them, and where it stands.

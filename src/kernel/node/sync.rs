@@ -82,6 +82,11 @@ impl Sync {
         !self.told.awaits_any()
     }
 
+    /// The same but for what was told of within so many milliseconds, which is on its way.
+    pub(super) fn has_all_but_the_newest(&self, now: u64, age: u64) -> bool {
+        !self.told.awaits_any_since(now, age)
+    }
+
     pub(super) fn told(&self) -> usize {
         self.told.len()
     }
@@ -219,7 +224,7 @@ impl Node {
         let mut unknown = false;
         for head in &presence.heads {
             if !self.sync.told.is_full() && !self.clock.contains(head) {
-                unknown |= self.sync.told.note(*head, peer);
+                unknown |= self.sync.told.note(*head, peer, self.now.mono);
             }
         }
         if unknown {

@@ -13,6 +13,8 @@ pub(super) const MAX_ASKED: u32 = 3;
 struct Head {
     by: PeerId,
     asked: u32,
+    /// When it was told of first, in milliseconds.
+    since: u64,
 }
 
 /// What peers have told of. Each head stands under the first that named it.
@@ -26,15 +28,15 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// A peer names a head that is not here. `true` when it is waited for.
-    pub(super) fn note(&mut self, head: Cid, by: PeerId) -> bool {
+    /// A peer names a head that is not here, at that time. `true` when it is waited for.
+    pub(super) fn note(&mut self, head: Cid, by: PeerId, now: u64) -> bool {
         if let Some(known) = self.heads.get(&head) {
             return known.asked < MAX_ASKED;
         }
         if self.is_full() {
             return false;
         }
-        self.heads.insert(head, Head { by, asked: 0 });
+        self.heads.insert(head, Head { by, asked: 0, since: now });
         self.tellers.entry(by).or_default().insert(head);
         self.awaited += 1;
         true
@@ -42,7 +44,7 @@ impl Told {
 
     /// The head is here, or never will be.
     pub(super) fn remove(&mut self, head: &Cid) {
-        let Some(Head { by, asked }) = self.heads.remove(head) else { return };
+        let Some(Head { by, asked, .. }) = self.heads.remove(head) else { return };
         self.awaited -= usize::from(asked < MAX_ASKED);
         if let Some(of_it) = self.tellers.get_mut(&by) {
             of_it.remove(head);
@@ -77,6 +79,11 @@ impl Told {
     /// Whether any is still waited for.
     pub(super) const fn awaits_any(&self) -> bool {
         self.awaited > 0
+    }
+
+    /// Whether any is still waited for that was told of so long ago, in milliseconds.
+    pub(super) fn awaits_any_since(&self, now: u64, age: u64) -> bool {
+        self.awaits_any() && self.heads.values().any(|head| head.asked < MAX_ASKED && head.since + age <= now)
     }
 
     /// Who has named those that are still waited for.
@@ -114,18 +121,20 @@ mod tests {
     fn heads_are_waited_for_until_they_come_or_were_asked_for_in_vain_too_often() {
         let (cids, peers) = ([1, 2, 3].map(|n: u8| Cid::of(&[n])), [1, 2].map(|n| PeerId::from_public_key([n; 32])));
         let mut told = Told::default();
-        assert!(told.note(cids[0], peers[0]) && told.note(cids[0], peers[1]) && told.note(cids[1], peers[1]));
+        assert!(told.note(cids[0], peers[0], 1) && told.note(cids[0], peers[1], 2) && told.note(cids[1], peers[1], 3));
         assert_eq!(
             told.tellers().collect::<Vec<_>>(),
             peers.iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
         );
+        assert!(told.awaits_any_since(11, 10) && !told.awaits_any_since(10, 10), "told of at 1 first");
         told.remove(&cids[0]);
         told.remove(&cids[0]);
+        assert!(told.awaits_any_since(13, 10) && !told.awaits_any_since(12, 10));
         assert!(told.awaits_any() && !told.is_teller(&peers[0]) && told.len() == 1);
         (0..MAX_ASKED).for_each(|_| told.ask_in_vain());
-        assert!(!told.awaits_any() && !told.note(cids[1], peers[1]) && told.awaited().count() == 0);
+        assert!(!told.awaits_any() && !told.note(cids[1], peers[1], 3) && told.awaited().count() == 0);
         assert!(told.tellers_of_awaited().is_empty() && told.is_teller(&peers[1]));
-        assert!(told.note(cids[2], peers[1]) && told.awaits_any());
+        assert!(told.note(cids[2], peers[1], 4) && told.awaits_any());
         assert!(!told.leave_out(&peers[0], &BTreeSet::new()) && !told.leave_out(&peers[1], &[cids[1], cids[2]].into()));
         assert!(told.leave_out(&peers[1], &[cids[1]].into()) && !told.awaits_any() && told.len() == 1);
         told.remove(&cids[1]);
@@ -135,7 +144,7 @@ mod tests {
     #[test]
     fn no_more_are_remembered_than_so_many() {
         let (mut told, peer) = (Told::default(), PeerId::from_public_key([1; 32]));
-        let noted = (0..2 * MAX_TOLD as u64).filter(|n| told.note(Cid::of(&n.to_be_bytes()), peer)).count();
+        let noted = (0..2 * MAX_TOLD as u64).filter(|n| told.note(Cid::of(&n.to_be_bytes()), peer, 1)).count();
         assert_eq!((noted, told.len()), (MAX_TOLD, MAX_TOLD));
         assert!(told.is_full());
     }
