@@ -75,7 +75,7 @@ impl Daemon {
                 return;
             }
             let Some(written) = self.unwritten.take() else { break };
-            // Others wait for what is published; nobody for the rest.
+            // The whole mesh waits for what is published: it goes before telling, answering and starting.
             let (first, rest): (Vec<_>, Vec<_>) =
                 written.outputs.into_iter().partition(|output| matches!(output, Output::Publish(_)));
             for output in first.into_iter().chain(rest) {

@@ -33,6 +33,7 @@ const MAX_CLASSES: usize = 2 * WINDOW;
 /// with 250 nodes a mesh is at rest 24 s after the last fault instead of 48 s, and starts 12 of 2,655 runs twice, not 6.
 const LARGE: usize = 64;
 const ON_ITS_WAY: u64 = 2;
+
 /// A task that nobody holds, or whose holder is heard of no more.
 #[derive(Debug, Clone)]
 struct Waiting {
@@ -244,7 +245,7 @@ impl Node {
     }
 
     /// Whether a head is lacking that this node was told of. In a large mesh one is always on its way, and whoever waited for
-    /// all would hardly ever claim: 19 of 20 looks at 250 nodes in trouble.
+    /// all would hardly ever claim: more than nine of ten looks ended so in a simulation of 250 nodes in trouble.
     fn lacks_heads(&self) -> bool {
         let age = if self.peers.known() > LARGE { ON_ITS_WAY * self.claim_delay() } else { 0 };
         !self.sync.has_all_but_the_newest(self.now.mono, age)
