@@ -40,7 +40,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use home::{Home, HomeError};
-pub use scale::{Settings as AutoscalerSettings, WarmSet};
+pub use scale::{NO_SCALE_SET, Settings as AutoscalerSettings, WarmSet};
 pub use settings::{GithubSettings, Reach, Settings};
 pub use work::WorkSettings;
 

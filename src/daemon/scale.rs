@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub(super) use self::asking::Asker;
 use self::ledger::Registrations;
 use self::pool::{Deed, Pool};
+pub use self::sets::NO_SCALE_SET;
 use self::sets::{News, Sets};
 pub use self::warm::WarmSet;
 use super::Daemon;

@@ -2,7 +2,7 @@
 
 use super::super::settings::NodeSettings;
 use super::Check;
-use crate::daemon::AutoscalerSettings;
+use crate::daemon::{AutoscalerSettings, NO_SCALE_SET};
 use crate::forge::Spec;
 use crate::forge::github::{Github, Memory, RunnerMemory, Scope, Tally, Target};
 
@@ -23,7 +23,7 @@ pub(super) async fn checks(settings: &NodeSettings) -> Vec<Check> {
     let mut checks = vec![Check::new("GitHub", purpose, reached)];
     // What is not reached is said once.
     if let Some(autoscaler) = scales.filter(|_| is_reached) {
-        let scopes: Vec<Scope> = at_github.iter().filter_map(|spec| scope(spec)).collect();
+        let scopes: Vec<Scope> = at_github.iter().filter_map(|spec| Scope::of(spec)).collect();
         if !scopes.is_empty() {
             checks.push(Check::new("registrations", "runners for those jobs", registers(&github, &scopes).await));
         }
@@ -33,15 +33,6 @@ pub(super) async fn checks(settings: &NodeSettings) -> Vec<Check> {
         }
     }
     checks
-}
-
-/// Where runners for a source's jobs are registered.
-fn scope(spec: &Spec) -> Option<Scope> {
-    let target = Target::of(spec)?;
-    Some(match target.repository {
-        None => Scope::Organization(target.owner),
-        Some(name) => Scope::Repository(format!("{}/{name}", target.owner)),
-    })
 }
 
 async fn reached(github: &Github, sources: &[&Spec]) -> Result<String, String> {
@@ -91,9 +82,7 @@ async fn scale_set(
         }));
     }
     if scopes.is_empty() {
-        let why = "scale_set is set, and no source names an organisation or a repository at GitHub: name one, such as \
-                   github:my-org";
-        found.wrong.push(why.to_owned());
+        found.wrong.push(NO_SCALE_SET.to_owned());
     }
     found.tell()
 }

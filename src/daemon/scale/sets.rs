@@ -55,6 +55,10 @@ const MOST_GIVEN: usize = 16_384;
 /// Why a node that has no credentials will not listen, in milliseconds: not in this life.
 const NEVER_MS: u64 = 365 * 86_400_000;
 
+/// What is wrong where a scale set is named and none can be.
+pub const NO_SCALE_SET: &str = "scale_set is set, and no source names an organisation or a repository at GitHub: name one, such as \
+                           github:my-org";
+
 /// All of them.
 pub(in crate::daemon) struct Sets {
     all: BTreeMap<SourceKey, Set>,
@@ -115,17 +119,10 @@ impl Sets {
         let (mut all, mut problem) = (BTreeMap::new(), None);
         for spec in sources.iter().filter(|_| name.is_some()) {
             let name = name.unwrap_or_default();
-            let (of, at) = match spec {
-                Spec::GithubOwner { owner } => (Scope::Organization(owner.clone()), owner.clone()),
-                Spec::GithubRepository { owner, repository } => {
-                    let full = format!("{owner}/{repository}");
-                    (Scope::Repository(full.clone()), full)
-                }
-                Spec::GithubAll | Spec::Git(_) => continue,
-            };
-            let key = scale_set::source(&format!("{host}/{at}"), name);
+            let Some(of) = Scope::of(spec) else { continue };
+            let key = scale_set::source(&format!("{host}/{of}"), name);
             if key.len() > MAX_SOURCE {
-                problem = Some(format!("the scale set {name} of {at} has too long a name: {MAX_SOURCE} bytes in all"));
+                problem = Some(format!("the scale set {name} of {of} has too long a name: {MAX_SOURCE} bytes in all"));
                 continue;
             }
             let group = group.filter(|_| matches!(of, Scope::Organization(_))).map(str::to_owned);
@@ -133,9 +130,7 @@ impl Sets {
             all.insert(key, Set::new(name, of, scope, host, group));
         }
         if name.is_some() && all.is_empty() && problem.is_none() {
-            let why = "scale_set is set, and no source names an organisation or a repository at GitHub: name one, such as \
-                       github:my-org";
-            problem = Some(why.to_owned());
+            problem = Some(NO_SCALE_SET.to_owned());
         }
         let now = Instant::now();
         Self { all, problem, next: now, ask: now, asks: 0, lives: 0, taken: Vec::new(), farewells: JoinSet::new() }

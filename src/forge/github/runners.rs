@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::api::{Tally, read};
 use super::{Github, GithubError, Secret};
+use crate::forge::Spec;
 
 /// GitHub's id of the group that every organisation and every repository has.
 pub(super) const DEFAULT_GROUP: u64 = 1;
@@ -39,6 +40,17 @@ impl Scope {
         match self {
             Self::ScaleSet { of, .. } => of.owner(),
             Self::Repository(name) | Self::Organization(name) => name.split('/').next().unwrap_or_default(),
+        }
+    }
+}
+
+impl Scope {
+    /// Where runners for a source's jobs are registered; nothing for what names no owner or repository at GitHub.
+    pub fn of(spec: &Spec) -> Option<Self> {
+        match spec {
+            Spec::GithubOwner { owner } => Some(Self::Organization(owner.clone())),
+            Spec::GithubRepository { owner, repository } => Some(Self::Repository(format!("{owner}/{repository}"))),
+            Spec::GithubAll | Spec::Git(_) => None,
         }
     }
 }
