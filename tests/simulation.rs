@@ -14,6 +14,7 @@ mod simulation {
     pub(crate) mod host;
     pub(crate) mod network;
     pub(crate) mod replay;
+    mod room;
     mod rules;
     pub(crate) mod scenario;
     mod slots;

@@ -513,6 +513,14 @@ impl Clock {
         found
     }
 
+    /// Those of the entries that are here, counting or void, parents before children.
+    pub fn in_order(&self, cids: impl IntoIterator<Item = Cid>) -> Vec<Cid> {
+        let at = |cid: Cid| Some((self.placed.get(&cid)?.ordinal, cid));
+        let mut found: Vec<(u64, Cid)> = cids.into_iter().filter_map(at).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, cid)| cid).collect()
+    }
+
     /// How many counting entries of each author are here.
     pub fn vector(&self) -> Vector {
         self.chains.iter().filter(|chain| chain.counting > 0).map(|chain| (chain.author, chain.counting)).collect()

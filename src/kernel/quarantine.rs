@@ -26,14 +26,20 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// Keeps an entry until all of `missing` are here. `false` when there is no room for it.
+    /// Keeps an entry until all of `missing` are here. `false` when there is no room for it; one that others wait for gets
+    /// that of one which its bringer brought and nothing waits for.
     pub fn keep(&mut self, entry: Arc<Entry>, from: PeerId, missing: Vec<Cid>) -> bool {
         if self.waiting.contains_key(&entry.cid()) {
             return true;
         }
         let size = entry.bytes().len();
-        let of_one = self.of_one.get(&from).copied().unwrap_or(0);
-        if self.waiting.len() >= MAX_WAITING || of_one >= MAX_WAITING_OF_ONE || self.bytes + size > MAX_WAITING_BYTES {
+        if !self.has_room(size, &from) && self.wants(&entry.cid()) {
+            let is_idle =
+                |(cid, (_, by, _)): &(&Cid, &(_, PeerId, _))| *by == from && !self.by_missing.contains_key(cid);
+            let idle = self.waiting.iter().find(is_idle).map(|(cid, _)| *cid);
+            idle.and_then(|cid| self.take(&cid));
+        }
+        if !self.has_room(size, &from) {
             return false;
         }
         self.bytes += size;
@@ -43,6 +49,11 @@ impl Quarantine {
         }
         self.waiting.insert(entry.cid(), (entry, from, missing.into_iter().collect()));
         true
+    }
+
+    fn has_room(&self, size: usize, from: &PeerId) -> bool {
+        let of_one = self.of_one.get(from).copied().unwrap_or(0);
+        self.waiting.len() < MAX_WAITING && of_one < MAX_WAITING_OF_ONE && self.bytes + size <= MAX_WAITING_BYTES
     }
 
     /// An entry is here: gives back those that waited for nothing else.

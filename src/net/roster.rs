@@ -484,6 +484,7 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::limits::MAX_GOSSIP;
 
     const PEER: PeerId = PeerId::from_public_key([1; 32]);
     const OTHER: PeerId = PeerId::from_public_key([2; 32]);
@@ -525,9 +526,9 @@ mod tests {
         let mut held = Vec::new();
         for peer in &peers {
             roster.prove(peer);
-            held.extend(std::iter::from_fn(|| roster.gossip_share(peer, 128 * 1024, Instant::now())).take(1_000));
+            held.extend(std::iter::from_fn(|| roster.gossip_share(peer, MAX_GOSSIP, Instant::now())).take(1_000));
         }
-        assert_eq!(held.len(), GOSSIP_BYTES / (128 * 1024));
+        assert_eq!(held.len(), GOSSIP_BYTES / MAX_GOSSIP);
     }
 
     #[test]

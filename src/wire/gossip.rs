@@ -100,9 +100,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_long_batch_is_split_within_the_limit() {
-        let entries = chain(&[60; 9]);
+        let entries = chain(&[60; 13]);
         let messages = seal_entries(&entries);
-        assert_eq!(messages.len(), 3, "four of about 32 KiB fit into 128 KiB less what frames them");
+        assert_eq!(messages.len(), 3, "five of about 32 KiB fit into 192 KiB with what frames them");
         assert!(messages.iter().all(|message| message.len() <= MAX_GOSSIP));
         let opened: Vec<_> = messages.iter().flat_map(|message| open_entries(message, &MESH).expect("opens")).collect();
         assert_eq!(opened, entries);

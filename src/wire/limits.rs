@@ -10,9 +10,9 @@ pub use crate::kernel::io::MAX_CHAIN;
 /// A part of a snapshot is as large as a page; of more parts than these none is fetched.
 pub use crate::kernel::snapshot::{MAX_PARTS, PART};
 
-/// The most bytes of one gossip message. An entry of the greatest size fits twice, so a batch is worth its overhead; a
-/// greater message would delay the small ones behind it.
-pub const MAX_GOSSIP: usize = 128 * 1024;
+/// The most bytes of one gossip message. The greatest presence fits, and an entry of the greatest size twice, so that a batch
+/// is worth its overhead; a greater message would delay the small ones behind it.
+pub const MAX_GOSSIP: usize = 192 * 1024;
 /// The most bytes of a request: a vector of [`MAX_SYNC_AUTHORS`] with [`MAX_WANT`] ids.
 pub const MAX_REQUEST: usize = 256 * 1024;
 /// The most bytes of a response: a full page and what frames it, with room for later versions.
@@ -64,8 +64,9 @@ pub const MAX_HEADS: usize = MAX_PARENTS;
 pub const MAX_UNHEARD: usize = 512;
 /// The most members whose presences are asked for, and given, at once: as many as a node remembers.
 pub const MAX_PRESENCES: usize = 4096;
-/// The most tasks that a presence says run on one host.
-pub const MAX_RUNNING: usize = 128;
+/// The most tasks that a presence says run on one host: as many as its settings allow slots. What it does not name is
+/// taken to be lost.
+pub const MAX_RUNNING: usize = 1024;
 /// The most sources of one host.
 pub const MAX_SOURCES: usize = 64;
 /// The most bytes of a source's key.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use runmesh::kernel::id::TaskId;
+use runmesh::kernel::id::{PeerId, TaskId};
 use runmesh::kernel::node::Timings;
 use runmesh::kernel::task::State;
 
@@ -297,7 +297,15 @@ impl World<'_> {
             let mut rankings = self.kernels().map(|(host, kernel)| (host, kernel.ranking(&job.id)));
             let Some((_, first)) = rankings.next() else { return Ok(()) };
             if let Some((host, other)) = rankings.find(|(_, other)| *other != first) {
-                return Err(format!("hosts 0 and {host} rank for {:?}: {first:?} and {other:?}", job.id));
+                let only = |a: &[(PeerId, u32)], b: &[(PeerId, u32)]| -> Vec<PeerId> {
+                    a.iter().filter(|one| !b.contains(one)).map(|(peer, _)| *peer).collect()
+                };
+                return Err(format!(
+                    "hosts 0 and {host} rank for {:?} otherwise: only the first counts {:?}, only the other {:?}",
+                    job.id,
+                    only(&first, &other),
+                    only(&other, &first)
+                ));
             }
             if first.is_empty() != matches!(job.fate, Fate::Waits | Fate::LeftToGithub) {
                 return Err(format!("{:?} ({:?}) has the candidates {first:?}", job.id, job.fate));

@@ -9,7 +9,7 @@ use super::work::Job;
 use super::world::{RunEnd, RunRecord, Sabotage, World};
 
 /// A mesh of so many that is formed, and in which each task is submitted by the test itself; each takes so long.
-fn quiet(name: &'static str, nodes: usize, tasks: usize, takes: u64) -> Scenario {
+pub(super) fn quiet(name: &'static str, nodes: usize, tasks: usize, takes: u64) -> Scenario {
     let roomy = Scenario::roomy(name, nodes, tasks.max(4));
     // So late that the tasks come up only when the test says so.
     let work = Work {
@@ -25,16 +25,16 @@ fn quiet(name: &'static str, nodes: usize, tasks: usize, takes: u64) -> Scenario
     Scenario { work, ..roomy }
 }
 
-const FORMED: u64 = 6_000;
+pub(super) const FORMED: u64 = 6_000;
 
-fn begin(scenario: &Scenario, seed: u64) -> World<'_> {
+pub(super) fn begin(scenario: &Scenario, seed: u64) -> World<'_> {
     let mut world = World::new(scenario, seed);
     world.run_until(FORMED);
     assert!(world.kernels().all(|(_, kernel)| kernel.is_active()), "the mesh is formed");
     world
 }
 
-fn runs_of<'a>(world: &'a World<'_>, job: usize) -> Vec<&'a RunRecord> {
+pub(super) fn runs_of<'a>(world: &'a World<'_>, job: usize) -> Vec<&'a RunRecord> {
     world.runs.iter().filter(|run| run.task == world.jobs[job].id).collect()
 }
 
@@ -239,7 +239,7 @@ fn in_a_large_mesh_no_task_waits_until_every_head_is_there() {
 }
 
 /// Changes what a job asks for before anybody knows of it.
-fn change(job: &mut Job, how: impl FnOnce(&mut runmesh::kernel::task::Workload)) {
+pub(super) fn change(job: &mut Job, how: impl FnOnce(&mut runmesh::kernel::task::Workload)) {
     let mut workload = job.workload.as_ref().clone();
     how(&mut workload);
     workload.priority = Priority::of(&workload.tags);

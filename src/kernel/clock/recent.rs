@@ -2,38 +2,34 @@
 
 use crate::kernel::id::Cid;
 
-/// How many are remembered at most, each in the one place that its id gives it. Own choice: 8 KiB, the entries of some
+/// How many are remembered at most, each in the one place that its id gives it. Own choice: 32 KiB, the entries of some
 /// seconds of a very busy mesh.
 const PLACES: usize = 1 << 10;
 
-/// A table that never says of an entry that it came when it did not, but for a chance of one in 2^64, and forgets.
+/// A table that never says of an entry that it came when it did not, and forgets. Whole ids are compared: a parent's is what
+/// its child's author says, and need not be the hash of anything.
 #[derive(Debug)]
-pub(super) struct Recent(Box<[u64]>);
+pub(super) struct Recent(Box<[[u8; 32]]>);
 
 impl Default for Recent {
     fn default() -> Self {
-        Self(vec![0; PLACES].into())
+        Self(vec![[0; 32]; PLACES].into())
     }
 }
 
 impl Recent {
     pub(super) fn note(&mut self, cid: &Cid) {
-        let (place, name) = at(cid);
-        self.0[place] = name;
+        self.0[place_of(cid)] = *cid.digest();
     }
 
     pub(super) fn has(&self, cid: &Cid) -> bool {
-        let (place, name) = at(cid);
-        name != 0 && self.0[place] == name
+        *cid.digest() != [0; 32] && self.0[place_of(cid)] == *cid.digest()
     }
 }
 
-/// Where an id has its place, by other bits of its hash than those it is told by.
-fn at(cid: &Cid) -> (usize, u64) {
-    let [place, name, ..] = std::array::from_fn::<u64, 4, _>(|word| {
-        u64::from_be_bytes(std::array::from_fn(|byte| cid.digest()[8 * word + byte]))
-    });
-    (place as usize % PLACES, name)
+fn place_of(cid: &Cid) -> usize {
+    let [.., last, first] = *cid.digest();
+    usize::from(u16::from_be_bytes([last, first])) % PLACES
 }
 
 #[cfg(test)]
@@ -48,5 +44,10 @@ mod tests {
         assert!(recent.has(&cids[1999]));
         assert!(cids[..2000].iter().filter(|cid| recent.has(cid)).count() > 500);
         assert!(!cids[2000..].iter().any(|cid| recent.has(cid)));
+        for byte in 0..32 {
+            let mut other = *cids[1999].digest();
+            other[byte] ^= 1;
+            assert!(!recent.has(&Cid::from_digest(other)), "it differs in byte {byte}");
+        }
     }
 }

@@ -4,10 +4,12 @@
 //! A node claims nothing while it lacks a head that it was told of: it might not know that the task is taken. In a large mesh
 //! one that was told of just now may be lacking.
 
+mod ends;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::ends::Ends;
 use self::turns::{Asked, Turns};
 
 use super::groups::Turn;
@@ -27,6 +29,9 @@ use crate::kernel::task::{Policy, Repository, State, Workload};
 /// How many of the waiting tasks are looked at for a free slot, or as many as there are peers. Own choice: nodes look at the
 /// same ones, so that a mesh takes no more at a time; more than a few for each free slot do not change who takes which.
 const WINDOW: usize = 64;
+/// Among how many times as many those that this host has room for are looked for. Own choice: a queue full of what asks for
+/// its one GPU does not keep it from other work, and is not read to its end each time.
+const REACH: usize = 16;
 /// The most classes of tasks that are remembered, before all of which nothing waits are forgotten.
 const MAX_CLASSES: usize = 2 * WINDOW;
 /// With more peers than these a head is lacking only when it was told of so many claim delays ago. Own choice, by simulation:
@@ -53,12 +58,13 @@ pub(super) struct Claims {
     turns: Turns,
     look: bool,
     next_claim: Option<u64>,
-    /// When a task may have to be ended, by time.
-    ends: BTreeSet<(u64, TaskId)>,
-    /// The first of the waiting tasks that this host may run, in their order, and where this node stands.
+    ends: Ends,
+    /// The first of the waiting tasks that this host has room for, in their order, and where this node stands.
     window: Vec<Standing>,
     /// Whether they may be others by now.
     is_stale: bool,
+    /// Some are left out because too little is free of what they ask for.
+    lacks_room: bool,
     /// Who could take them.
     classes: Vec<Class>,
 }
@@ -115,7 +121,7 @@ pub(super) fn may_run(labels: &BTreeSet<String>, repository: &Repository, offer:
 
 impl Claims {
     pub(super) fn next_wake(&self) -> u64 {
-        self.next_claim.unwrap_or(u64::MAX).min(self.ends.first().map_or(u64::MAX, |(at, _)| *at))
+        self.next_claim.unwrap_or(u64::MAX).min(self.ends.next())
     }
 
     /// Where this node stands for the task is to be found out anew, or nowhere.
@@ -127,6 +133,17 @@ impl Claims {
     /// Something changed that may make it this node's turn.
     pub(super) fn look_again(&mut self) {
         self.look = true;
+    }
+
+    /// Whether there were waiting tasks of late that this host has too little free for.
+    pub(super) const fn lacks_room(&self) -> bool {
+        self.lacks_room
+    }
+
+    /// What ran here runs no more.
+    pub(super) fn room_was_made(&mut self) {
+        self.look = true;
+        self.is_stale |= self.lacks_room;
     }
 }
 
@@ -155,10 +172,10 @@ impl Node {
         }
         let since = waiting.since;
         if !folded.declined.is_empty() {
-            self.claims.ends.insert((since, *task));
+            self.claims.ends.put(since, *task);
         }
         if let Some((after, _)) = self.ending(task, folded) {
-            self.claims.ends.insert((since + after, *task));
+            self.claims.ends.put(since + after, *task);
         }
         let runnable = turn == Turn::Now
             && folded.workload.policy() != Policy::GithubOnly
@@ -267,9 +284,20 @@ impl Node {
             self.claims.classes.clear();
             former.clear();
         }
-        let window = WINDOW.max(self.peers.known());
-        let first = |queue: &Queue| queue.iter().take(window).map(Key::task).collect::<Vec<_>>();
-        let tasks = [first(&self.queue), first(&self.jobs.queue)].concat();
+        let (window, mut lacks_room) = (WINDOW.max(self.peers.known()), false);
+        // Each alone fits into a host that may run it.
+        let takes_room = self.amounts_in_use() != Amounts::default();
+        let mut has_room = |task: &TaskId| {
+            let has_room = !takes_room || self.has_room_for(task, &Amounts::default());
+            lacks_room |= !has_room;
+            has_room
+        };
+        let mut first = |queue: &Queue| {
+            queue.iter().take(REACH * window).map(Key::task).filter(&mut has_room).take(window).collect()
+        };
+        let tasks: [Vec<TaskId>; 2] = [first(&self.queue), first(&self.jobs.queue)];
+        self.claims.lacks_room = lacks_room;
+        let tasks = tasks.concat();
         let window = tasks.into_iter().filter_map(|task| former.remove(&task).or_else(|| self.standing_for(task)));
         let window: Vec<Standing> = window.collect();
         self.claims.window = window;
@@ -431,18 +459,14 @@ impl Node {
     /// Writes the ending of tasks whose attempts are used up, or that GitHub is to keep.
     fn end_what_nobody_runs(&mut self) {
         let now = self.now.mono;
-        while let Some((at, task)) = self.claims.ends.first().copied() {
-            if now < at {
-                return;
-            }
-            self.claims.ends.pop_first();
+        while let Some(task) = self.claims.ends.pop_due(now) {
             let (Some(waiting), Some(folded)) = (self.claims.waiting.get(&task), self.ledger.get(&task)) else {
                 continue;
             };
             let Some((after, event)) = self.ending(&task, folded) else {
                 // Who could still run it, and has not declined, may go away.
                 if !folded.declined.is_empty() {
-                    self.claims.ends.insert((now + self.settings.timings.retry, task));
+                    self.claims.ends.put(now + self.settings.timings.retry, task);
                 }
                 continue;
             };
@@ -450,11 +474,11 @@ impl Node {
             let rank = Seed::of(&folded.anchor, &task).rank(&self.me, live, &BTreeSet::new());
             let due = waiting.since + after + u64::from(rank.rank) * self.claim_delay();
             if now < due {
-                self.claims.ends.insert((due, task));
+                self.claims.ends.put(due, task);
                 continue;
             }
             // Should the entry not end the task after all, it is looked at once more.
-            self.claims.ends.insert((now + self.settings.timings.retry, task));
+            self.claims.ends.put(now + self.settings.timings.retry, task);
             if self.sync.has_all_it_was_told_of() {
                 self.events.push(event);
             }

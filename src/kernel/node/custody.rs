@@ -355,7 +355,7 @@ impl Node {
         }
         self.custody.slot_came_free(self.now.mono, self.offer.slots);
         self.peers.changed(self.now.mono, &self.settings.timings);
-        self.claims.look_again();
+        self.claims.room_was_made();
         let Some(folded) = self.ledger.get(&task) else { return };
         let mine = claimed_by(&folded.state) == Some((self.me.peer(), fence));
         let counts = folded.state.is_open() && folded.claim(&fence).is_some_and(|claim| claim.released.is_none());

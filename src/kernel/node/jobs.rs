@@ -53,7 +53,7 @@ const SERVING: u64 = 60_000;
 /// How long work must have waited before runners that wait for jobs make room for it, in milliseconds: by then it would be
 /// elsewhere, had another host a slot. Own choice: ten claim delays.
 const NEEDS_ROOM: u64 = 1_000;
-/// How many of the tasks that wait are looked at for that; no host has more slots to give up.
+/// How many of the tasks that wait are looked at for that, and for what could start; no host has more slots.
 const MOST_WAITING: usize = 1024;
 
 /// Which kind of slot a task takes.
@@ -123,10 +123,18 @@ impl Node {
 
     /// How many tasks of each kind may be claimed now.
     pub(super) fn starts(&self) -> Starts {
-        let length = |queue: &Queue| u32::try_from(queue.len()).unwrap_or(u32::MAX);
+        // What there is no room for is not to keep slots from what could start.
+        let waiting = |queue: &Queue| {
+            let has_room = |key: &&Key| self.has_room_for(&key.task(), &Amounts::default());
+            let ready = match self.claims.lacks_room() {
+                true => queue.iter().take(MOST_WAITING).filter(has_room).count(),
+                false => queue.len(),
+            };
+            u32::try_from(ready).unwrap_or(u32::MAX)
+        };
         let Starts { mesh, github } = self.running_kinds();
-        let mesh = self.demand(&self.queue, mesh, length(&self.queue));
-        let github = self.demand(&self.jobs.queue, github, length(&self.jobs.queue));
+        let mesh = self.demand(&self.queue, mesh, waiting(&self.queue));
+        let github = self.demand(&self.jobs.queue, github, waiting(&self.jobs.queue));
         allocate(self.capacity(self.offer.slots), self.wanted_mesh(mesh), github)
     }
 
@@ -178,8 +186,13 @@ impl Node {
         if asked == Amounts::default() {
             return true;
         }
+        self.amounts_in_use().plus(*claimed).plus(asked).fits_in(&Amounts::of(&self.offer.labels))
+    }
+
+    /// What the tasks that run here have asked for.
+    pub(super) fn amounts_in_use(&self) -> Amounts {
         let used = self.custody.workloads().map(|running| Amounts::of(&running.labels));
-        used.fold(*claimed, Amounts::plus).plus(asked).fits_in(&Amounts::of(&self.offer.labels))
+        used.fold(Amounts::default(), Amounts::plus)
     }
 
     /// The waiting tasks that this host may run, of either kind, the first first.

@@ -19,7 +19,7 @@ pub(super) use self::peer::Peer;
 use self::peer::{Rival, patience};
 use self::tally::Tally;
 use super::claims::{Class, may_run};
-use super::{Node, Timings};
+use super::{Node, Stage, Timings};
 use crate::kernel::election::Place;
 use crate::kernel::id::{PeerId, TaskId};
 use crate::kernel::io::{Notice, Output, Presence, Signed};
@@ -322,7 +322,11 @@ impl Node {
         if peer == self.me.peer() || (known.is_none() && self.peers.peers.len() >= MAX_PEERS) {
             return;
         }
-        self.note_heads(peer, presence);
+        // Anybody with a connection can make up names of peers, and heads.
+        let is_member = known.is_some() || self.clock.members().contains(&peer);
+        if is_member || self.stage == Stage::Joining {
+            self.note_heads(peer, presence);
+        }
         let (now, timings) = (self.now.mono, self.settings.timings);
         let is_usual = |known: &&mut Peer| known.heard && known.says_nothing_new(presence);
         if let Some(known) = self.peers.peers.get_mut(&peer).filter(is_usual) {
@@ -334,7 +338,7 @@ impl Node {
             }
             return;
         }
-        if !self.clock.members().contains(&peer) {
+        if !is_member {
             return;
         }
         let known = self.peers.peers.get(&peer);
@@ -344,9 +348,12 @@ impl Node {
         let doubts = |one: &PeerId| {
             presence.unheard.contains(one) && former.is_some_and(|known| !known.presence().unheard.contains(one))
         };
-        // Whoever hears a holder that another doubts says so, and so does the doubted one.
-        let hears = |one: &PeerId| self.peers.hears(one) && self.peers.judges(one, &self.me);
-        let objects = doubts(&self.me.peer())
+        // Whoever hears a holder that another doubts says so, and so does the doubted one, where both are asked: in a large
+        // mesh somebody always doubts somebody, and would else be answered by all who hear it, all the time.
+        let counts = |one: &PeerId| self.peers.is_asked(&peer, one, &self.me);
+        let hears = |one: &PeerId| self.peers.hears(one) && self.peers.judges(one, &self.me) && counts(one);
+        let me = self.me.peer();
+        let objects = (doubts(&me) && counts(&me))
             || (former.is_some() && self.custody.holders().any(|one| doubts(one) && hears(one)));
         self.custody.heard(presence, at);
         let heard = known.is_some_and(|known| known.heard);
@@ -411,7 +418,14 @@ impl Node {
                 self.peers.stir(peer);
                 self.notice(Notice::PeerHeard { peer });
             }
-            None => self.take_presence(said, at),
+            None => {
+                let former = self.peers.peers.get(&peer).map(|known| known.presence().life);
+                self.take_presence(said, at);
+                // Of two lives this may be the older, heard late by who tells of it: the other speaks on then.
+                if let (Some(former), Some(known)) = (former, self.peers.peers.get_mut(&peer)) {
+                    known.past.retain(|(life, _)| *life != former);
+                }
+            }
         }
     }
 

@@ -204,6 +204,8 @@ impl Node {
                 }
                 Placing::Refused(refusal) => {
                     self.sync.told.remove(&cid);
+                    // Claims may have waited for this one.
+                    self.claims.look_again();
                     self.quarantine.refused(&cid);
                     self.keep_revocations_of(&entry);
                     if !matches!(refusal, Refusal::Void | Refusal::Past) {
@@ -400,9 +402,13 @@ impl Node {
                     self.retry(from);
                 }
             }
-            (_, other) => {
+            (asked, other) => {
                 self.notice(Notice::Refused { from, why: format!("an answer that was not asked for: {other:.60?}") });
-                self.retry(from);
+                if asked == Asked::Turn {
+                    self.on_turn(token, &BTreeSet::new());
+                } else {
+                    self.retry(from);
+                }
             }
         }
     }
@@ -459,17 +465,16 @@ impl Node {
             self.outbox.push(Output::Reply { to: from, token, reply: beneath });
             return;
         }
-        let mut cids: Vec<Cid> = Vec::new();
+        let lacking = self.clock.lacking(vector, MAX_LISTED);
+        let more = lacking.len() == MAX_LISTED;
+        // What was asked for by name is void, or stands on what is lacking; and what is lacking may stand on it. A page holds
+        // only the first of them, so each has to come after its own parents and before all that stand on it.
+        let mut cids: BTreeSet<Cid> = lacking.into_iter().collect();
         for fork in self.clock.proofs(vector) {
             cids.extend([fork.first, fork.second].iter().filter(|cid| self.clock.holds(cid)));
         }
         cids.extend(want.iter().filter(|cid| self.clock.holds(cid)).take(MAX_WANTED));
-        let lacking = self.clock.lacking(vector, MAX_LISTED);
-        let more = lacking.len() == MAX_LISTED;
-        // What is lacking stands in causal order; what was asked for by name may stand on it, so it comes after.
-        let lacking_too: BTreeSet<Cid> = lacking.iter().copied().collect();
-        cids.retain(|cid| !lacking_too.contains(cid));
-        let cids = lacking.into_iter().chain(cids).collect();
+        let cids = self.clock.in_order(cids);
         self.outbox.push(Output::Reply { to: from, token, reply: Reply::Page { cids, more } });
     }
 }

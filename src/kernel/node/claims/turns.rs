@@ -78,11 +78,15 @@ impl Turns {
         if now >= since + LONGEST_LEFT * delay {
             return;
         }
+        if self.left.len() < MAX_LEFT || self.left.contains_key(&task) {
+            self.left.insert(task, Left { to, since, until: now + delay });
+        }
+    }
+
+    /// Forgets promises that bind nobody any more, once there are too many. Who is not waited for is known for no longer.
+    fn make_room(&mut self, now: u64) {
         if self.left.len() >= MAX_LEFT {
             self.left.retain(|_, left| now < left.until);
-        }
-        if self.left.len() < MAX_LEFT {
-            self.left.insert(task, Left { to, since, until: now + delay });
         }
     }
 }
@@ -158,7 +162,10 @@ impl Node {
     /// Somebody has answered which of the tasks it takes, or never will.
     pub(in super::super) fn on_turn(&mut self, token: Token, mine: &BTreeSet<TaskId>) {
         let now = self.now.mono;
-        for task in self.claims.turns.asked.remove(&token).unwrap_or_default() {
+        let tasks = self.claims.turns.asked.remove(&token).unwrap_or_default();
+        // An answer binds for a while only: it is not to wait for the time by which it was due.
+        self.claims.window.iter_mut().filter(|standing| tasks.contains(&standing.task)).for_each(|one| one.due = 0);
+        for task in tasks {
             let Some(waiting) = self.claims.waiting.get_mut(&task) else { continue };
             if mine.contains(&task) {
                 // Its claim is on the way; should it not come, the wait begins anew.
@@ -183,6 +190,7 @@ impl Node {
         self.claims.look = true;
         self.settle();
         let (now, place, delay) = (self.now.mono, Place::of(from), self.claim_delay());
+        self.claims.turns.make_room(now);
         let mut mine = BTreeSet::new();
         for task in tasks {
             if self.is_taken(task)
@@ -207,9 +215,12 @@ impl Node {
         self.custody.runs(task) || !free
     }
 
-    /// Whether this node is asking for the task itself, and stands before that peer.
+    /// Whether this node has just asked for the task itself, and stands before that peer. What it asked longer ago and did
+    /// not make use of binds nobody: something else keeps it from claiming.
     fn asks_before(&self, task: &TaskId, other: &Place) -> bool {
-        let asks = self.claims.waiting.get(task).is_some_and(|waiting| waiting.asked.is_some());
+        let (now, delay) = (self.now.mono, self.claim_delay());
+        let is_new = |asked: &Asked| now < asked.at + delay;
+        let asks = self.claims.waiting.get(task).is_some_and(|waiting| waiting.asked.as_ref().is_some_and(is_new));
         let folded = self.ledger.get(task).filter(|_| asks);
         folded.is_some_and(|folded| !Seed::of(&folded.anchor, task).stands_before(other, &self.me, &folded.last))
     }

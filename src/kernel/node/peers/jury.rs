@@ -28,7 +28,7 @@ impl Juries {
 }
 
 impl Peers {
-    /// Who is asked whether a peer is there: the members nearest to it, this node among them.
+    /// Who is asked whether a peer is there: the members nearest to it, this node perhaps among them.
     fn jury(&self, of: &PeerId, me: &Place) -> Arc<[PeerId]> {
         let mut drawn = self.juries.0.borrow_mut();
         if drawn.len() >= MAX_JURIES && !drawn.contains_key(of) {
@@ -39,9 +39,8 @@ impl Peers {
 
     fn draw_jury(&self, of: &PeerId, me: &Place) -> Arc<[PeerId]> {
         let centre = self.peers.get(of).map_or_else(|| Place::of(*of), |peer| peer.place);
-        let others = self.peers.values().map(|peer| &peer.place).filter(|place| place.peer() != *of);
-        let mut all: Vec<(u32, PeerId)> =
-            others.chain([me]).map(|place| (centre.distance(place), place.peer())).collect();
+        let all = self.peers.values().map(|peer| &peer.place).chain([me]).filter(|place| place.peer() != *of);
+        let mut all: Vec<(u32, PeerId)> = all.map(|place| (centre.distance(place), place.peer())).collect();
         if all.len() > JURY {
             all.select_nth_unstable(JURY);
             all.truncate(JURY);
@@ -51,7 +50,12 @@ impl Peers {
 
     /// Whether this node is one of those who are asked.
     pub(super) fn judges(&self, of: &PeerId, me: &Place) -> bool {
-        self.peers.len() < JURY || self.jury(of, me).contains(&me.peer())
+        self.is_asked(&me.peer(), of, me)
+    }
+
+    /// Whether somebody is one of those who are asked.
+    pub(super) fn is_asked(&self, who: &PeerId, of: &PeerId, me: &Place) -> bool {
+        self.peers.len() < JURY || self.jury(of, me).contains(who)
     }
 
     /// Whether those who are asked and heard agree that the peer is not there: more than half of them, where they are

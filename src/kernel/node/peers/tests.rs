@@ -130,6 +130,22 @@ fn a_peer_that_was_started_again_unnoticed_is_heard_when_its_former_life_has_not
 }
 
 #[test]
+fn a_former_life_that_others_tell_of_late_does_not_keep_the_present_one_from_being_heard() {
+    let mut node = founder(1);
+    node.handle(at(100), presence_of(1, 2, 4, 1_000));
+    wake_until(&mut node, 100, 5_000);
+    assert_eq!(life_heard(&node, 1), None);
+    // A stopped node has come back, and takes the last beats of the former life for new.
+    let Input::Presence(said) = presence_of(1, 1, 23, 1_000) else { unreachable!() };
+    node.take_relayed(said, 1_000);
+    assert_eq!(life_heard(&node, 1), Some(1));
+    node.handle(at(5_100), presence_of(1, 2, 6, 10_000));
+    let due = 4_000 + 1_000 + LATE;
+    wake_until(&mut node, 5_100, due);
+    assert_eq!(life_heard(&node, 1), Some(2), "it has spoken, and need not speak again");
+}
+
+#[test]
 fn a_replay_of_a_life_that_was_not_heard_here_puts_out_nobody_who_beats_on() {
     let mut node = founder(1);
     node.handle(at(100), presence_of(1, 2, 1, 4_000));
