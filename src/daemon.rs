@@ -525,7 +525,9 @@ impl Daemon {
 
     /// Ends what is left: work, connections, callers.
     async fn close(mut self, doors: Doors) {
-        let Doors { mut signals, mut events, server, supervisor, .. } = doors;
+        let Doors { mut signals, mut events, reports, server, supervisor, .. } = doors;
+        // The supervisor waits for whoever could still read them.
+        drop(reports);
         let ending = async {
             if !supervisor.shutdown(HAND_OVER).await {
                 tracing::warn!("some of the work here did not end in time; the next start clears it away");
