@@ -452,7 +452,7 @@ impl Daemon {
                 self.wait_for_disk(doors).await;
                 continue;
             }
-            let wake = self.start + Duration::from_millis(self.node.next_wake().min(u64::from(u32::MAX)));
+            let wake = Instant::now() + until_wake(self.now(), self.node.next_wake());
             let end = self.leaving.due().unwrap_or(self.start + Duration::from_secs(u64::from(u32::MAX)));
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
@@ -547,6 +547,11 @@ impl Daemon {
     }
 }
 
+/// How long the kernel may sleep that wants to be woken at that time of its own clock. Not longer than a timer holds.
+fn until_wake(now: Now, wake: u64) -> Duration {
+    Duration::from_millis(wake.saturating_sub(now.mono).min(u64::from(u32::MAX)))
+}
+
 /// Where an earlier life of this node has reached its peers.
 fn remembered(store: &Store) -> Vec<Multiaddr> {
     let kept = store.dir().addresses().unwrap_or_else(|error| {
@@ -554,4 +559,20 @@ fn remembered(store: &Store) -> Vec<Multiaddr> {
         Vec::new()
     });
     kept.iter().filter_map(|address| address.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_run_for_longer_than_a_timer_holds_still_sleeps() {
+        let days = |days: u64| days * 86_400_000;
+        for mono in [1, days(49), days(50), days(5_000)] {
+            let now = Now { mono, wall: 0 };
+            assert_eq!(until_wake(now, mono + 250), Duration::from_millis(250));
+            assert_eq!(until_wake(now, mono.saturating_sub(1)), Duration::ZERO);
+            assert!(until_wake(now, u64::MAX) > Duration::from_secs(86_400));
+        }
+    }
 }
