@@ -464,8 +464,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 () = doors.signals.next() => self.on_signal(),
-                Some(query) = doors.queries.recv() => self.on_query(query).await,
-                Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
+                // What this node has begun itself goes before what others may bring without end.
                 Some((task, fence, outcome)) = doors.reports.recv() => self.on_ran(task, fence, outcome),
                 Some(found) = doors.found.recv() => self.on_found(found).await,
                 () = sleep_until(resolve) => self.resolve_sources(),
@@ -473,10 +472,17 @@ impl Daemon {
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
                 () = sleep_until(sets.unwrap_or(end)), if sets.is_some() => self.look_after_sets(),
-                () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leave_further(),
+                () = sleep_until(wake) => self.feed(Input::Wake),
+                Some(query) = doors.queries.recv() => self.on_query(query).await,
+                Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
+            }
+            // Whatever went first, each turn takes of these too.
+            if let Ok(query) = doors.queries.try_recv() {
+                self.carry_out().await;
+                self.on_query(query).await;
             }
             for _ in 0..ROUND {
                 let Some(arrived) = doors.events.try_recv() else { break };

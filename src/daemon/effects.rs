@@ -20,6 +20,8 @@ use crate::wire::{gossip, presence, request, response};
 
 /// Pages that are read and sent at once; each takes a few megabytes.
 const SERVING: usize = 8;
+/// What whoever asks for more hears meanwhile.
+pub(super) const TOO_BUSY: &str = "too many others are being answered; ask again";
 /// How long entries of others may wait to be written, and how many of them, so that they share a sync of the disk. Own
 /// choice: a tenth of what a lost gossip message costs, and no more than a page.
 const POSTPONE: Duration = Duration::from_millis(100);
@@ -313,7 +315,7 @@ impl Daemon {
         place: ReplyToken,
     ) -> Result<(), (ReplyToken, &'static str)> {
         if self.is_too_busy() {
-            return Err((place, "too many others are being answered; ask again"));
+            return Err((place, TOO_BUSY));
         }
         let (store, net) = (Arc::clone(&self.store), self.net.clone());
         self.serving.spawn(async move {
