@@ -195,6 +195,8 @@ struct Unwritten {
     retry: Instant,
     /// What the disk said, once it has refused.
     why: Option<String>,
+    /// When, should it go on refusing, what stops where this node is cut off is stopped.
+    cut_off: Option<Instant>,
 }
 
 struct Daemon {
@@ -505,13 +507,16 @@ impl Daemon {
         }
     }
 
-    /// While the disk takes nothing: answers questions, and tries again.
+    /// While the disk takes nothing: answers questions, leaves if it was told to, and tries again.
     async fn wait_for_disk(&mut self, doors: &mut Doors) {
-        let Some(retry) = self.unwritten.as_ref().map(|unwritten| unwritten.retry) else { return };
+        let Some(Unwritten { retry, cut_off, .. }) = self.unwritten else { return };
+        let leave = self.leaving.due();
         tokio::select! {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
+            () = sleep_until(leave.unwrap_or(retry)), if leave.is_some() => self.leave_further(),
+            () = sleep_until(cut_off.unwrap_or(retry)), if cut_off.is_some() => self.stop_what_is_cut_off().await,
             Some(found) = doors.found.recv() => self.on_found(found).await,
             () = sleep_until(retry) => {}
         }
