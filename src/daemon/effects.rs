@@ -17,7 +17,7 @@ use crate::kernel::task::{Fence, Products};
 use crate::net::{ReplyToken, RequestId, Topic};
 use crate::store::{Store, StoreError};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
-use crate::wire::{gossip, presence, request, response};
+use crate::wire::{WireError, gossip, presence, request, response};
 
 /// Pages that are read and sent at once; each takes a few megabytes.
 const SERVING: usize = 8;
@@ -311,7 +311,13 @@ impl Daemon {
     async fn ask(&mut self, to: PeerId, token: Token, asked: &Request) {
         let sent = match request::seal(asked) {
             Ok(bytes) => self.net.request(to, RequestId(token.0), bytes).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                // The kernel will ask again, in vain, so people have to know.
+                if matches!(error, WireError::TooMany { .. }) {
+                    self.on_too_many_chains();
+                }
+                Err(error.to_string())
+            }
         };
         if let Err(why) = sent {
             tracing::debug!("asking {}: {why}", to.short());
