@@ -124,6 +124,8 @@ fn log_to_stderr(node: bool) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(Screen::stderr().has_colour())
         .with_target(false)
+        // Else a line that finds no room on the disk is told of there too, and failing at that is a panic.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

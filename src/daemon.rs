@@ -195,6 +195,8 @@ struct Unwritten {
     retry: Instant,
     /// What the disk said, once it has refused.
     why: Option<String>,
+    /// When, should it go on refusing, what stops where this node is cut off is stopped.
+    cut_off: Option<Instant>,
 }
 
 struct Daemon {
@@ -452,7 +454,7 @@ impl Daemon {
                 self.wait_for_disk(doors).await;
                 continue;
             }
-            let wake = self.start + Duration::from_millis(self.node.next_wake().min(u64::from(u32::MAX)));
+            let wake = Instant::now() + until_wake(self.now(), self.node.next_wake());
             let end = self.leaving.due().unwrap_or(self.start + Duration::from_secs(u64::from(u32::MAX)));
             let resolve = self.sources.next_resolve();
             let keep_peers = self.keep_peers.unwrap_or(end);
@@ -464,8 +466,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 () = doors.signals.next() => self.on_signal(),
-                Some(query) = doors.queries.recv() => self.on_query(query).await,
-                Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
+                // What this node has begun itself goes before what others may bring without end.
                 Some((task, fence, outcome)) = doors.reports.recv() => self.on_ran(task, fence, outcome),
                 Some(found) = doors.found.recv() => self.on_found(found).await,
                 () = sleep_until(resolve) => self.resolve_sources(),
@@ -473,10 +474,17 @@ impl Daemon {
                 () = sleep_until(workers.unwrap_or(end)), if workers.is_some() => self.look_at_workers(),
                 () = sleep_until(jobs.unwrap_or(end)), if jobs.is_some() => self.look_for_jobs(),
                 () = sleep_until(sets.unwrap_or(end)), if sets.is_some() => self.look_after_sets(),
-                () = sleep_until(wake) => self.feed(Input::Wake),
                 () = sleep_until(self.disk.look) => self.look_at_disk(),
                 () = sleep_until(write), if self.postponed.due().is_some() => {}
                 () = sleep_until(end) => self.leave_further(),
+                () = sleep_until(wake) => self.feed(Input::Wake),
+                Some(query) = doors.queries.recv() => self.on_query(query).await,
+                Some(arrived) = doors.events.recv() => self.on_arrived(arrived).await,
+            }
+            // Whatever went first, each turn takes of these too.
+            if let Ok(query) = doors.queries.try_recv() {
+                self.carry_out().await;
+                self.on_query(query).await;
             }
             for _ in 0..ROUND {
                 let Some(arrived) = doors.events.try_recv() else { break };
@@ -499,13 +507,16 @@ impl Daemon {
         }
     }
 
-    /// While the disk takes nothing: answers questions, and tries again.
+    /// While the disk takes nothing: answers questions, leaves if it was told to, and tries again.
     async fn wait_for_disk(&mut self, doors: &mut Doors) {
-        let Some(retry) = self.unwritten.as_ref().map(|unwritten| unwritten.retry) else { return };
+        let Some(Unwritten { retry, cut_off, .. }) = self.unwritten else { return };
+        let leave = self.leaving.due();
         tokio::select! {
             biased;
             () = doors.signals.next() => self.leaving = Leaving::Now,
             Some(query) = doors.queries.recv() => self.on_query(query).await,
+            () = sleep_until(leave.unwrap_or(retry)), if leave.is_some() => self.leave_further(),
+            () = sleep_until(cut_off.unwrap_or(retry)), if cut_off.is_some() => self.stop_what_is_cut_off().await,
             Some(found) = doors.found.recv() => self.on_found(found).await,
             () = sleep_until(retry) => {}
         }
@@ -525,7 +536,9 @@ impl Daemon {
 
     /// Ends what is left: work, connections, callers.
     async fn close(mut self, doors: Doors) {
-        let Doors { mut signals, mut events, server, supervisor, .. } = doors;
+        let Doors { mut signals, mut events, reports, server, supervisor, .. } = doors;
+        // The supervisor waits for whoever could still read them.
+        drop(reports);
         let ending = async {
             if !supervisor.shutdown(HAND_OVER).await {
                 tracing::warn!("some of the work here did not end in time; the next start clears it away");
@@ -545,6 +558,11 @@ impl Daemon {
     }
 }
 
+/// How long the kernel may sleep that wants to be woken at that time of its own clock. Not longer than a timer holds.
+fn until_wake(now: Now, wake: u64) -> Duration {
+    Duration::from_millis(wake.saturating_sub(now.mono).min(u64::from(u32::MAX)))
+}
+
 /// Where an earlier life of this node has reached its peers.
 fn remembered(store: &Store) -> Vec<Multiaddr> {
     let kept = store.dir().addresses().unwrap_or_else(|error| {
@@ -552,4 +570,20 @@ fn remembered(store: &Store) -> Vec<Multiaddr> {
         Vec::new()
     });
     kept.iter().filter_map(|address| address.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_run_for_longer_than_a_timer_holds_still_sleeps() {
+        let days = |days: u64| days * 86_400_000;
+        for mono in [1, days(49), days(50), days(5_000)] {
+            let now = Now { mono, wall: 0 };
+            assert_eq!(until_wake(now, mono + 250), Duration::from_millis(250));
+            assert_eq!(until_wake(now, mono.saturating_sub(1)), Duration::ZERO);
+            assert!(until_wake(now, u64::MAX) > Duration::from_secs(86_400));
+        }
+    }
 }

@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+mod arrivals;
 mod away;
 mod backoff;
 mod behaviour;

@@ -26,9 +26,11 @@ mod rig;
 use std::time::Duration;
 
 use rig::{BOTH, Rig, files, need, one, order, plan, script};
+use runmesh::kernel::id::TaskId;
 use runmesh::kernel::io::Report;
 use runmesh::kernel::task::Conclusion;
 use runmesh::runner::{Checkout, Isolation, Network, Phase, Plan, PlannedJob, Secret, Work};
+use tokio::time::timeout;
 
 /// What every backend promises to a job (src/runner/backend.rs).
 #[tokio::test]
@@ -329,4 +331,22 @@ async fn what_runs_here_can_be_seen_and_a_second_order_for_it_is_ignored() {
     rig.handle.stop(task, fence).await.unwrap();
     assert_eq!(rig.report().await, Report::Stopped, "nothing of it is here, so that is true");
     rig.close().await;
+}
+
+/// As when the daemon's disk refuses, and it reads no report until it does not.
+#[tokio::test]
+async fn while_nobody_reads_reports_words_are_taken_and_answered_and_it_shuts_down_once_nobody_will() {
+    let rig = Rig::new().await;
+    let fence = order(1, Isolation::None, &rig.log_path(1), files("", one())).fence;
+    let words = async {
+        // More than there is room for: nothing of them is here, so each is answered with a report at once.
+        for _ in 0..1000 {
+            rig.handle.stop(TaskId([1; 32]), fence).await.unwrap();
+        }
+        rig.handle.running().await.unwrap()
+    };
+    let running = timeout(rig::PATIENCE, words).await.expect("an answer in time");
+    assert!(running.is_empty(), "{running:?}");
+    drop(rig.reports);
+    assert!(rig.supervisor.shutdown(rig::PATIENCE).await, "it does not wait for a reader");
 }

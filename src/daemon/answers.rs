@@ -112,6 +112,7 @@ impl Daemon {
         let status = self.node.status();
         let mut warnings = self.chronicle.warnings();
         warnings.extend(self.impediments());
+        warnings.extend(self.many_chains());
         if status.standing == Standing::Joining {
             warnings
                 .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());

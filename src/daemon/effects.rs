@@ -1,5 +1,6 @@
 //! Doing what the kernel asks for: first the disk, then everything else in its order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,19 @@ use super::scale::is_job;
 use super::{DISK_RETRY, Daemon, Unwritten};
 use crate::control::Refusal;
 use crate::kernel::entry::Entry;
-use crate::kernel::id::{Cid, PeerId};
+use crate::kernel::id::{Cid, PeerId, TaskId};
 use crate::kernel::io::{Input, Output, Reply, Report, Request, Token};
-use crate::kernel::node::Standing;
-use crate::kernel::task::Products;
+use crate::kernel::node::{Standing, Timings};
+use crate::kernel::task::{Fence, Products};
 use crate::net::{ReplyToken, RequestId, Topic};
 use crate::store::{Store, StoreError};
 use crate::wire::limits::{MAX_PAGE, MAX_PAGE_ENTRIES};
-use crate::wire::{gossip, presence, request, response};
+use crate::wire::{WireError, gossip, presence, request, response};
 
 /// Pages that are read and sent at once; each takes a few megabytes.
 const SERVING: usize = 8;
+/// What whoever asks for more hears meanwhile.
+pub(super) const TOO_BUSY: &str = "too many others are being answered; ask again";
 /// How long entries of others may wait to be written, and how many of them, so that they share a sync of the disk. Own
 /// choice: a tenth of what a lost gossip message costs, and no more than a page.
 const POSTPONE: Duration = Duration::from_millis(100);
@@ -72,7 +75,7 @@ impl Daemon {
                 break;
             }
             if !self.write(outputs) {
-                return;
+                return self.stop_meanwhile().await;
             }
             let Some(written) = self.unwritten.take() else { break };
             // The whole mesh waits for what is published: it goes before telling, answering and starting.
@@ -96,6 +99,7 @@ impl Daemon {
             outputs: Vec::new(),
             retry: Instant::now(),
             why: None,
+            cut_off: None,
         });
         for output in outputs {
             match output {
@@ -146,6 +150,7 @@ impl Daemon {
                     tracing::info!("the disk takes entries again");
                     self.chronicle.is_over(&why);
                 }
+                unwritten.cut_off = None;
                 self.unwritten = Some(unwritten);
                 true
             }
@@ -165,6 +170,9 @@ impl Daemon {
                             "{task}{error}; this is tried again every second, so it may still come about"
                         ))));
                     }
+                }
+                if unwritten.why.is_none() {
+                    unwritten.cut_off = Some(Instant::now() + Duration::from_millis(Timings::default().failure / 2));
                 }
                 unwritten.why = Some(text);
                 unwritten.retry = Instant::now() + DISK_RETRY;
@@ -215,19 +223,7 @@ impl Daemon {
                     });
                 }
             }
-            Output::Stop { task, fence, .. } => {
-                if !self.stop_job(task, fence)
-                    && !self.take_from_worker(task, fence)
-                    && self.runner.stop(task, fence).await.is_err()
-                {
-                    self.inputs.push_back(Input::Ran {
-                        task,
-                        fence,
-                        report: Report::Stopped,
-                        products: Products::default(),
-                    });
-                }
-            }
+            Output::Stop { task, fence, .. } => self.stop(task, fence).await,
             Output::Discover { source, except } => self.discover(source, except),
             Output::Answer { token, answer } => {
                 if let Some(place) = self.commands.remove(&token) {
@@ -250,6 +246,62 @@ impl Daemon {
         }
     }
 
+    async fn stop(&mut self, task: TaskId, fence: Fence) {
+        if !self.stop_job(task, fence)
+            && !self.take_from_worker(task, fence)
+            && self.runner.stop(task, fence).await.is_err()
+        {
+            let (report, products) = (Report::Stopped, Products::default());
+            self.inputs.push_back(Input::Ran { task, fence, report, products });
+        }
+    }
+
+    /// While the disk refuses: stops what the kernel wants stopped, since nothing that is kept comes before that.
+    async fn stop_meanwhile(&mut self) {
+        let held_up = self.held_up();
+        let Some(unwritten) = &mut self.unwritten else { return };
+        let is_due = |output: &mut Output| match output {
+            Output::Stop { task, fence, .. } => !held_up.contains(&(*task, *fence)),
+            _ => false,
+        };
+        let stops: Vec<Output> = unwritten.outputs.extract_if(.., is_due).collect();
+        for output in stops {
+            self.perform(output).await;
+        }
+    }
+
+    /// The disk has refused for so long that the others, who hear nothing of this node meanwhile, are about to take its
+    /// tasks over: stops those of sources that say `stop_when_cut_off`, where there are others. The kernel hears of it
+    /// with the reports, once what follows from them can be kept.
+    pub(super) async fn stop_what_is_cut_off(&mut self) {
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.cut_off = None;
+        }
+        if self.node.members().count() < 2 {
+            return;
+        }
+        let (held_up, careful) = (self.held_up(), self.careful_sources());
+        let is_careful = |source: &String| careful.contains(source);
+        let running = self.node.running().filter(|(task, fence, workload)| {
+            !held_up.contains(&(*task, *fence)) && workload.repository.sources().iter().any(is_careful)
+        });
+        let running: Vec<(TaskId, Fence)> = running.map(|(task, fence, _)| (task, fence)).collect();
+        for (task, fence) in running {
+            tracing::warn!("stopping task {}: this node can tell the others nothing", task.short());
+            self.stop(task, fence).await;
+        }
+    }
+
+    /// What is to start once the disk lets it: a stop of it comes after that.
+    fn held_up(&self) -> BTreeSet<(TaskId, Fence)> {
+        let outputs = self.unwritten.iter().flat_map(|unwritten| &unwritten.outputs);
+        let starts = outputs.filter_map(|output| match output {
+            Output::Start { task, fence, .. } => Some((*task, *fence)),
+            _ => None,
+        });
+        starts.collect()
+    }
+
     async fn publish(&mut self, topic: Topic, bytes: Vec<u8>) {
         if let Err(error) = self.net.publish(topic, bytes).await {
             tracing::debug!("publishing: {error}");
@@ -259,7 +311,13 @@ impl Daemon {
     async fn ask(&mut self, to: PeerId, token: Token, asked: &Request) {
         let sent = match request::seal(asked) {
             Ok(bytes) => self.net.request(to, RequestId(token.0), bytes).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                // The kernel will ask again, in vain, so people have to know.
+                if matches!(error, WireError::TooMany { .. }) {
+                    self.on_too_many_chains();
+                }
+                Err(error.to_string())
+            }
         };
         if let Err(why) = sent {
             tracing::debug!("asking {}: {why}", to.short());
@@ -313,7 +371,7 @@ impl Daemon {
         place: ReplyToken,
     ) -> Result<(), (ReplyToken, &'static str)> {
         if self.is_too_busy() {
-            return Err((place, "too many others are being answered; ask again"));
+            return Err((place, TOO_BUSY));
         }
         let (store, net) = (Arc::clone(&self.store), self.net.clone());
         self.serving.spawn(async move {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::effects::TOO_BUSY;
 use super::logs::Fetcher;
 use super::scale::Asker;
 use super::{Daemon, REMEMBER};
@@ -159,6 +160,10 @@ impl Daemon {
                 self.on_set_ask(from, ask, token).await;
             }
             Arrived::Request { from, opened: Ok(Ask::Log(part)), token } => self.on_log_part(from, part, token).await,
+            // Whom no page can be sent now, for him none is looked for.
+            Arrived::Request { opened: Ok(Ask::Kernel(Request::Sync { .. })), token, .. } if self.is_too_busy() => {
+                let _ = self.net.respond(token, response::seal_refused(TOO_BUSY)).await;
+            }
             Arrived::Request { from, opened: Ok(Ask::Kernel(request)), token } => {
                 let number = self.token();
                 self.asking.insert(number, token);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::effects::TOO_BUSY;
 use super::found::Found;
 use super::{Daemon, SWEEP, artifacts};
 use crate::control::{Answer, LogFile, Refusal, TaskName, Writing};
@@ -159,7 +160,7 @@ impl Daemon {
         let refused = if !self.node.is_member(&from) {
             Some("only members of the mesh are told what tasks print")
         } else {
-            self.is_too_busy().then_some("too many others are being answered; ask again")
+            self.is_too_busy().then_some(TOO_BUSY)
         };
         if let Some(why) = refused {
             let _ = self.net.respond(place, response::seal_refused(why)).await;

@@ -254,13 +254,16 @@ impl Daemon {
             let listed = Listed { spec, place, workflows, problem, cycle };
             self.sources.listed.entry(key).or_insert(listed);
         }
-        let careful = |listed: &&Listed| self.settings.stop_when_cut_off.contains(&listed.spec);
-        let careful = self.sources.listed.iter().filter(|(_, listed)| careful(listed)).map(|(key, _)| key.clone());
-        let careful = Input::Careful(careful.collect());
-        self.feed(careful);
+        self.feed(Input::Careful(self.careful_sources()));
         if self.sources.keys() != before {
             self.feed(Input::Offer(self.offer()));
         }
+    }
+
+    /// The listed sources whose tasks are stopped when this node is cut off.
+    pub(super) fn careful_sources(&self) -> BTreeSet<SourceKey> {
+        let careful = |listed: &Listed| self.settings.stop_when_cut_off.contains(&listed.spec);
+        self.sources.listed.iter().filter(|(_, listed)| careful(listed)).map(|(key, _)| key.clone()).collect()
     }
 
     fn source_problem(&mut self, spec: String, why: String) {

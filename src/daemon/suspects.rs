@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::Daemon;
 use crate::kernel::id::PeerId;
+use crate::kernel::io::Vector;
+use crate::wire::limits::{MAX_CUTS, MAX_SYNC_AUTHORS};
 
 /// The most peers of which faults are remembered; the one with the oldest fault is forgotten for another.
 const MOST: usize = 256;
@@ -24,6 +26,10 @@ const AWAY_MOST: Duration = Duration::from_secs(3600);
 /// an hour writes a tenth of it, all members together.
 const ENTRIES_A_MINUTE: u64 = 10_000;
 const MINUTE: Duration = Duration::from_secs(60);
+/// From so many chains on it is said that there are many: half of those with which a node can still ask.
+const MANY_CHAINS: usize = MAX_SYNC_AUTHORS / 2;
+/// Between two lines in the log that say that there are too many.
+const SAY_AGAIN: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 struct Suspect {
@@ -47,6 +53,8 @@ pub(super) struct Suspects {
     /// How many entries each author wrote since when.
     writing: BTreeMap<PeerId, u64>,
     writing_since: Option<Instant>,
+    /// When it was last said that there are too many chains.
+    said_chains: Option<Instant>,
 }
 
 impl Suspects {
@@ -111,6 +119,15 @@ impl Suspects {
         many
     }
 
+    /// Whether it is time to say, again, that there are too many chains.
+    fn says_chains(&mut self, now: Instant) -> bool {
+        let is_time = self.said_chains.is_none_or(|said| now.duration_since(said) >= SAY_AGAIN);
+        if is_time {
+            self.said_chains = Some(now);
+        }
+        is_time
+    }
+
     /// What there is to say of a peer, for people.
     pub(super) fn faults(&self, peer: &PeerId) -> Vec<String> {
         let Some(suspect) = self.peers.get(peer) else { return Vec::new() };
@@ -162,6 +179,20 @@ impl Daemon {
         }
     }
 
+    /// There are so many chains that this node cannot ask for what it lacks.
+    pub(super) fn on_too_many_chains(&mut self) {
+        if self.suspects.says_chains(Instant::now())
+            && let Some(many) = self.many_chains()
+        {
+            tracing::warn!("this node can ask nobody for what it lacks: {many}");
+        }
+    }
+
+    /// What is to be said of how many chains there are, if they are many.
+    pub(super) fn many_chains(&self) -> Option<String> {
+        many_chains(&self.node.vector())
+    }
+
     /// Entries of these authors go to the disk.
     pub(super) fn note_authors(&mut self, authors: impl Iterator<Item = PeerId>) {
         for author in self.suspects.wrote(authors, Instant::now()) {
@@ -173,9 +204,27 @@ impl Daemon {
     }
 }
 
+fn many_chains(vector: &Vector) -> Option<String> {
+    if vector.len() < MANY_CHAINS {
+        return None;
+    }
+    let mut chains: BTreeMap<PeerId, usize> = BTreeMap::new();
+    for author in vector.keys() {
+        *chains.entry(author.peer).or_default() += 1;
+    }
+    let (peer, most) = chains.into_iter().max_by_key(|(_, count)| *count)?;
+    Some(format!(
+        "members have written under {} incarnations, and with more than {MAX_SYNC_AUTHORS} no node can ask another for \
+         what it lacks; {peer} has {most} of them: look why it begins anew so often; if it was taken over, `runmesh mesh \
+         revoke` puts it out, and no more than {MAX_CUTS} of its incarnations go on counting",
+        vector.len()
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::id::{Author, Incarnation};
 
     const PEER: PeerId = PeerId::from_public_key([1; 32]);
 
@@ -218,5 +267,24 @@ mod tests {
         assert_eq!(suspects.wrote(many(5), start), [PEER]);
         assert!(suspects.wrote(many(ENTRIES_A_MINUTE), start).is_empty());
         assert_eq!(suspects.wrote(many(ENTRIES_A_MINUTE), start + MINUTE), [PEER]);
+    }
+
+    #[test]
+    fn many_chains_are_told_of_with_who_has_most_of_them_before_they_are_too_many() {
+        let chain = |peer: PeerId, n: usize| (Author { peer, incarnation: Incarnation(n as u64) }, 1);
+        let mut vector: Vector = (0..MANY_CHAINS - 2).map(|n| chain(PEER, n)).collect();
+        vector.extend([chain(PeerId::from_public_key([2; 32]), 0)]);
+        assert_eq!(many_chains(&vector), None);
+        vector.extend([chain(PeerId::from_public_key([3; 32]), 0)]);
+        let told = many_chains(&vector).expect("told");
+        let (peer, most) = (PEER.to_string(), MANY_CHAINS - 2);
+        assert!(told.contains("2048 incarnations") && told.contains(&format!("{peer} has {most} of them")), "{told}");
+    }
+
+    #[test]
+    fn that_they_are_too_many_is_said_once_in_a_while() {
+        let (mut suspects, start) = (Suspects::default(), Instant::now());
+        assert!(suspects.says_chains(start) && !suspects.says_chains(start + SAY_AGAIN / 2));
+        assert!(suspects.says_chains(start + SAY_AGAIN) && !suspects.says_chains(start + SAY_AGAIN));
     }
 }

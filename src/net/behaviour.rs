@@ -29,6 +29,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{Config as SwarmConfig, NetworkBehaviour};
 use libp2p::{StreamProtocol, connection_limits, dcutr, identify, mdns, ping, relay};
 
+use super::arrivals::Arrivals;
 use super::away::Away;
 use super::codec::Limited;
 use super::gate::Gate;
@@ -45,6 +46,8 @@ const MAX_CONNECTIONS: u32 = 512;
 const MAX_PER_PEER: u32 = 4;
 /// The most connections whose handshake has not ended, each way.
 const MAX_PENDING: u32 = 128;
+/// The same of those that come from one place: three more places have room beside it.
+const MAX_PENDING_OF_PLACE: usize = MAX_PENDING as usize / 4;
 /// The most requests of one connection at once, both ways together.
 const MAX_ASKING: usize = 64;
 /// The same for what is shown at the door.
@@ -82,6 +85,7 @@ const NEIGHBOURS: Duration = Duration::from_secs(60);
 pub(super) struct Behaviour {
     // First, because it turns connections away before the others know of them.
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) arrivals: Arrivals,
     pub(super) away: Away,
     /// Where whoever is not let in yet shows that it belongs to this mesh.
     pub(super) door: request_response::Behaviour<Limited>,
@@ -146,6 +150,7 @@ impl Behaviour {
         let welcome = settings.welcome.iter().map(swarm_peer).collect();
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            arrivals: Arrivals::new(MAX_PENDING_OF_PLACE),
             away: Away::default(),
             door: asking(&names.door, MAX_PROOF + FRAME, MAX_PROOF + FRAME, MAX_KNOCKING, timings),
             inside: Gate::new(inside, welcome),

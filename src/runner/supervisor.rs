@@ -25,7 +25,9 @@ use crate::kernel::task::Fence;
 const ORDERS: usize = 64;
 /// Reports that wait for the daemon.
 const REPORTS: usize = 64;
-/// Reports that wait for room in that channel; no order is taken while there are more.
+/// Reports that wait for room in that channel; no news of what runs is taken while there are more. Words are always
+/// taken: who gives them may wait for an answer before it reads reports again. Their ends are as many as the orders
+/// that the daemon has given, which has a slot for each.
 const BACKLOG: usize = 256;
 
 /// The runner room could not be opened.
@@ -202,7 +204,7 @@ impl Supervisor {
     }
 
     /// Stops all tasks and waits until they are gone, at most this long; says whether they were. Keep reading reports
-    /// meanwhile: those of the stopped tasks come.
+    /// meanwhile, since those of the stopped tasks come, or drop what they come by: it waits until they are taken.
     pub async fn shutdown(mut self, patience: Duration) -> bool {
         let gone = async {
             let _ = self.handle.orders.send(Word::Shutdown).await;
@@ -311,7 +313,7 @@ impl Actor {
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !closing || !self.tasks.is_empty() || !self.backlog.is_empty() {
             tokio::select! {
-                word = self.inbox.recv(), if !closing && self.backlog.len() < BACKLOG => match word {
+                word = self.inbox.recv(), if !closing => match word {
                     Some(Word::Start(order)) => self.on_start(*order),
                     Some(Word::Stop(task, fence)) => self.on_stop(task, fence),
                     Some(Word::Retire(task, fence, answer)) => self.on_retire(task, fence, answer),

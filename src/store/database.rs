@@ -129,7 +129,12 @@ fn recover(path: &Path, owner: &Owner) -> Result<(), StoreError> {
     let recovered = open_checked(&copy, path, owner).and_then(|database| {
         contained(path, || Ok(database.close()?))
             .map_err(|error| StoreError::database("recovering the database", path, error))?;
-        fs::File::open(&copy).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&copy, path)).map_err(failed)
+        fs::File::open(&copy)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&copy, path))
+            .map_err(failed)?;
+        // Else a power cut brings the file back that was recovered, without what was written since.
+        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all()).map_err(failed)
     });
     if recovered.is_err() {
         let _ = fs::remove_file(&copy);

@@ -209,7 +209,7 @@ fn a_torn_end_of_the_database_is_recovered_or_refused_and_never_taken_for_less()
 #[test]
 fn a_full_disk_refuses_submissions_in_words_loses_nothing_and_is_got_over() {
     let repository = Repository::with(&[("plain.yml", PLAIN)]);
-    let mut mesh = Mesh::alone_with_signal_ignored("XFSZ", std::slice::from_ref(&repository), &["--executor", "none"]);
+    let mut mesh = Mesh::with_signal_ignored("XFSZ", 1, std::slice::from_ref(&repository), &["--executor", "none"]);
     let runtime = Runtime::new().expect("a runtime");
     let submitted = runtime.block_on(submit(&mesh.data_dir(0), &repository, 0));
     let client = runtime.block_on(Client::connect(&mesh.data_dir(0))).expect("connected");
@@ -250,6 +250,81 @@ fn a_full_disk_refuses_submissions_in_words_loses_nothing_and_is_got_over() {
     mesh.start_again(0);
     let after = tasks(mesh.node(0));
     assert!(before.keys().all(|id| after.contains_key(id)), "{before:#?} {after:#?}");
+    mesh.stop();
+}
+
+/// A stand-in for act that never ends, and says under which number it runs.
+struct Endless {
+    dir: tempfile::TempDir,
+}
+
+impl Endless {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let said = dir.path().join("pid").display().to_string();
+        let script = format!(
+            "#!/bin/sh\nif [ \"$1\" = --version ]; then echo act version 0.2.89; exit 0; fi\n\
+             echo $$ > {said}.new; mv {said}.new {said}; exec sleep 3600\n"
+        );
+        fs::write(dir.path().join("act"), script).expect("written");
+        fs::set_permissions(dir.path().join("act"), fs::Permissions::from_mode(0o755)).expect("made a program");
+        Self { dir }
+    }
+
+    /// Has one task run in that mesh, on a host whose disk then refuses. Answers which host, and what is there while it
+    /// runs.
+    fn begin(&self, mesh: &Mesh, repository: &Repository) -> (String, PathBuf) {
+        let submit = |node: &Node| node.run(&["tasks", "submit", repository.path(), "plain.yml"]);
+        mesh.node(0).wait_for("a task", |node| submit(node).status == 0);
+        let said = || fs::read_to_string(self.dir.path().join("pid"));
+        mesh.node(0).wait_for("its run", |_| said().is_ok());
+        let runs = Path::new("/proc").join(said().expect("said").trim());
+        let task = mesh.wait_for_tasks(1, |task| task["state"] == "running").remove(0);
+        let holder = task["holder"].as_str().expect("a peer").to_owned();
+        limit_files(mesh.node_of(&holder), "4096:");
+        // Something has to be written for the disk to refuse it.
+        let other = mesh.nodes().find(|node| node.peer != holder).unwrap_or(mesh.node_of(&holder));
+        submit(other);
+        mesh.node_of(&holder).wait_for("the disk's refusal", disk_refuses);
+        (holder, runs)
+    }
+}
+
+fn disk_refuses(node: &Node) -> bool {
+    let status = node.json(&["inspect", "status"]);
+    let mut warnings = status["warnings"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    warnings.any(|text| text.contains("tried again every second"))
+}
+
+#[test]
+fn while_its_disk_refuses_a_node_still_stops_its_work_and_ends_when_it_is_told_to() {
+    let (endless, repository) = (Endless::new(), Repository::with(&[("plain.yml", PLAIN)]));
+    let act = endless.dir.path().join("act");
+    let more = ["--act", act.to_str().expect("UTF-8"), "--isolation", "none"];
+    let mut mesh = Mesh::with_signal_ignored("XFSZ", 1, std::slice::from_ref(&repository), &more);
+    let (holder, runs) = endless.begin(&mesh, &repository);
+    let node = mesh.node(0);
+    assert!(runs.exists(), "what runs goes on");
+    let drained = node.run(&["node", "drain", "--limit", "1s", "--no-wait"]);
+    assert_eq!(drained.status, 0, "{drained:?}");
+    node.wait_for("the end of the run", |_| !runs.exists());
+    assert_eq!(node.run(&["inspect", "status"]).status, 0, "it is stopped before the node ends");
+    mesh.wait_for_the_end_of(&holder);
+}
+
+#[test]
+fn what_stops_when_cut_off_stops_when_the_disk_has_refused_for_a_while() {
+    let (endless, repository) = (Endless::new(), Repository::with(&[("plain.yml", PLAIN)]));
+    let (act, source) = (endless.dir.path().join("act"), format!("git:{}", repository.path()));
+    let act = act.to_str().expect("UTF-8");
+    let more = ["--act", act, "--isolation", "none", "--stop-when-cut-off", &source];
+    let mesh = Mesh::with_signal_ignored("XFSZ", 2, std::slice::from_ref(&repository), &more);
+    let (holder, runs) = endless.begin(&mesh, &repository);
+    let node = mesh.node_of(&holder);
+    node.wait_for("the end of the run", |_| !runs.exists());
+    assert!(disk_refuses(node), "it was stopped although nothing can be kept");
+    limit_files(node, "unlimited:");
+    node.wait_for("the disk's room", |node| !disk_refuses(node));
     mesh.stop();
 }
 

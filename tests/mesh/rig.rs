@@ -240,7 +240,18 @@ impl Mesh {
 
     /// The same, with more arguments.
     pub(crate) fn with(count: usize, repositories: &[Repository], more: &[&str]) -> Self {
-        Self::made(count, &arguments(repositories, more), |_| Vec::new())
+        Self::made(count, None, &arguments(repositories, more), |_| Vec::new())
+    }
+
+    /// The same, with a signal that its nodes do not die of.
+    #[allow(dead_code, reason = "tests/mesh/durability.rs uses it")]
+    pub(crate) fn with_signal_ignored(
+        signal: &'static str,
+        count: usize,
+        repositories: &[Repository],
+        more: &[&str],
+    ) -> Self {
+        Self::made(count, Some(signal), &arguments(repositories, more), |_| Vec::new())
     }
 
     /// The same with these arguments alone, and an environment for each node.
@@ -248,14 +259,19 @@ impl Mesh {
     pub(crate) fn at_github(count: usize, more: &[&str], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
         let listen = ["--listen", ANY_PORT, "--isolation", "bwrap"];
         let arguments: Vec<String> = listen.iter().chain(more).map(|word| (*word).to_owned()).collect();
-        Self::made(count, &arguments, environment)
+        Self::made(count, None, &arguments, environment)
     }
 
-    fn made(count: usize, arguments: &[String], environment: impl Fn(usize) -> Vec<(String, String)>) -> Self {
+    fn made(
+        count: usize,
+        ignored: Option<&'static str>,
+        arguments: &[String],
+        environment: impl Fn(usize) -> Vec<(String, String)>,
+    ) -> Self {
         let mut mesh = Self { nodes: Vec::new() };
         for n in 0..count {
             let mut node = Node::new(arguments.to_vec());
-            node.environment = environment(n);
+            (node.environment, node.ignored) = (environment(n), ignored);
             if n > 0 {
                 let invited = mesh.nodes[0].run(&["mesh", "invite"]);
                 assert_eq!(invited.status, 0, "{invited:?}");
@@ -304,14 +320,6 @@ impl Mesh {
     /// A mesh of one, with more arguments.
     pub(crate) fn alone(repositories: &[Repository], more: &[&str]) -> Self {
         let mut node = Node::new(arguments(repositories, more));
-        node.start();
-        Self { nodes: vec![node] }
-    }
-
-    /// The same, with a signal that its node does not die of.
-    pub(crate) fn alone_with_signal_ignored(signal: &'static str, repositories: &[Repository], more: &[&str]) -> Self {
-        let mut node = Node::new(arguments(repositories, more));
-        node.ignored = Some(signal);
         node.start();
         Self { nodes: vec![node] }
     }

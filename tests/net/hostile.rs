@@ -9,7 +9,7 @@ use libp2p::swarm::{NetworkBehaviour, SwarmEvent, dummy};
 use libp2p::{StreamProtocol, Swarm, SwarmBuilder, gossipsub, noise, tcp, yamux};
 use runmesh::net::Multiaddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::node::{MESH, Node, PATIENCE, Seen, members, pair, settings};
 
@@ -51,6 +51,25 @@ async fn raw_garbage_does_no_harm() {
         assert!(closed.is_ok(), "still open");
     }
     assert!(!second.peers().await.is_empty());
+}
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_keeps_out_nobody_from_elsewhere() {
+    let mut first = Node::start(settings(1));
+    let address = first.address().await;
+    let target = socket(&address).parse().expect("an address");
+    let mut silent = Vec::new();
+    // More than may be shaking hands in all, from another network than the one this host is in.
+    for _ in 0..200 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.9.1:0".parse().expect("an address")).expect("binds");
+        silent.push(socket.connect(target).await.expect("connects"));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = Node::start(settings(2));
+    second.client.dial(address).await.expect("there is room");
+    first.connected(second.peer()).await;
+    drop(silent);
 }
 
 /// A swarm that this test steers itself.

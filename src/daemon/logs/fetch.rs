@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Before a holder that could not answer is asked again, and how often that is done.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRIES: u32 = 3;
-/// The most bytes of a log whose length nobody has recorded. The runner's own limit is a fourth of it.
+/// The most bytes of a log, whatever its holder says of it. The runner's own limit is a fourth of it.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Which log is wanted, and of whom.
@@ -43,6 +43,13 @@ pub(super) struct Wanted {
     pub(super) holder: PeerId,
     /// What the holder has recorded of it.
     pub(super) blob: Option<Blob>,
+}
+
+impl Wanted {
+    /// The most bytes that it may have: as many as its holder has recorded, who may be hostile.
+    fn most(&self) -> u64 {
+        self.blob.map_or(MOST_BYTES, |blob| blob.bytes.min(MOST_BYTES))
+    }
 }
 
 type Waiting = HashMap<u64, oneshot::Sender<Result<LogPiece, String>>>;
@@ -122,7 +129,7 @@ impl Fetcher {
 
     /// Writes the pieces one after the other; says whether the log had ended.
     async fn rest(&self, wanted: &Wanted, follow: bool, first: LogPiece, file: &mut File) -> Result<bool, String> {
-        let most = wanted.blob.map_or(MOST_BYTES, |blob| blob.bytes);
+        let most = wanted.most();
         let (mut piece, mut offset) = (first, 0);
         loop {
             offset += piece.bytes.len() as u64;
@@ -229,5 +236,20 @@ async fn verify(blobs: Blobs, wanted: Wanted, path: PathBuf) -> Result<(), Strin
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("what it sent is not what it recorded: the content {} was promised", recorded.id)),
         Err(error) => Err(format!("checking it here failed: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::id::BlobId;
+
+    #[test]
+    fn a_log_is_no_longer_than_a_log_may_be_whatever_its_holder_recorded() {
+        let most = |bytes: Option<u64>| {
+            let blob = bytes.map(|bytes| Blob { id: BlobId::of(b"a log"), bytes });
+            Wanted { task: TaskId([2; 32]), attempt: 1, holder: PeerId::from_public_key([3; 32]), blob }.most()
+        };
+        assert_eq!((most(None), most(Some(7)), most(Some(u64::MAX))), (MOST_BYTES, 7, MOST_BYTES));
     }
 }
