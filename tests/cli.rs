@@ -200,6 +200,29 @@ $ runmesh tasks submit nowhere .github/workflows/ci.yml --data-dir [DIR]/a
 }
 
 #[test]
+fn only_another_that_is_a_member_can_be_put_out() {
+    let terminal = Terminal::new();
+    let _node = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let status = terminal.run(&["inspect", "status", "--data-dir", "a", "--output", "json"]);
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let me = status["peer_id"].as_str().expect("a peer id");
+    let stranger = "12D3KooWQtBm18bMKpooYXGJ1H1sS6FtanQnU19mHJN1rmhvh8bM";
+    terminal.shows(&format!(
+        "
+$ runmesh mesh revoke {me} --data-dir [DIR]/a
+! error: a node cannot put itself out, [..] `runmesh node drain`, and revoke it at another node
+[1]
+$ runmesh mesh revoke {stranger} --data-dir [DIR]/a
+! error: {stranger} is no member that this node knows: it never was one, or is revoked already; [..]
+[1]
+$ runmesh mesh members --data-dir [DIR]/a
+member [..] state  admitted  by      last heard  version
+{me}  self  [..]  itself  -           [..]
+"
+    ));
+}
+
+#[test]
 fn a_node_stops_when_whoever_started_it_is_gone() {
     let terminal = Terminal::new();
     let node = Node::start(&terminal, "a", &["--max-runners", "0", "--stop-with-parent"]);

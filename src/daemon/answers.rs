@@ -74,7 +74,7 @@ impl Daemon {
                 let addresses = self.doors().await;
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses }))
             }
-            Query::Cut { peer, answer } => answer.send(Ok(self.cut_of(peer))),
+            Query::Cut { peer, answer } => answer.send(self.cut_of(peer)),
             Query::Revoke { text, answer } => self.revoke(&text, answer),
             Query::Cordon { why, answer } => match self.disk_refuses() {
                 Some(refusal) => answer.send(Err(refusal)),

@@ -132,8 +132,14 @@ impl Daemon {
     }
 
     /// What the holder of the mesh key is to sign to revoke a peer.
-    pub(super) fn cut_of(&self, peer: PeerId) -> String {
-        Revocation::of(self.mesh, peer, self.node.cut_of(&peer)).to_string()
+    pub(super) fn cut_of(&self, peer: PeerId) -> Result<String, Refusal> {
+        if !self.node.is_member(&peer) {
+            return Err(Refusal::NotFound(format!(
+                "{peer} is no member that this node knows: it never was one, or is revoked already; \
+                 `runmesh mesh members` shows who is one"
+            )));
+        }
+        Ok(Revocation::of(self.mesh, peer, self.node.cut_of(&peer)).to_string())
     }
 
     /// Takes a signed revocation.
@@ -142,6 +148,14 @@ impl Daemon {
             Ok((mesh, _)) if mesh != self.mesh => {
                 return answer
                     .send(Err(Refusal::Invalid(format!("the revocation is for mesh {mesh}, not for this one"))));
+            }
+            // It would write that it is out, and then tell nobody.
+            Ok((_, revoke)) if revoke.peer == self.node.peer() => {
+                return answer.send(Err(Refusal::NotNow(
+                    "a node cannot put itself out, since nobody would hear of it from there: end it with \
+                     `runmesh node drain`, and revoke it at another node"
+                        .to_owned(),
+                )));
             }
             Ok((_, revoke)) => revoke,
             Err(error) => return answer.send(Err(Refusal::Invalid(error.to_string()))),
