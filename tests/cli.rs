@@ -199,6 +199,70 @@ $ runmesh tasks submit nowhere .github/workflows/ci.yml --data-dir [DIR]/a
     }
 }
 
+/// What `doctor` says of one thing: whether it is in order, and what was found.
+fn doctor(terminal: &Terminal, what: &str, words: &[&str]) -> (bool, String) {
+    let done = terminal.run(&[&["doctor", "--output", "json"], words].concat());
+    let checks: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+    let check = checks.as_array().and_then(|checks| checks.iter().find(|check| check["what"] == what));
+    let check = check.unwrap_or_else(|| panic!("no check of `{what}`: {done:?}"));
+    assert!(check["ok"] == true || done.status == 1, "{done:?}");
+    (check["ok"] == true, check["found"].as_str().expect("a sentence").to_owned())
+}
+
+#[test]
+fn doctor_finds_what_settings_name_and_is_not_there() {
+    let terminal = Terminal::new();
+    terminal.write("secret", "hunter2");
+    let finds = |settings: &str, what: &str, why: &str| {
+        terminal.write("config.toml", settings);
+        let (ok, found) = doctor(&terminal, what, &["--config", "config.toml", "--data-dir", "none"]);
+        assert!(!ok && found.contains(why), "{settings}: {found}");
+    };
+    finds("[secrets.\"a/b\"]\nTOK = { file = \"/nope\" }", "secrets", "TOK of a/b: reading the secret in /nope");
+    finds("[secrets.\"a/b\"]\nTOK = { file = \"secret\" }", "secrets", "chmod 600");
+    finds("[secrets.\"a/b\"]\nTOK = { env = \"NOPE\" }", "secrets", "no variable NOPE");
+    finds("sources = [\"git:/nope\"]", "repositories", "/nope");
+    finds("executor = \"command\"\ncommand = [\"/nope\"]", "command", "/nope is no program");
+    finds("executor = \"command\"\ncommand = [\"nope\"]", "command", "`nope` is not on the PATH");
+    let (ok, found) = doctor(&terminal, "disk", &["--data-dir", "/proc/foo"]);
+    assert!(!ok && found.contains("/proc/foo cannot be made in /proc"), "{found}");
+}
+
+#[test]
+fn doctor_looks_into_the_data_directory_and_leaves_it_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let terminal = Terminal::new();
+    let node = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let look = || doctor(&terminal, "data directory", &["--data-dir", "a"]);
+    assert!(look().0, "in use: {:?}", look());
+    node.stop();
+    let (ok, found) = look();
+    assert!(ok && found.contains("of mesh"), "{found}");
+
+    let database = terminal.path("a/runmesh.redb");
+    let good = std::fs::read(&database).expect("the database");
+    for bad in [b"SQLite format 3\0 and so on".to_vec(), good[..good.len() / 2].to_vec()] {
+        std::fs::write(&database, &bad).expect("written");
+        let (ok, found) = look();
+        assert!(!ok && found.contains("a/runmesh.redb") && found.contains("move it away"), "{found}");
+        assert!(std::fs::read(&database).expect("still there") == bad, "the file was changed");
+    }
+    std::fs::write(&database, good).expect("written");
+    for name in ["identity.key", "mesh.key"] {
+        let path = terminal.path(&format!("a/{name}"));
+        let may = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+        let key = std::fs::read(&path).expect("a key");
+        may(0o644);
+        assert!(look().1.contains("chmod 600"), "{:?}", look());
+        may(0o600);
+        std::fs::write(&path, "no key").expect("written");
+        assert!(look().1.contains("does not hold a key"), "{:?}", look());
+        std::fs::write(&path, key).expect("written");
+    }
+    assert!(look().0, "{:?}", look());
+}
+
 #[test]
 fn only_another_that_is_a_member_can_be_put_out() {
     let terminal = Terminal::new();
