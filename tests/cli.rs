@@ -365,6 +365,52 @@ $ runmesh mesh invite --data-dir [DIR]/b
 }
 
 #[test]
+fn who_waits_to_be_admitted_or_was_put_out_is_told_so() {
+    let terminal = Terminal::new();
+    let founder = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let ticket = || terminal.run(&["mesh", "invite", "--data-dir", "a"]).stdout.trim().to_owned();
+    let [first, second] = [ticket(), ticket()];
+    let status = || -> Value {
+        let answer = terminal.run(&["inspect", "status", "--data-dir", "b", "--output", "json"]);
+        serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    };
+    assert_eq!(terminal.run(&["mesh", "join", &first, "--data-dir", "b"]).status, 0);
+    let member = Node::start(&terminal, "b", &["--max-runners", "0"]);
+    terminal.wait_for("its admission", || status()["peers"] == 1);
+    let me = status()["peer_id"].as_str().expect("a peer id").to_owned();
+    assert_eq!(terminal.run(&["mesh", "revoke", &me, "--data-dir", "a"]).status, 0);
+    terminal.wait_for("the news of that", || status()["standing"] == "revoked");
+    let shown = terminal.run(&["inspect", "status", "--data-dir", "b"]).stdout;
+    assert!(shown.contains("put out of it") && shown.contains("join TICKET` with a new --data-dir"), "{shown}");
+    assert!(!shown.contains("only member") && !shown.contains("waits for a member"), "{shown}");
+    member.stop();
+    terminal.shows(&format!(
+        "
+$ runmesh mesh join {second} --data-dir [DIR]/b
+! error: this host was revoked by the holder of the key of mesh [..]: join with a new --data-dir
+[1]
+"
+    ));
+    founder.stop();
+
+    assert_eq!(terminal.run(&["mesh", "join", &second, "--data-dir", "c"]).status, 0);
+    let _waits = Node::start(&terminal, "c", &["--max-runners", "0"]);
+    terminal.shows(
+        "
+$ runmesh mesh members --data-dir [DIR]/c
+no members known yet: this node waits for a member that admits it by its ticket
+$ runmesh inspect status --data-dir [DIR]/c
+node      12D3KooW[..]
+mesh      [..]
+          this node is not a member of it yet
+...
+[..]this node is not a member yet: it waits for a member that admits it by its ticket
+...
+",
+    );
+}
+
+#[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let terminal = Terminal::new();
     assert_eq!(terminal.run_with_closed_output(&["completions", "bash"]), 0);

@@ -187,6 +187,9 @@ async fn members(place: &Place) -> Result<(), Failure> {
     let members = connect(place).await?.members().await?;
     match place.output {
         Output::Json => say_json(&members, false),
+        Output::Table if members.is_empty() => {
+            say("no members known yet: this node waits for a member that admits it by its ticket\n")
+        }
         Output::Table => say(&member_table(Screen::stdout(), &members, now_ms())),
     }
 }

@@ -112,9 +112,16 @@ impl Daemon {
         let status = self.node.status();
         let mut warnings = self.chronicle.warnings();
         warnings.extend(self.impediments());
-        if status.standing == Standing::Joining {
-            warnings
-                .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
+        let standing = self.standing();
+        match standing {
+            "joining" => warnings
+                .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned()),
+            "revoked" => warnings.push(
+                "who is revoked stays out for good: to take part again, run `runmesh mesh join TICKET` with a new \
+                 --data-dir"
+                    .to_owned(),
+            ),
+            _ => {}
         }
         if let Some(rules) = status.behind_rules {
             warnings.push(format!(
@@ -152,6 +159,7 @@ impl Daemon {
             quarantined: status.waiting_entries as u64,
             warnings,
             checkpoint,
+            standing: standing.to_owned(),
         }
     }
 

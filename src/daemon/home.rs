@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
+use super::membership::was_revoked;
 use crate::kernel::entry::Right;
 use crate::kernel::id::{MeshId, PeerId};
 use crate::kernel::node::Entrance;
-use crate::store::{DataDir, HeldDir, Membership, Secret, StoreError};
+use crate::store::{DataDir, HeldDir, Membership, Owner, Secret, Store, StoreError};
 use crate::wire::ticket::{Invitation, TicketError};
+
+/// The database in a data directory, as the store names it.
+const DATABASE: &str = "runmesh.redb";
 
 /// Why a data directory does not do for a node.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +19,11 @@ pub enum HomeError {
     Store(#[from] StoreError),
     #[error("this host belongs to mesh {0} already; to join another, use another --data-dir")]
     Taken(MeshId),
+    #[error(
+        "this host was revoked by the holder of the key of mesh {0}, and stays out for good under its present identity: join \
+         with a new --data-dir"
+    )]
+    Revoked(MeshId),
     #[error("reading the ticket kept in the data directory: {0}; ask for another and run `runmesh mesh join` again")]
     Ticket(#[from] TicketError),
 }
@@ -57,8 +66,11 @@ impl Home {
     ///
     /// # Errors
     /// [`HomeError::Taken`] when the directory belongs to another mesh, or to this one through another ticket that is
-    /// used up; [`HomeError::Store`] as in [`Self::open`].
+    /// used up; [`HomeError::Revoked`] when the mesh has put this host out; [`HomeError::Store`] as in [`Self::open`].
     pub fn join(path: &Path, invitation: &Invitation) -> Result<Self, HomeError> {
+        if is_revoked(path, invitation.mesh) {
+            return Err(HomeError::Revoked(invitation.mesh));
+        }
         let dir = DataDir::create(path)?.hold()?;
         let kept = dir.membership()?;
         if let Some(kept) = kept
@@ -96,6 +108,19 @@ impl Home {
             None => Ok(Entrance::None),
         }
     }
+}
+
+/// Whether it is on disk there that the mesh has put this host out. What cannot be read says nothing of that.
+fn is_revoked(path: &Path, mesh: MeshId) -> bool {
+    let look = || {
+        let dir = DataDir::open(path)?.hold()?;
+        let Some(identity) = dir.identity_key()?.filter(|_| path.join(DATABASE).exists()) else { return Ok(false) };
+        was_revoked(&Store::open(dir, Owner { mesh, peer: identity.peer_id() })?)
+    };
+    look().unwrap_or_else(|error: StoreError| {
+        tracing::debug!("looking whether this host was revoked: {error}");
+        false
+    })
 }
 
 fn identity(dir: &HeldDir) -> Result<Secret, StoreError> {

@@ -9,7 +9,7 @@ use crate::kernel::id::PeerId;
 use crate::kernel::io::{Input, Presence, Request, Response};
 use crate::kernel::node::{Node, Standing};
 use crate::net::{Multiaddr, Papers, peer_of};
-use crate::store::{Membership, Store};
+use crate::store::{Membership, Store, StoreError};
 use crate::wire::limits::MAX_PROOF;
 use crate::wire::response::{self, Told};
 use crate::wire::revocation::Revocation;
@@ -18,6 +18,13 @@ use crate::wire::{entry, request};
 
 /// The proof of this node's membership, kept for when its entries have been dropped.
 const PROOF: &str = "proof of membership";
+/// That the mesh key has put this node out, for whoever would have it join again.
+const REVOKED: &str = "revoked";
+
+/// Whether it is on disk that this node was put out.
+pub(super) fn was_revoked(store: &Store) -> Result<bool, StoreError> {
+    Ok(store.note(REVOKED)?.is_some())
+}
 
 /// Whom the network lets in, and what it shows of this node.
 pub(super) struct Gate {
@@ -81,6 +88,11 @@ impl Daemon {
         if self.gate.told == Some(now) {
             return;
         }
+        if self.is_revoked()
+            && let Err(error) = tokio::task::block_in_place(|| self.store.keep_note(REVOKED, &[]))
+        {
+            tracing::warn!("noting that this node is revoked: {error}");
+        }
         let papers = tokio::task::block_in_place(|| self.gate.papers(&self.node, &self.store));
         // What is not on disk yet is looked for again.
         let waits = papers.chain.is_none() && !self.node.proof().is_empty();
@@ -89,6 +101,25 @@ impl Daemon {
         if self.net.show(papers).await.is_err() || self.net.welcome(welcome).await.is_err() {
             tracing::debug!("the network has ended");
         }
+    }
+
+    /// How far this node is in taking part, in the API's words.
+    pub(super) fn standing(&self) -> &'static str {
+        match self.node.standing() {
+            Standing::Joining if self.is_revoked() => "revoked",
+            Standing::Joining => "joining",
+            Standing::Learning => "learning",
+            Standing::Active => "active",
+            Standing::Draining => "draining",
+        }
+    }
+
+    /// Whether the mesh key has put this node out. Whoever waits to be admitted is no member, and has written nothing that
+    /// counts; of whoever was put out either holds, by how it has heard of that.
+    fn is_revoked(&self) -> bool {
+        let me = self.node.peer();
+        let is_known = |node: &Node| node.is_member(&me) || !node.cut_of(&me).is_empty();
+        self.node.standing() == Standing::Joining && (is_known(&self.node) || was_revoked(&self.store).unwrap_or(false))
     }
 
     /// A peer does not let this node in.

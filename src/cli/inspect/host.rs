@@ -9,8 +9,10 @@ use crate::control::proto::{Checkpoint, Clock, Peer, Runner, Source, Status};
 /// How the node and the mesh stand.
 pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
     let others = status.members.saturating_sub(1);
-    let heard = match others {
-        0 => "this node is its only member".to_owned(),
+    let heard = match (status.standing.as_str(), others) {
+        ("joining", _) => "this node is not a member of it yet".to_owned(),
+        ("revoked", _) => "this node was put out of it".to_owned(),
+        (_, 0) => "this node is its only member".to_owned(),
         _ => format!("{} of {} heard", status.peers, count(others, "other member")),
     };
     let waiting = match status.quarantined {
