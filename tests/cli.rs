@@ -287,6 +287,45 @@ member [..] state  admitted  by      last heard  version
 }
 
 #[test]
+fn a_start_that_fails_leaves_no_mesh_behind() {
+    let terminal = Terminal::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    terminal.shows(&format!(
+        "
+$ runmesh node run --data-dir [DIR]/a --max-runners 0 --listen /ip4/127.0.0.1/tcp/{port}
+...
+! error: [..]Address already in use[..]
+...
+[1]
+$ runmesh mesh init --data-dir [DIR]/a
+made mesh [..]
+...
+$ runmesh node run --data-dir [DIR]/a --max-runners 0 --listen /ip4/127.0.0.1/tcp/{port}
+...
+! error: [..]Address already in use[..]
+...
+[1]
+$ runmesh mesh init --data-dir [DIR]/a
+! error: this host belongs to mesh [..] already
+...
+[1]
+"
+    ));
+}
+
+#[test]
+fn who_makes_a_mesh_although_it_was_sent_to_another_is_told_how_to_join_that() {
+    let terminal = Terminal::new();
+    // Port 9 (discard) is not listened on; nothing answers there.
+    let node = Node::start(&terminal, "a", &["--max-runners", "0", "--bootstrap", "/ip4/127.0.0.1/tcp/9"]);
+    let greeting = node.stop();
+    assert!(greeting.contains("not the mesh of the bootstrap addresses"), "{greeting}");
+    let node = Node::start(&terminal, "a", &["--max-runners", "0", "--bootstrap", "/ip4/127.0.0.1/tcp/9"]);
+    assert!(!node.stop().contains("not the mesh of"), "only of one that was made just now");
+}
+
+#[test]
 fn a_node_stops_when_whoever_started_it_is_gone() {
     let terminal = Terminal::new();
     let node = Node::start(&terminal, "a", &["--max-runners", "0", "--stop-with-parent"]);

@@ -1,16 +1,19 @@
 //! A node's data directory: whose it is, and of which mesh.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::membership::was_revoked;
 use crate::kernel::entry::Right;
 use crate::kernel::id::{MeshId, PeerId};
 use crate::kernel::node::Entrance;
-use crate::store::{DataDir, HeldDir, Membership, Owner, Secret, Store, StoreError};
+use crate::store::{DataDir, HeldDir, Holder, Membership, Owner, Secret, Store, StoreError};
 use crate::wire::ticket::{Invitation, TicketError};
 
-/// The database in a data directory, as the store names it.
+/// What there is of a mesh in a data directory, as the store names it.
 const DATABASE: &str = "runmesh.redb";
+const MEMBERSHIP: &str = "mesh.toml";
+const MESH_KEY: &str = "mesh.key";
 
 /// Why a data directory does not do for a node.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,35 @@ impl Home {
         let membership = Membership { mesh: key.mesh_id(), bootstrap: Vec::new(), ticket: None };
         dir.keep_membership(&membership)?;
         Ok(Self { dir, identity, membership, founded: true })
+    }
+
+    /// Whether [`Self::open`] would make a mesh there, and its key.
+    pub fn would_found(path: &Path) -> bool {
+        [DATABASE, MEMBERSHIP, MESH_KEY].iter().all(|name| path.join(name).symlink_metadata().is_err())
+    }
+
+    /// Takes away the mesh that a start of this process has made and that nobody has heard of, since it failed: this host
+    /// may then join another. The host's identity stays.
+    ///
+    /// # Errors
+    /// [`HomeError::Store`] when another process has the directory, or its files stay.
+    pub fn unfound(path: &Path) -> Result<(), HomeError> {
+        let me = std::process::id();
+        let _held = match DataDir::open(path)?.hold() {
+            // What the start has left running may have it still.
+            Err(StoreError::Held { holder: Holder::Process { pid, .. }, .. }) if pid == me => None,
+            held => Some(held?),
+        };
+        for name in [DATABASE, MEMBERSHIP, MESH_KEY] {
+            let path = path.join(name);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::File { doing: "removing", path, source }.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes this host a coming member of the ticket's mesh: keeps the ticket and its addresses for the next start.
