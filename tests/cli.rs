@@ -64,6 +64,14 @@ $ runmesh tasks submit api ci.yml --priority 11
 ! error: invalid value '11' for '--priority <N>': 11 is not in 1..=10
 ...
 [2]
+$ runmesh mesh invite --label x!y
+! error: invalid value 'x!y' for '--label <LABEL>': is not a label: letters, digits, [..]
+...
+[2]
+$ runmesh mesh invite --label !x
+! error: invalid value '!x' for '--label <LABEL>': takes a label away: name those that may be offered
+...
+[2]
 $ runmesh mesh invite --ttl soon
 ! error: invalid value 'soon' for '--ttl <TIME>': is not a time from 1s to 365d, such as 30m, 1h or 2d
 ...
@@ -138,6 +146,64 @@ $ runmesh mesh join garbage --data-dir node
 }
 
 #[test]
+fn a_data_directory_that_is_none_is_refused_with_what_to_do() {
+    Terminal::new().shows(
+        "
+$ runmesh node run --data-dir /dev/null --max-runners 0
+! error: [..]/dev/null[..]
+...
+!   hint: name another data directory with --data-dir
+[1]
+$ runmesh mesh init --data-dir /dev/null
+! error: [..]/dev/null[..]
+...
+!   hint: name another data directory with --data-dir
+[1]
+",
+    );
+}
+
+#[test]
+fn workflow_files_are_checked_without_a_node_and_one_that_is_none_fails() {
+    let terminal = Terminal::new();
+    terminal.write("good.yml", "# P2P: p2p-only\non: push\njobs:\n  a:\n    runs-on: linux\n    steps: [{run: x}]\n");
+    terminal.write("bad.yml", "# P2P: p2p-only\non: [push\njobs: }\n");
+    assert_eq!(terminal.run(&["p2p-workflow", "check-tags", "good.yml"]).status, 0);
+    terminal.shows(
+        "
+$ runmesh p2p-workflow check-tags good.yml bad.yml
+...
+runs [..]not at all: [..]
+...
+! error: no workflow can be read in bad.yml
+[1]
+",
+    );
+    let asked = ["p2p-workflow", "check-tags", "bad.yml", "--output", "json"];
+    let checked: Value = serde_json::from_str(&terminal.run(&asked).stdout).expect("JSON");
+    assert!(checked[0]["error"].is_string(), "{checked:#}");
+}
+
+#[test]
+fn discovery_without_a_node_says_how_to_start_one_at_that_directory() {
+    let terminal = Terminal::new();
+    let git = |words: &[&str]| {
+        let done = std::process::Command::new("git").arg("-C").arg(terminal.path("")).args(words).output();
+        assert!(done.expect("git runs").status.success(), "git {words:?}");
+    };
+    git(&["init", "-q", "repository"]);
+    let commit = "-C repository -c user.name=T -c user.email=t@example.org commit -q --allow-empty -m first";
+    git(&commit.split(' ').collect::<Vec<_>>());
+    terminal.shows(
+        "
+$ runmesh github p2p-discover once --source git:repository --data-dir [DIR]/none
+...
+note: no node runs at this data directory, [..] start one with `runmesh node run --data-dir [DIR]/none`
+",
+    );
+}
+
+#[test]
 fn a_mesh_is_made_once_in_a_data_directory() {
     Terminal::new().shows(
         "
@@ -188,7 +254,7 @@ $ runmesh inspect tasks 12ab --data-dir [DIR]/a
 !   hint: `runmesh inspect tasks` lists the tasks that this node knows
 [1]
 $ runmesh tasks submit nowhere .github/workflows/ci.yml --data-dir [DIR]/a
-! error: no source of this node holds a repository `nowhere`: `runmesh inspect sources` shows those it has
+! error: no source of this node holds a repository `nowhere`: it has none; name one with `runmesh node run --source`
 [1]
 ",
     );

@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use super::args::Output;
 use super::failure::Failure;
+use super::mesh::unusable;
 use super::screen::{Paint, Screen, count, facts, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::daemon::{self, DaemonError, Home, Started};
@@ -40,7 +41,10 @@ pub(super) async fn begin(settings: daemon::Settings, greet: impl FnOnce(&Starte
     {
         tracing::warn!("taking away the mesh that was made for nothing: {error}");
     }
-    ended.map_err(|error: DaemonError| Failure::of(&error))
+    ended.map_err(|error| match error {
+        DaemonError::Home(error) => unusable(error),
+        error => Failure::of(&error),
+    })
 }
 
 /// Ends this process as SIGTERM does when its standard input ends.
