@@ -23,8 +23,8 @@ pub enum HomeError {
     #[error("this host belongs to mesh {0} already; to join another, use another --data-dir")]
     Taken(MeshId),
     #[error(
-        "this host was revoked by the holder of the key of mesh {0}, and stays out for good under its present identity: join \
-         with a new --data-dir"
+        "this host was revoked by the holder of the key of mesh {0}, and stays out for good under its present identity: \
+         join with a new --data-dir"
     )]
     Revoked(MeshId),
     #[error("reading the ticket kept in the data directory: {0}; ask for another and run `runmesh mesh join` again")]
@@ -70,8 +70,8 @@ impl Home {
         [DATABASE, MEMBERSHIP, MESH_KEY].iter().all(|name| path.join(name).symlink_metadata().is_err())
     }
 
-    /// Takes away the mesh that a start of this process has made and that nobody has heard of, since it failed: this host
-    /// may then join another. The host's identity stays.
+    /// Takes away the mesh that a start of this process has made and that nobody has heard of, since it failed: this
+    /// host may then join another. The host's identity stays.
     ///
     /// # Errors
     /// [`HomeError::Store`] when another process has the directory, or its files stay.

@@ -114,8 +114,8 @@ impl Daemon {
         }
     }
 
-    /// Whether the mesh key has put this node out. Whoever waits to be admitted is no member, and has written nothing that
-    /// counts; of whoever was put out either holds, by how it has heard of that.
+    /// Whether the mesh key has put this node out. Whoever waits to be admitted is no member, and has written nothing
+    /// that counts; of whoever was put out one of both is not so, by how it has heard of that.
     fn is_revoked(&self) -> bool {
         let me = self.node.peer();
         let is_known = |node: &Node| node.is_member(&me) || !node.cut_of(&me).is_empty();
