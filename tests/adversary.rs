@@ -192,6 +192,8 @@ async fn a_revoked_member_is_dropped_everywhere_at_once_and_stays_out() {
     for node in mesh.nodes() {
         node.wait_for("its end", |node| !members(node).contains(&name));
     }
+    let again = two.run(&["mesh", "revoke", &name, "--mesh-key", key_file.to_str().expect("UTF-8")]);
+    assert!(again.status == 1 && again.stderr.contains("is revoked already"), "{again:?}");
     attacker.until("being dropped", |seen| matches!(seen, Seen::Disconnected).then_some(())).await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     // It comes back, with its ticket and with its chain, and is shown the mesh key's word against it.

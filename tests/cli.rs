@@ -64,6 +64,14 @@ $ runmesh tasks submit api ci.yml --priority 11
 ! error: invalid value '11' for '--priority <N>': 11 is not in 1..=10
 ...
 [2]
+$ runmesh mesh invite --label x!y
+! error: invalid value 'x!y' for '--label <LABEL>': is not a label: letters, digits, [..]
+...
+[2]
+$ runmesh mesh invite --label !x
+! error: invalid value '!x' for '--label <LABEL>': takes a label away: name those that may be offered
+...
+[2]
 $ runmesh mesh invite --ttl soon
 ! error: invalid value 'soon' for '--ttl <TIME>': is not a time from 1s to 365d, such as 30m, 1h or 2d
 ...
@@ -138,6 +146,64 @@ $ runmesh mesh join garbage --data-dir node
 }
 
 #[test]
+fn a_data_directory_that_is_none_is_refused_with_what_to_do() {
+    Terminal::new().shows(
+        "
+$ runmesh node run --data-dir /dev/null --max-runners 0
+! error: [..]/dev/null[..]
+...
+!   hint: name another data directory with --data-dir
+[1]
+$ runmesh mesh init --data-dir /dev/null
+! error: [..]/dev/null[..]
+...
+!   hint: name another data directory with --data-dir
+[1]
+",
+    );
+}
+
+#[test]
+fn workflow_files_are_checked_without_a_node_and_one_that_is_none_fails() {
+    let terminal = Terminal::new();
+    terminal.write("good.yml", "# P2P: p2p-only\non: push\njobs:\n  a:\n    runs-on: linux\n    steps: [{run: x}]\n");
+    terminal.write("bad.yml", "# P2P: p2p-only\non: [push\njobs: }\n");
+    assert_eq!(terminal.run(&["p2p-workflow", "check-tags", "good.yml"]).status, 0);
+    terminal.shows(
+        "
+$ runmesh p2p-workflow check-tags good.yml bad.yml
+...
+runs [..]not at all: [..]
+...
+! error: no workflow can be read in bad.yml
+[1]
+",
+    );
+    let asked = ["p2p-workflow", "check-tags", "bad.yml", "--output", "json"];
+    let checked: Value = serde_json::from_str(&terminal.run(&asked).stdout).expect("JSON");
+    assert!(checked[0]["error"].is_string(), "{checked:#}");
+}
+
+#[test]
+fn discovery_without_a_node_says_how_to_start_one_at_that_directory() {
+    let terminal = Terminal::new();
+    let git = |words: &[&str]| {
+        let done = std::process::Command::new("git").arg("-C").arg(terminal.path("")).args(words).output();
+        assert!(done.expect("git runs").status.success(), "git {words:?}");
+    };
+    git(&["init", "-q", "repository"]);
+    let commit = "-C repository -c user.name=T -c user.email=t@example.org commit -q --allow-empty -m first";
+    git(&commit.split(' ').collect::<Vec<_>>());
+    terminal.shows(
+        "
+$ runmesh github p2p-discover once --source git:repository --data-dir [DIR]/none
+...
+note: no node runs at this data directory, [..] start one with `runmesh node run --data-dir [DIR]/none`
+",
+    );
+}
+
+#[test]
 fn a_mesh_is_made_once_in_a_data_directory() {
     Terminal::new().shows(
         "
@@ -188,7 +254,7 @@ $ runmesh inspect tasks 12ab --data-dir [DIR]/a
 !   hint: `runmesh inspect tasks` lists the tasks that this node knows
 [1]
 $ runmesh tasks submit nowhere .github/workflows/ci.yml --data-dir [DIR]/a
-! error: no source of this node holds a repository `nowhere`: `runmesh inspect sources` shows those it has
+! error: no source of this node holds a repository `nowhere`: it has none; name one with `runmesh node run --source`
 [1]
 ",
     );
@@ -197,6 +263,132 @@ $ runmesh tasks submit nowhere .github/workflows/ci.yml --data-dir [DIR]/a
     {
         assert!(greeting.contains(part), "{part}: {greeting}");
     }
+}
+
+/// What `doctor` says of one thing: whether it is in order, and what was found.
+fn doctor(terminal: &Terminal, what: &str, words: &[&str]) -> (bool, String) {
+    let done = terminal.run(&[&["doctor", "--output", "json"], words].concat());
+    let checks: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+    let check = checks.as_array().and_then(|checks| checks.iter().find(|check| check["what"] == what));
+    let check = check.unwrap_or_else(|| panic!("no check of `{what}`: {done:?}"));
+    assert!(check["ok"] == true || done.status == 1, "{done:?}");
+    (check["ok"] == true, check["found"].as_str().expect("a sentence").to_owned())
+}
+
+#[test]
+fn doctor_finds_what_settings_name_and_is_not_there() {
+    let terminal = Terminal::new();
+    terminal.write("secret", "hunter2");
+    let finds = |settings: &str, what: &str, why: &str| {
+        terminal.write("config.toml", settings);
+        let (ok, found) = doctor(&terminal, what, &["--config", "config.toml", "--data-dir", "none"]);
+        assert!(!ok && found.contains(why), "{settings}: {found}");
+    };
+    finds("[secrets.\"a/b\"]\nTOK = { file = \"/nope\" }", "secrets", "TOK of a/b: reading the secret in /nope");
+    finds("[secrets.\"a/b\"]\nTOK = { file = \"secret\" }", "secrets", "chmod 600");
+    finds("[secrets.\"a/b\"]\nTOK = { env = \"NOPE\" }", "secrets", "no variable NOPE");
+    finds("sources = [\"git:/nope\"]", "repositories", "/nope");
+    finds("executor = \"command\"\ncommand = [\"/nope\"]", "command", "/nope is no program");
+    finds("executor = \"command\"\ncommand = [\"nope\"]", "command", "`nope` is not on the PATH");
+    let (ok, found) = doctor(&terminal, "disk", &["--data-dir", "/proc/foo"]);
+    assert!(!ok && found.contains("/proc/foo cannot be made in /proc"), "{found}");
+}
+
+#[test]
+fn doctor_looks_into_the_data_directory_and_leaves_it_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let terminal = Terminal::new();
+    let node = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let look = || doctor(&terminal, "data directory", &["--data-dir", "a"]);
+    assert!(look().0, "in use: {:?}", look());
+    node.stop();
+    let (ok, found) = look();
+    assert!(ok && found.contains("of mesh"), "{found}");
+
+    let database = terminal.path("a/runmesh.redb");
+    let good = std::fs::read(&database).expect("the database");
+    for bad in [b"SQLite format 3\0 and so on".to_vec(), good[..good.len() / 2].to_vec()] {
+        std::fs::write(&database, &bad).expect("written");
+        let (ok, found) = look();
+        assert!(!ok && found.contains("a/runmesh.redb") && found.contains("move it away"), "{found}");
+        assert!(std::fs::read(&database).expect("still there") == bad, "the file was changed");
+    }
+    std::fs::write(&database, good).expect("written");
+    for name in ["identity.key", "mesh.key"] {
+        let path = terminal.path(&format!("a/{name}"));
+        let may = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
+        let key = std::fs::read(&path).expect("a key");
+        may(0o644);
+        assert!(look().1.contains("chmod 600"), "{:?}", look());
+        may(0o600);
+        std::fs::write(&path, "no key").expect("written");
+        assert!(look().1.contains("does not hold a key"), "{:?}", look());
+        std::fs::write(&path, key).expect("written");
+    }
+    assert!(look().0, "{:?}", look());
+}
+
+#[test]
+fn only_another_that_is_a_member_can_be_put_out() {
+    let terminal = Terminal::new();
+    let _node = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let status = terminal.run(&["inspect", "status", "--data-dir", "a", "--output", "json"]);
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let me = status["peer_id"].as_str().expect("a peer id");
+    let stranger = "12D3KooWQtBm18bMKpooYXGJ1H1sS6FtanQnU19mHJN1rmhvh8bM";
+    terminal.shows(&format!(
+        "
+$ runmesh mesh revoke {me} --data-dir [DIR]/a
+! error: a node cannot put itself out, [..] `runmesh node drain`, and revoke it at another node
+[1]
+$ runmesh mesh revoke {stranger} --data-dir [DIR]/a
+! error: {stranger} is no member that this node knows: it never was one, or is revoked already; [..]
+[1]
+$ runmesh mesh members --data-dir [DIR]/a
+member [..] state  admitted  by      last heard  version
+{me}  self  [..]  itself  -           [..]
+"
+    ));
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_mesh_behind() {
+    let terminal = Terminal::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    terminal.shows(&format!(
+        "
+$ runmesh node run --data-dir [DIR]/a --max-runners 0 --listen /ip4/127.0.0.1/tcp/{port}
+...
+! error: [..]Address already in use[..]
+...
+[1]
+$ runmesh mesh init --data-dir [DIR]/a
+made mesh [..]
+...
+$ runmesh node run --data-dir [DIR]/a --max-runners 0 --listen /ip4/127.0.0.1/tcp/{port}
+...
+! error: [..]Address already in use[..]
+...
+[1]
+$ runmesh mesh init --data-dir [DIR]/a
+! error: this host belongs to mesh [..] already
+...
+[1]
+"
+    ));
+}
+
+#[test]
+fn who_makes_a_mesh_although_it_was_sent_to_another_is_told_how_to_join_that() {
+    let terminal = Terminal::new();
+    // Port 9 (discard) is not listened on; nothing answers there.
+    let node = Node::start(&terminal, "a", &["--max-runners", "0", "--bootstrap", "/ip4/127.0.0.1/tcp/9"]);
+    let greeting = node.stop();
+    assert!(greeting.contains("not the mesh of the bootstrap addresses"), "{greeting}");
+    let node = Node::start(&terminal, "a", &["--max-runners", "0", "--bootstrap", "/ip4/127.0.0.1/tcp/9"]);
+    assert!(!node.stop().contains("not the mesh of"), "only of one that was made just now");
 }
 
 #[test]
@@ -273,6 +465,52 @@ $ runmesh mesh invite --data-dir [DIR]/b
 ! error: the key of mesh [..] is not here
 !   hint: run this on the host that made the mesh, or name its key with --mesh-key FILE
 [1]
+",
+    );
+}
+
+#[test]
+fn who_waits_to_be_admitted_or_was_put_out_is_told_so() {
+    let terminal = Terminal::new();
+    let founder = Node::start(&terminal, "a", &["--max-runners", "0"]);
+    let ticket = || terminal.run(&["mesh", "invite", "--data-dir", "a"]).stdout.trim().to_owned();
+    let [first, second] = [ticket(), ticket()];
+    let status = || -> Value {
+        let answer = terminal.run(&["inspect", "status", "--data-dir", "b", "--output", "json"]);
+        serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    };
+    assert_eq!(terminal.run(&["mesh", "join", &first, "--data-dir", "b"]).status, 0);
+    let member = Node::start(&terminal, "b", &["--max-runners", "0"]);
+    terminal.wait_for("its admission", || status()["peers"] == 1);
+    let me = status()["peer_id"].as_str().expect("a peer id").to_owned();
+    assert_eq!(terminal.run(&["mesh", "revoke", &me, "--data-dir", "a"]).status, 0);
+    terminal.wait_for("the news of that", || status()["standing"] == "revoked");
+    let shown = terminal.run(&["inspect", "status", "--data-dir", "b"]).stdout;
+    assert!(shown.contains("put out of it") && shown.contains("join TICKET` with a new --data-dir"), "{shown}");
+    assert!(!shown.contains("only member") && !shown.contains("waits for a member"), "{shown}");
+    member.stop();
+    terminal.shows(&format!(
+        "
+$ runmesh mesh join {second} --data-dir [DIR]/b
+! error: this host was revoked by the holder of the key of mesh [..]: join with a new --data-dir
+[1]
+"
+    ));
+    founder.stop();
+
+    assert_eq!(terminal.run(&["mesh", "join", &second, "--data-dir", "c"]).status, 0);
+    let _waits = Node::start(&terminal, "c", &["--max-runners", "0"]);
+    terminal.shows(
+        "
+$ runmesh mesh members --data-dir [DIR]/c
+no members known yet: this node waits for a member that admits it by its ticket
+$ runmesh inspect status --data-dir [DIR]/c
+node      12D3KooW[..]
+mesh      [..]
+          this node is not a member of it yet
+...
+[..]this node is not a member yet: it waits for a member that admits it by its ticket
+...
 ",
     );
 }

@@ -280,7 +280,7 @@ async fn a_refusal_comes_back_as_the_daemons_sentence() {
     // What makes no sense never reaches the daemon, which would fail on these.
     for (code, sentence) in [
         refused(client.cancel("no task", "why").await),
-        refused(client.cancel("123", "why").await),
+        refused(client.cancel("", "why").await),
         refused(client.tasks("", &["done".to_owned()]).await),
         refused(client.submit(submission("")).await),
         refused(client.cordon(&"ä".repeat(251)).await),

@@ -293,8 +293,8 @@ async fn secrets_reach_their_steps_and_neither_the_log_nor_an_argument() {
         let plan = Plan { secrets: ["KEY".to_owned()].into(), ..one() };
         let mut order = order(1, isolation, log, files(&text, plan));
         let Work::Workflow(work) = &mut order.work else { unreachable!("made so by the rig") };
-        work.secrets =
-            secrets.iter().map(|name| ((*name).to_owned(), Secret::new("hunter2 \"x\"\nline'2".to_owned()))).collect();
+        let secret = Ok(Secret::new("hunter2 \"x\"\nline'2".to_owned()));
+        work.secrets = secrets.iter().map(|name| ((*name).to_owned(), secret.clone())).collect();
         order
     };
     for isolation in BOTH {
@@ -308,6 +308,19 @@ async fn secrets_reach_their_steps_and_neither_the_log_nor_an_argument() {
     rig.order(order(Isolation::Bwrap, &["OTHER"], &rig.log_path(1))).await;
     let expected = Report::Declined { why: "this host has no secret `KEY` for lab/tools".to_owned() };
     assert_eq!(rig.report().await, expected);
+    // One that cannot be read is missed by those that cannot do without it.
+    let broken = |name: &str, log: &std::path::Path| {
+        let mut order = order(Isolation::Bwrap, &["KEY"], log);
+        let Work::Workflow(work) = &mut order.work else { unreachable!("made so by the rig") };
+        work.secrets.insert(name.to_owned(), Err("no such file".to_owned()));
+        order
+    };
+    rig.order(broken("KEY", &rig.log_path(1))).await;
+    let why = "this host cannot read its secret `KEY` for lab/tools: no such file".to_owned();
+    assert_eq!(rig.report().await, Report::Declined { why });
+    rig.order(broken("OTHER", &rig.log_path(1))).await;
+    assert!(matches!(rig.report().await, Report::Finished { conclusion: Conclusion::Success, .. }));
+    assert!(rig.log(1).contains("without the secret `OTHER`: no such file"), "{}", rig.log(1));
     rig.close().await;
 }
 

@@ -153,11 +153,12 @@ pub(super) struct RunArguments {
     /// the processors]
     #[arg(long, value_name = "N", value_parser = settings::runners)]
     pub(super) max_runners: Option<u32>,
-    /// What executes workflows: act, or none [env: RUNMESH_EXECUTOR] [default: act]
+    /// What executes workflows: act, command (your own program, named in the settings file), or none [env:
+    /// RUNMESH_EXECUTOR] [default: act]
     #[arg(long, value_name = "NAME", hide_possible_values = true)]
     pub(super) executor: Option<Executor>,
-    /// What keeps a task away from the host: bwrap, or none where you trust all sources [env: RUNMESH_ISOLATION]
-    /// [default: bwrap]
+    /// What keeps a task away from the host: bwrap, container (Docker or Podman), or none where you trust all sources
+    /// [env: RUNMESH_ISOLATION] [default: bwrap]
     #[arg(long, value_name = "NAME", hide_possible_values = true)]
     pub(super) isolation: Option<Isolation>,
     /// What `runs-on` may ask of this host besides its own labels; !L takes one of those away; may be repeated [env:
@@ -200,7 +201,7 @@ pub(super) enum MeshCommand {
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = settings::duration)]
         ttl: std::time::Duration,
         /// A label that the host which joins may offer, and no others than those named so; may be repeated
-        #[arg(long = "label", value_name = "LABEL")]
+        #[arg(long = "label", value_name = "LABEL", value_parser = settings::offered_label)]
         labels: Vec<String>,
         /// The mesh's key, where it is kept away from this host; no node need run then
         #[arg(long, value_name = "FILE")]

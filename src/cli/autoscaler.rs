@@ -11,7 +11,7 @@ use super::node;
 use super::screen::{say, say_json};
 use super::settings::{self, NodeSettings, Place, World};
 use crate::control::{Client, ControlError};
-use crate::daemon::{self, DaemonError, Started};
+use crate::daemon::Started;
 use crate::forge::Spec;
 use crate::kernel::task::GITHUB_RUNNER;
 
@@ -82,7 +82,7 @@ pub(super) async fn run(place: &Place, node: NodeSettings) -> Result<(), Failure
             )),
         };
     };
-    daemon::run(settings.clone(), greet).await.map_err(|error: DaemonError| Failure::of(&error))
+    node::begin(settings.clone(), greet).await
 }
 
 /// Shows how the running node does.

@@ -1,8 +1,11 @@
 //! `runmesh doctor`: whether this host has what a node needs, found out by trying, and what to do where it has not.
 
 mod github;
+mod home;
+mod work;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,8 +19,8 @@ use super::screen::{Cell, Paint, Screen, count, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
 use crate::control::proto::Status;
 use crate::control::{Client, ControlError};
+use crate::forge::Spec;
 use crate::runner::{Capabilities, Disk, Settings};
-use crate::store::{DataDir, StoreError};
 
 /// How long a program may take to say its version.
 const PROBE: Duration = Duration::from_secs(10);
@@ -77,11 +80,23 @@ pub(super) async fn run(place: &Place, settings: &NodeSettings) -> Result<(), Fa
             "jobs that GitHub queues",
             unless(github, scales || settings.actions_runner.is_some()),
         ),
+    ];
+    if own {
+        let found = work::command(&work.command, settings.isolation, &asked.path);
+        checks.push(Check::new("command", "executing tasks", found));
+    }
+    if runs && !work.secrets.is_empty() {
+        checks.push(Check::new("secrets", "workflows that use them", work::secrets(&work.secrets)));
+    }
+    if settings.sources.iter().any(|spec| matches!(spec, Spec::Git(_))) {
+        checks.push(Check::new("repositories", "sources on this host", work::repositories(&settings.sources).await));
+    }
+    checks.extend([
         Check::new("killing", "ending all that a task started", Ok(killing(&runner.cgroup))),
         Check::new("labels", "what runs-on may ask of it", Ok(labels(&runner.labels))),
-        Check::new("data directory", "identity, database, logs", data_dir(place)),
+        Check::new("data directory", "identity, database, logs", home::looked_at(&place.data_dir)),
         Check::new("disk", "room to work", room(place, work.work_dir.as_deref(), work.min_free)),
-    ];
+    ]);
     checks.extend(github::checks(settings).await);
     checks.push(Check::new("node", "everything else", node(place).await));
     match place.output {
@@ -127,19 +142,6 @@ async fn git() -> Result<String, String> {
     }
 }
 
-fn data_dir(place: &Place) -> Result<String, String> {
-    let path = place.data_dir.display();
-    match DataDir::open(&place.data_dir) {
-        Err(StoreError::NoDirectory { .. }) => Ok(format!("{path}, made at the first start")),
-        Err(error) => Err(error.to_string()),
-        Ok(dir) => match dir.membership() {
-            Ok(Some(membership)) => Ok(format!("{path}, of mesh {}", membership.mesh)),
-            Ok(None) => Ok(format!("{path}, of no mesh yet")),
-            Err(error) => Err(error.to_string()),
-        },
-    }
-}
-
 /// Whether tasks have room: in the work directory, which is the data directory where none is named.
 fn room(place: &Place, work_dir: Option<&Path>, floor: Option<u64>) -> Result<String, String> {
     let mut found = Vec::new();
@@ -154,6 +156,10 @@ fn room(place: &Place, work_dir: Option<&Path>, floor: Option<u64>) -> Result<St
             return Err(format!("{} cannot be written: {error}; name another {what}", there.display()));
         }
         let disk = Disk::of(there).map_err(|error| format!("asking for the room in {}: {error}", there.display()))?;
+        // As /proc: the system makes what is there, and nobody else does.
+        if disk.size == 0 && there != path {
+            return Err(format!("{} cannot be made in {}: name another {what}", path.display(), there.display()));
+        }
         if let Some(shortage) = disk.shortage(what, floor) {
             return Err(shortage);
         }
@@ -182,4 +188,24 @@ async fn node(place: &Place) -> Result<String, String> {
         }
     };
     status.map(shown).map_err(|error| error.to_string())
+}
+
+/// Several answers to one question. All that is wrong is told, not the first alone.
+#[derive(Default)]
+struct Found {
+    well: Vec<String>,
+    wrong: Vec<String>,
+}
+
+impl Found {
+    fn take(&mut self, answer: Result<String, impl Display>) {
+        match answer {
+            Ok(found) => self.well.push(found),
+            Err(error) => self.wrong.push(error.to_string()),
+        }
+    }
+
+    fn tell(self) -> Result<String, String> {
+        if self.wrong.is_empty() { Ok(self.well.join(", ")) } else { Err(self.wrong.join("; ")) }
+    }
 }

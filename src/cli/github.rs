@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::{DiscoverCommand, LookArguments, Output};
 use super::failure::Failure;
 use super::screen::{Paint, Screen, now_ms, say, say_json};
-use super::settings::GithubPlace;
+use super::settings::{GithubPlace, Place};
 use crate::control::proto::{DiscoverResponse, DiscoveredWorkflow, DroppedWord};
 use crate::control::{Client, ControlError};
 use crate::forge::github::{Github, GithubError, Looked, Memory, Tally, Target, Terms};
@@ -26,7 +26,7 @@ pub(super) async fn run(place: GithubPlace, command: &DiscoverCommand) -> Result
         DiscoverCommand::Once(look) => {
             let mut finder = Finder::open(&place, look).await?;
             let found = finder.look(&place).await?;
-            found.show(place.place.output, false)?;
+            found.show(&place.place, false)?;
             found.verdict()
         }
         DiscoverCommand::Monitor(look) => {
@@ -38,7 +38,7 @@ pub(super) async fn run(place: GithubPlace, command: &DiscoverCommand) -> Result
                 tokio::select! {
                     _ = interrupt.recv() => return Ok(()),
                     _ = terminate.recv() => return Ok(()),
-                    found = finder.look(&place) => found?.show(place.place.output, true)?,
+                    found = finder.look(&place) => found?.show(&place.place, true)?,
                 }
                 tokio::select! {
                     _ = interrupt.recv() => return Ok(()),
@@ -267,11 +267,11 @@ struct Report {
 }
 
 impl Report {
-    fn show(&self, output: Output, series: bool) -> Result<(), Failure> {
-        match output {
+    fn show(&self, place: &Place, series: bool) -> Result<(), Failure> {
+        match place.output {
             Output::Json => say_json(&self.json(), series),
             Output::Table => {
-                let text = self.text(Screen::stdout());
+                let text = self.text(Screen::stdout(), place);
                 say(&if series { format!("{text}\n") } else { text })
             }
         }
@@ -292,7 +292,7 @@ impl Report {
         })
     }
 
-    fn text(&self, screen: Screen) -> String {
+    fn text(&self, screen: Screen, place: &Place) -> String {
         let head = |text: &str| screen.paint(Paint::Strong, text);
         let mut text = format!(
             "{}\n  Workflows discovered: {}\n  Workflows submitted: {}\n\n",
@@ -330,7 +330,10 @@ impl Report {
             text += &format!("{} {warning}\n", screen.paint(Paint::Warn, "warning:"));
         }
         if self.node.is_none() {
-            let note = "no node runs at this data directory, so nothing of this is executed; start one with `runmesh node run`";
+            let start = format!("runmesh node run{}", place.flag());
+            let note = format!(
+                "no node runs at this data directory, so nothing of this is executed; start one with `{start}`"
+            );
             text += &format!("{} {note}\n", screen.paint(Paint::Faint, "note:"));
         }
         text

@@ -16,7 +16,7 @@ use super::settings::Place;
 use crate::control::proto::Member;
 use crate::daemon::{Home, HomeError};
 use crate::kernel::entry::Ticket;
-use crate::store::{DataDir, Secret};
+use crate::store::{DataDir, Secret, StoreError};
 use crate::wire::entry::check_labels;
 use crate::wire::ticket::Invitation;
 
@@ -187,6 +187,9 @@ async fn members(place: &Place) -> Result<(), Failure> {
     let members = connect(place).await?.members().await?;
     match place.output {
         Output::Json => say_json(&members, false),
+        Output::Table if members.is_empty() => {
+            say("no members known yet: this node waits for a member that admits it by its ticket\n")
+        }
         Output::Table => say(&member_table(Screen::stdout(), &members, now_ms())),
     }
 }
@@ -220,6 +223,9 @@ fn member_table(screen: Screen, members: &[Member], now: u64) -> String {
     )
 }
 
-fn unusable(error: HomeError) -> Failure {
-    Failure::of(&error)
+/// A data directory that does not do for a node.
+pub(super) fn unusable(error: HomeError) -> Failure {
+    let is_none = matches!(error, HomeError::Store(StoreError::Directory { .. } | StoreError::File { .. }));
+    let failure = Failure::of(&error);
+    if is_none { failure.hint("name another data directory with --data-dir") } else { failure }
 }

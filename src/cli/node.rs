@@ -4,9 +4,10 @@ use std::io::Read as _;
 
 use super::args::Output;
 use super::failure::Failure;
+use super::mesh::unusable;
 use super::screen::{Paint, Screen, count, facts, say, say_json};
 use super::settings::{Executor, Isolation, NodeSettings, Place};
-use crate::daemon::{self, DaemonError, Started};
+use crate::daemon::{self, DaemonError, Home, Started};
 use crate::net::Multiaddr;
 use crate::runner;
 
@@ -20,7 +21,30 @@ pub(super) async fn run(place: &Place, settings: NodeSettings) -> Result<(), Fai
             Output::Table => say(&greeting(Screen::stdout(), place, &greeted, started)),
         };
     };
-    daemon::run(settings, greet).await.map_err(|error: DaemonError| Failure::of(&error))
+    begin(settings, greet).await
+}
+
+/// Runs a node. Where it fails to start, a mesh that it has made for that does not stay behind.
+pub(super) async fn begin(settings: daemon::Settings, greet: impl FnOnce(&Started)) -> Result<(), Failure> {
+    let data_dir = settings.data_dir.clone();
+    let (would_found, mut has_started) = (Home::would_found(&data_dir), false);
+    let started = |started: &Started| {
+        has_started = true;
+        greet(started);
+    };
+    let ended = daemon::run(settings, started).await;
+    if would_found
+        && !has_started
+        && let Err(error) = &ended
+        && !matches!(error, DaemonError::Home(_))
+        && let Err(error) = Home::unfound(&data_dir)
+    {
+        tracing::warn!("taking away the mesh that was made for nothing: {error}");
+    }
+    ended.map_err(|error| match error {
+        DaemonError::Home(error) => unusable(error),
+        error => Failure::of(&error),
+    })
 }
 
 /// Ends this process as SIGTERM does when its standard input ends.
@@ -109,7 +133,13 @@ fn greeting(screen: Screen, place: &Place, settings: &NodeSettings, started: &St
         })),
     };
     let mesh = match (started.founded, started.joining) {
-        (true, _) => format!("{}  made just now, this node is its first member", started.mesh),
+        (true, _) => {
+            let another = "not the mesh of the bootstrap addresses: for that, `runmesh mesh invite` there prints a \
+                           ticket, and `runmesh mesh join TICKET` here takes it, with another --data-dir";
+            let another = if settings.bootstrap.is_empty() { "" } else { another };
+            let another = screen.paint(Paint::Warn, another);
+            format!("{}  made just now, this node is its first member\n{another}", started.mesh)
+        }
         (false, true) => format!("{}  waits for a member to admit it", started.mesh),
         (false, false) => started.mesh.to_string(),
     };

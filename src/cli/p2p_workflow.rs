@@ -60,6 +60,9 @@ struct ShownStatus {
     pending_tasks: u64,
     assigned_tasks: u64,
     completed_tasks: u64,
+    cancelled_tasks: u64,
+    lost_tasks: u64,
+    left_to_github_tasks: u64,
     queue_size: usize,
     known_peers: u32,
     merkle_clock: ShownClock,
@@ -73,11 +76,31 @@ impl ShownStatus {
             pending_tasks: sum(&["pending"]),
             assigned_tasks: sum(&["claimed", "running"]),
             completed_tasks: sum(&["completed"]),
+            cancelled_tasks: sum(&["cancelled"]),
+            lost_tasks: sum(&["lost"]),
+            left_to_github_tasks: sum(&["left-to-github"]),
             queue_size: queue,
             known_peers: status.peers,
             merkle_clock: ShownClock::of(clock),
             peer_id: status.peer_id,
         }
+    }
+}
+
+impl ShownStatus {
+    /// All states that tasks are in, so that the numbers add up.
+    fn counts(&self) -> String {
+        let seldom = [
+            (self.cancelled_tasks, "cancelled"),
+            (self.lost_tasks, "lost"),
+            (self.left_to_github_tasks, "left to GitHub"),
+        ];
+        let seldom = seldom.into_iter().filter(|(number, _)| *number > 0);
+        let seldom: String = seldom.map(|(number, word)| format!("{number} {word}, ")).collect();
+        format!(
+            "{} pending, {} assigned, {} completed, {seldom}{} in all",
+            self.pending_tasks, self.assigned_tasks, self.completed_tasks, self.total_tasks
+        )
     }
 }
 
@@ -93,13 +116,7 @@ async fn status(place: &Place) -> Result<(), Failure> {
                 screen,
                 &[
                     ("peer", screen.paint(Paint::Strong, &shown.peer_id)),
-                    (
-                        "tasks",
-                        format!(
-                            "{} pending, {} assigned, {} completed, {} in all",
-                            shown.pending_tasks, shown.assigned_tasks, shown.completed_tasks, shown.total_tasks
-                        ),
-                    ),
+                    ("tasks", shown.counts()),
                     ("queue", format!("{} that this host may run", count(shown.queue_size, "task"))),
                     ("peers", format!("{} heard", count(shown.known_peers, "other node"))),
                     ("clock", shown.merkle_clock.merkle_root),
@@ -207,6 +224,8 @@ struct Checked {
     time_limit_s: u32,
     /// One sentence.
     runs: String,
+    /// Why it is no workflow, if it is none.
+    error: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -223,12 +242,17 @@ fn check_tags(place: &Place, files: &[PathBuf]) -> Result<(), Failure> {
         checked.push(check(file, &bytes));
     }
     match place.output {
-        Output::Json => say_json(&checked, false),
+        Output::Json => say_json(&checked, false)?,
         Output::Table => {
             let screen = Screen::stdout();
             let texts: Vec<String> = checked.iter().map(|file| shown(screen, file)).collect();
-            say(&texts.join("\n"))
+            say(&texts.join("\n"))?;
         }
+    }
+    let broken: Vec<&str> = checked.iter().filter(|file| file.error.is_some()).map(|file| file.path.as_str()).collect();
+    match broken.as_slice() {
+        [] => Ok(()),
+        broken => Err(Failure::failed(format!("no workflow can be read in {}", broken.join(", ")))),
     }
 }
 
@@ -248,6 +272,7 @@ fn check(file: &Path, bytes: &[u8]) -> Checked {
         time_limit_s: workflow.time_limit_s(),
         dropped: workflow.dropped,
         warnings: workflow.warnings,
+        error: workflow.error,
         path,
     }
 }
@@ -328,6 +353,15 @@ mod tests {
         assert!(runs("# P2P: unit-test\non: push\njobs: {}\n").contains("leave it to GitHub"));
         assert!(runs("# P2P: p2p-only\non: release\njobs: {}\n").contains("by hand alone"));
         assert!(runs("# P2P: x\n- a\n").contains("not at all"));
+    }
+
+    #[test]
+    fn the_states_of_tasks_add_up() {
+        let tasks = [("pending", 1), ("running", 2), ("completed", 3), ("cancelled", 4), ("lost", 5)];
+        let tasks = tasks.into_iter().map(|(state, number)| (state.to_owned(), number)).collect();
+        let shown = ShownStatus::of(Status { tasks, ..Status::default() }, 1, Clock::default());
+        assert_eq!(shown.counts(), "1 pending, 2 assigned, 3 completed, 4 cancelled, 5 lost, 15 in all");
+        assert_eq!((shown.cancelled_tasks, shown.lost_tasks, shown.left_to_github_tasks), (4, 5, 0));
     }
 
     #[test]

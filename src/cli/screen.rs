@@ -50,6 +50,11 @@ impl Screen {
         Self { colour, width: Table::new().width().filter(|width| *width > 0) }
     }
 
+    #[cfg(test)]
+    pub(super) const fn of_width(width: u16) -> Self {
+        Self { colour: false, width: Some(width) }
+    }
+
     /// In columns; none in a pipe.
     pub(super) fn width(self) -> Option<usize> {
         self.width.map(usize::from)
@@ -99,6 +104,12 @@ impl Screen {
             used += seen_width(word);
         }
         lines.into_iter().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    /// A table of which each row is one line, if it fits this screen.
+    pub(super) fn unfolded<const N: usize>(self, columns: [&str; N], rows: Vec<[Cell; N]>) -> Option<String> {
+        let whole = Self { width: None, ..self }.table(columns, rows, &[]);
+        whole.lines().all(|line| self.width().is_none_or(|width| seen_width(line) <= width)).then_some(whole)
     }
 
     /// A table of these columns, without lines, fit to this screen. The columns named in `keep` never fold.

@@ -587,6 +587,14 @@ pub(super) fn label(text: &str) -> Result<String, String> {
     Ok(text.to_lowercase())
 }
 
+/// Reads a `runs-on` label that somebody may offer.
+pub(super) fn offered_label(text: &str) -> Result<String, String> {
+    label(text).and_then(|label| match label.strip_prefix('!') {
+        Some(_) => Err("takes a label away: name those that may be offered".to_owned()),
+        None => Ok(label),
+    })
+}
+
 /// Reads a `workflow_dispatch` input.
 pub(super) fn input(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

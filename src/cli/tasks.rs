@@ -1,16 +1,23 @@
 //! `runmesh tasks`: submit, cancel, read logs, fetch artifacts.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 
 use super::args::{Output, SubmitArguments, TasksCommand};
 use super::artifacts;
 use super::failure::Failure;
+use super::inspect::one;
 use super::link::connect;
 use super::screen::{say, say_bytes, say_json, short_task};
 use super::settings::Place;
+use crate::control::Client;
 use crate::control::proto::SubmitRequest;
+
+/// Between two looks at a task that waits.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Does what the command says.
 pub(super) async fn run(place: &Place, command: &TasksCommand) -> Result<(), Failure> {
@@ -21,7 +28,12 @@ pub(super) async fn run(place: &Place, command: &TasksCommand) -> Result<(), Fai
             answer(place, &id, &format!("cancelled task {id}\n"))
         }
         TasksCommand::Logs { id, follow, attempt } => {
-            let mut log = connect(place).await?.log(id, attempt.unwrap_or(0), *follow).await?;
+            let node = connect(place).await?;
+            let id = match (follow, attempt) {
+                (true, None) => &until_it_runs(&node, id).await?,
+                _ => id,
+            };
+            let mut log = node.log(id, attempt.unwrap_or(0), *follow).await?;
             while let Some(chunk) = log.next().await {
                 say_bytes(&chunk?)?;
             }
@@ -29,6 +41,23 @@ pub(super) async fn run(place: &Place, command: &TasksCommand) -> Result<(), Fai
         }
         TasksCommand::Artifacts { id, names, to } => artifacts::run(place, id, names, to.as_deref()).await,
     }
+}
+
+/// Waits until the task runs or has ended, and says once that it waits; answers its whole id.
+async fn until_it_runs(node: &Client, id: &str) -> Result<String, Failure> {
+    let mut task = one(node, id).await?;
+    if task.state == "pending" {
+        let why = if task.waits_for.is_empty() { "for a host that takes it" } else { &task.waits_for };
+        let text = format!("task {} waits: {why}\n", short_task(&task.id));
+        // Where nobody reads it nothing is lost.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+    // A holder that has claimed it says so before anything of it can be read.
+    while matches!(task.state.as_str(), "pending" | "claimed") {
+        tokio::time::sleep(LOOK).await;
+        task = one(node, &task.id).await?;
+    }
+    Ok(task.id)
 }
 
 /// Introduces a task.

@@ -74,7 +74,7 @@ impl Daemon {
                 let addresses = self.doors().await;
                 answer.send(Ok(proto::Invite { mesh_id: self.mesh.to_string(), addresses }))
             }
-            Query::Cut { peer, answer } => answer.send(Ok(self.cut_of(peer))),
+            Query::Cut { peer, answer } => answer.send(self.cut_of(peer)),
             Query::Revoke { text, answer } => self.revoke(&text, answer),
             Query::Cordon { why, answer } => match self.disk_refuses() {
                 Some(refusal) => answer.send(Err(refusal)),
@@ -113,9 +113,16 @@ impl Daemon {
         let mut warnings = self.chronicle.warnings();
         warnings.extend(self.impediments());
         warnings.extend(self.many_chains());
-        if status.standing == Standing::Joining {
-            warnings
-                .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned());
+        let standing = self.standing();
+        match standing {
+            "joining" => warnings
+                .push("this node is not a member yet: it waits for a member that admits it by its ticket".to_owned()),
+            "revoked" => warnings.push(
+                "who is revoked stays out for good: to take part again, run `runmesh mesh join TICKET` with a new \
+                 --data-dir"
+                    .to_owned(),
+            ),
+            _ => {}
         }
         if let Some(rules) = status.behind_rules {
             warnings.push(format!(
@@ -153,6 +160,7 @@ impl Daemon {
             quarantined: status.waiting_entries as u64,
             warnings,
             checkpoint,
+            standing: standing.to_owned(),
         }
     }
 

@@ -19,6 +19,12 @@ use crate::wire::limits::MAX_LOG_PIECE;
 use crate::wire::request::LogPart;
 use crate::wire::response::{self, LogPiece};
 
+/// Why there is no log of what a worker has run.
+const BY_WORKER: &str = "an external worker ran it, and of what that printed none is kept";
+/// What another host hears of a log that is not here, and where workers run what there is.
+const NO_MORE: &str = "it has no log of that attempt, or not any more";
+const NOT_THEIRS: &str = "it has none: an external worker ran the task, and of what that printed none is kept";
+
 mod fetch;
 
 pub(super) use fetch::{Fetcher, dial};
@@ -169,6 +175,7 @@ impl Daemon {
         let (path, net) = (self.kept_log(&part.task, part.attempt), self.net.clone());
         // Looked at before the file: what was written before the end is then read to its last byte.
         let ended = self.logs.writing(part.task, part.attempt).is_none();
+        let missing = if self.leaves_work_to_workers() { NOT_THEIRS } else { NO_MORE };
         self.serving.spawn(async move {
             let read = tokio::task::spawn_blocking(move || read(&path, part.offset)).await;
             let bytes = match read.map_err(io::Error::other).flatten() {
@@ -176,9 +183,11 @@ impl Daemon {
                     let ended = ended && bytes.len() < MAX_LOG_PIECE;
                     response::seal_log(LogPiece { bytes, ended })
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    response::seal_refused("it has no log of that attempt, or not any more")
+                // It has begun, and printed nothing yet.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !ended => {
+                    response::seal_log(LogPiece { bytes: Vec::new(), ended })
                 }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => response::seal_refused(missing),
                 Err(error) => response::seal_refused(&format!("reading the log: {error}")),
             };
             let _ = net.respond(place, bytes).await;
@@ -207,7 +216,12 @@ impl Daemon {
         let mut runs = accepted.into_iter().chain(of_claims);
         let wanted = runs.find(|(_, number)| attempt.is_none_or(|attempt| attempt == *number));
         let Some((holder, number)) = wanted else {
-            let why = attempt.map_or_else(|| "it has not run yet".to_owned(), |n| format!("no host made attempt {n}"));
+            let why = match (attempt, &folded.state) {
+                (Some(attempt), _) => format!("no host made attempt {attempt}"),
+                (None, State::Cancelled) => "it was cancelled before it ran".to_owned(),
+                (None, State::LeftToGithub) => "it was left to GitHub".to_owned(),
+                (None, _) => "it has not run yet".to_owned(),
+            };
             return Err(none(why));
         };
         let path = self.kept_log(&task, number);
@@ -216,10 +230,10 @@ impl Daemon {
         let is_here = writing.is_some() || path.exists();
         if is_here || holder == self.node.peer() {
             let writing = writing.unwrap_or_else(|| watch::channel(Writing::Ended).1);
-            return if is_here {
-                Ok(Whose::Here(path, writing))
-            } else {
-                Err(none(format!("what attempt {number} printed here was removed since")))
+            return match is_here {
+                true => Ok(Whose::Here(path, writing)),
+                false if self.leaves_work_to_workers() => Err(none(BY_WORKER.to_owned())),
+                false => Err(none(format!("what attempt {number} printed here was removed since"))),
             };
         }
         Ok(Whose::Theirs(fetch::Wanted { task, attempt: number, holder, blob }))

@@ -9,7 +9,7 @@ use crate::kernel::id::PeerId;
 use crate::kernel::io::{Input, Presence, Request, Response};
 use crate::kernel::node::{Node, Standing};
 use crate::net::{Multiaddr, Papers, peer_of};
-use crate::store::{Membership, Store};
+use crate::store::{Membership, Store, StoreError};
 use crate::wire::limits::MAX_PROOF;
 use crate::wire::response::{self, Told};
 use crate::wire::revocation::Revocation;
@@ -18,6 +18,13 @@ use crate::wire::{entry, request};
 
 /// The proof of this node's membership, kept for when its entries have been dropped.
 const PROOF: &str = "proof of membership";
+/// That the mesh key has put this node out, for whoever would have it join again.
+const REVOKED: &str = "revoked";
+
+/// Whether it is on disk that this node was put out.
+pub(super) fn was_revoked(store: &Store) -> Result<bool, StoreError> {
+    Ok(store.note(REVOKED)?.is_some())
+}
 
 /// Whom the network lets in, and what it shows of this node.
 pub(super) struct Gate {
@@ -81,6 +88,11 @@ impl Daemon {
         if self.gate.told == Some(now) {
             return;
         }
+        if self.is_revoked()
+            && let Err(error) = tokio::task::block_in_place(|| self.store.keep_note(REVOKED, &[]))
+        {
+            tracing::warn!("noting that this node is revoked: {error}");
+        }
         let papers = tokio::task::block_in_place(|| self.gate.papers(&self.node, &self.store));
         // What is not on disk yet is looked for again.
         let waits = papers.chain.is_none() && !self.node.proof().is_empty();
@@ -89,6 +101,25 @@ impl Daemon {
         if self.net.show(papers).await.is_err() || self.net.welcome(welcome).await.is_err() {
             tracing::debug!("the network has ended");
         }
+    }
+
+    /// How far this node is in taking part, in the API's words.
+    pub(super) fn standing(&self) -> &'static str {
+        match self.node.standing() {
+            Standing::Joining if self.is_revoked() => "revoked",
+            Standing::Joining => "joining",
+            Standing::Learning => "learning",
+            Standing::Active => "active",
+            Standing::Draining => "draining",
+        }
+    }
+
+    /// Whether the mesh key has put this node out. Whoever waits to be admitted is no member, and has written nothing
+    /// that counts; of whoever was put out one of both is not so, by how it has heard of that.
+    fn is_revoked(&self) -> bool {
+        let me = self.node.peer();
+        let is_known = |node: &Node| node.is_member(&me) || !node.cut_of(&me).is_empty();
+        self.node.standing() == Standing::Joining && (is_known(&self.node) || was_revoked(&self.store).unwrap_or(false))
     }
 
     /// A peer does not let this node in.
@@ -132,8 +163,14 @@ impl Daemon {
     }
 
     /// What the holder of the mesh key is to sign to revoke a peer.
-    pub(super) fn cut_of(&self, peer: PeerId) -> String {
-        Revocation::of(self.mesh, peer, self.node.cut_of(&peer)).to_string()
+    pub(super) fn cut_of(&self, peer: PeerId) -> Result<String, Refusal> {
+        if !self.node.is_member(&peer) {
+            return Err(Refusal::NotFound(format!(
+                "{peer} is no member that this node knows: it never was one, or is revoked already; \
+                 `runmesh mesh members` shows who is one"
+            )));
+        }
+        Ok(Revocation::of(self.mesh, peer, self.node.cut_of(&peer)).to_string())
     }
 
     /// Takes a signed revocation.
@@ -142,6 +179,14 @@ impl Daemon {
             Ok((mesh, _)) if mesh != self.mesh => {
                 return answer
                     .send(Err(Refusal::Invalid(format!("the revocation is for mesh {mesh}, not for this one"))));
+            }
+            // It would write that it is out, and then tell nobody.
+            Ok((_, revoke)) if revoke.peer == self.node.peer() => {
+                return answer.send(Err(Refusal::NotNow(
+                    "a node cannot put itself out, since nobody would hear of it from there: end it with \
+                     `runmesh node drain`, and revoke it at another node"
+                        .to_owned(),
+                )));
             }
             Ok((_, revoke)) => revoke,
             Err(error) => return answer.send(Err(Refusal::Invalid(error.to_string()))),

@@ -27,6 +27,8 @@ const RESOLVE: Duration = Duration::from_secs(30);
 const OWNERS: Duration = Duration::from_secs(600);
 /// The most that is kept of a source from one look to the next, in bytes: that of ten thousand tagged files.
 const MAX_MEMORY: usize = 64 << 20;
+/// The most repositories that a refusal names.
+const MOST_NAMED: usize = 5;
 
 /// Why a look has failed.
 pub(super) struct Failed {
@@ -505,6 +507,24 @@ impl Daemon {
         listed.chain(failed).chain(self.set_list()).collect()
     }
 
+    /// Which repositories the sources hold, the first of them by name.
+    fn holds(&self) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for listed in self.sources.listed.values() {
+            names.push(match &listed.place {
+                Place::Local(repository) => repository.repository.name.clone(),
+                Place::Github(..) => format!("those of {}", listed.spec),
+            });
+        }
+        let more = names.len().saturating_sub(MOST_NAMED);
+        names.truncate(MOST_NAMED);
+        match (names.is_empty(), more) {
+            (true, _) => "it has none; name one with `runmesh node run --source`".to_owned(),
+            (false, 0) => format!("it has {}", names.join(", ")),
+            (false, more) => format!("it has {} and {more} more", names.join(", ")),
+        }
+    }
+
     /// Makes a task of a person's request.
     pub(super) fn submit(&mut self, submit: SubmitQuery, answer: Answer<TaskId>) {
         let SubmitQuery { repository, path, inputs, priority, request } = submit;
@@ -537,9 +557,8 @@ impl Daemon {
             }
             (None, _) if at_github.is_some() => None,
             (None, _) => {
-                answer.send(Err(Refusal::NotFound(format!(
-                    "no source of this node holds a repository `{repository}`: `runmesh inspect sources` shows those it has"
-                ))));
+                let why = format!("no source of this node holds a repository `{repository}`: {}", self.holds());
+                answer.send(Err(Refusal::NotFound(why)));
                 return;
             }
         };

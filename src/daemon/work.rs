@@ -82,7 +82,7 @@ impl Daemon {
             })
         });
         let work = if self.settings.work.command.is_empty() {
-            let secrets = self.secrets_of(&workload)?;
+            let secrets = self.secrets_of(&workload);
             let artifacts = self.artifacts_path(&task, fence.attempt);
             Work::Workflow(Workflow { workload: workload.clone(), checkout, secrets, artifacts })
         } else {
@@ -106,10 +106,9 @@ impl Daemon {
     }
 
     /// The secrets that this host's settings name for the task's repository.
-    fn secrets_of(&self, workload: &Workload) -> Result<BTreeMap<String, Secret>, String> {
+    fn secrets_of(&self, workload: &Workload) -> BTreeMap<String, Result<Secret, String>> {
         let named = self.settings.work.secrets.get(&workload.repository.name.to_lowercase());
-        let named = named.into_iter().flatten();
-        named.map(|(name, source)| Ok((name.clone(), source.read()?))).collect()
+        named.into_iter().flatten().map(|(name, source)| (name.clone(), source.read())).collect()
     }
 
     /// What the runner room says. Of GitHub's runners nothing is the kernel's to know by itself.

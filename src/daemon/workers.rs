@@ -66,7 +66,7 @@ impl Workers {
 
 impl Daemon {
     /// Whether this node leaves execution to workers.
-    fn leaves_work_to_workers(&self) -> bool {
+    pub(super) fn leaves_work_to_workers(&self) -> bool {
         self.settings.max_runners == 0
     }
 

@@ -41,8 +41,9 @@ pub enum Work {
 pub struct Workflow {
     pub workload: Arc<Workload>,
     pub checkout: Checkout,
-    /// By their names, upper case. They reach act by a file, and are masked in the log.
-    pub secrets: BTreeMap<String, Secret>,
+    /// By their names, upper case; of one that this host cannot read, why. They reach act by a file, and are masked in
+    /// the log.
+    pub secrets: BTreeMap<String, Result<Secret, String>>,
     /// The directory that its artifacts are moved to when it has finished, each as a file of its name; what is there is
     /// replaced. It is made where there are any, and must be of the work directory's file system.
     pub artifacts: PathBuf,

@@ -38,7 +38,7 @@ pub(crate) async fn run(
     mark: &str,
 ) -> Report {
     let Workflow { workload, checkout, secrets, artifacts } = work;
-    stage.log.mask(secrets.values());
+    stage.log.mask(secrets.values().flatten());
     let host = stage.host.clone();
     if let Some(missing) = host.capabilities.missing(isolation).first() {
         return not_started(missing);
@@ -58,9 +58,17 @@ pub(crate) async fn run(
     if let Some(why) = refuse(&plan, &host.capabilities, isolation) {
         return Report::Declined { why: clip(&why, MAX_NOTE) };
     }
-    if let Some(name) = plan.secrets.iter().find(|name| !secrets.contains_key(*name)) {
-        let repository = &workload.repository.name;
-        return Report::Declined { why: format!("this host has no secret `{name}` for {repository}") };
+    let repository = &workload.repository.name;
+    for name in &plan.secrets {
+        let why = match secrets.get(name) {
+            Some(Ok(_)) => continue,
+            Some(Err(why)) => format!("this host cannot read its secret `{name}` for {repository}: {why}"),
+            None => format!("this host has no secret `{name}` for {repository}"),
+        };
+        return Report::Declined { why: clip(&why, MAX_NOTE) };
+    }
+    for (name, why) in secrets.iter().filter_map(|(name, secret)| Some((name, secret.as_ref().err()?))) {
+        stage.log.note(&format!("without the secret `{name}`: {why}")).await;
     }
     let Ok(program) = &host.capabilities.act else { return Report::Declined { why: "act is missing".to_owned() } };
     let event = payload::event(&workload).to_string();
@@ -68,7 +76,8 @@ pub(crate) async fn run(
         return not_started(format!("writing the event: {error}"));
     }
     // JSON is YAML, which act reads by the file's ending; the other form it knows has no lines in its values.
-    let secrets: BTreeMap<&String, &str> = secrets.iter().map(|(name, secret)| (name, secret.expose())).collect();
+    let secrets: BTreeMap<&String, &str> =
+        secrets.iter().filter_map(|(name, secret)| Some((name, secret.as_ref().ok()?.expose()))).collect();
     let secrets = Zeroizing::new(serde_json::to_string(&secrets).unwrap_or_default());
     if let Err(error) = tokio::fs::write(&places.secrets, secrets.as_bytes()).await {
         return not_started(format!("writing the secrets: {error}"));

@@ -79,6 +79,33 @@ fn a_log_that_is_not_the_recorded_one_is_told_from_it() {
 }
 
 #[test]
+fn a_task_that_waits_is_followed_once_it_runs_and_one_that_never_ran_says_so() {
+    let repository = Repository::with(&[]);
+    let mesh = Mesh::alone(std::slice::from_ref(&repository), &[]);
+    let node = mesh.node(0);
+    assert_eq!(node.run(&["pause", "--why", "a flood"]).status, 0);
+    repository.commit("quick.yml", QUICK);
+    let task = mesh.wait_for_tasks(1, |task| task["state"] == "pending").remove(0);
+    let following = node.spawn(&["tasks", "logs", id(&task), "--follow"]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(node.run(&["resume"]).status, 0);
+    let followed = following.wait_with_output().expect("it ends");
+    let (said, told) = (String::from_utf8_lossy(&followed.stdout), String::from_utf8_lossy(&followed.stderr));
+    assert!(followed.status.success() && said.contains("the quick fox"), "{followed:?}");
+    assert!(told.contains(" waits: ") && told.contains("a flood"), "{told}");
+
+    assert_eq!(node.run(&["pause"]).status, 0);
+    repository.commit("second.yml", QUICK);
+    let second = mesh.wait_for_tasks(2, |_| true).into_iter().find(|one| one["id"] != task["id"]).expect("two");
+    assert_eq!(node.run(&["tasks", "cancel", id(&second)]).status, 0);
+    for more in [&[][..], &["--follow"]] {
+        let told = node.run(&[&["tasks", "logs", id(&second)], more].concat());
+        assert!(told.status == 1 && told.stderr.contains("it was cancelled before it ran"), "{told:?}");
+    }
+    mesh.stop();
+}
+
+#[test]
 fn a_running_task_is_followed_from_afar() {
     let repository = Repository::with(&[("long.yml", LONG)]);
     let mesh = Mesh::of(2, std::slice::from_ref(&repository));

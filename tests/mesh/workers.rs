@@ -79,6 +79,9 @@ fn workers_are_given_each_task_once_the_most_urgent_first_and_end_it() {
 
     let late = one.run(&["p2p-workflow", "next", "--wait", "1s"]);
     refused(&late, "no task came in time");
+    for node in [one, two] {
+        refused(&node.run(&["tasks", "logs", id_of(&first)]), "an external worker ran");
+    }
     mesh.stop();
 }
 

@@ -1,7 +1,7 @@
 //! What of GitHub a node would use by these settings: asked for, nothing changed there.
 
 use super::super::settings::NodeSettings;
-use super::Check;
+use super::{Check, Found};
 use crate::daemon::{AutoscalerSettings, NO_SCALE_SET};
 use crate::forge::Spec;
 use crate::forge::github::{Github, Memory, RunnerMemory, Scope, Tally, Target};
@@ -85,24 +85,4 @@ async fn scale_set(
         found.wrong.push(NO_SCALE_SET.to_owned());
     }
     found.tell()
-}
-
-/// Several answers to one question. All that is wrong is told, not the first alone.
-#[derive(Default)]
-struct Found {
-    well: Vec<String>,
-    wrong: Vec<String>,
-}
-
-impl Found {
-    fn take<E: std::error::Error>(&mut self, answer: Result<String, E>) {
-        match answer {
-            Ok(found) => self.well.push(found),
-            Err(error) => self.wrong.push(error.to_string()),
-        }
-    }
-
-    fn tell(self) -> Result<String, String> {
-        if self.wrong.is_empty() { Ok(self.well.join(", ")) } else { Err(self.wrong.join("; ")) }
-    }
 }

@@ -9,8 +9,10 @@ use crate::control::proto::{Checkpoint, Clock, Peer, Runner, Source, Status};
 /// How the node and the mesh stand.
 pub(super) fn status(screen: Screen, status: &Status, now: u64) -> String {
     let others = status.members.saturating_sub(1);
-    let heard = match others {
-        0 => "this node is its only member".to_owned(),
+    let heard = match (status.standing.as_str(), others) {
+        ("joining", _) => "this node is not a member of it yet".to_owned(),
+        ("revoked", _) => "this node was put out of it".to_owned(),
+        (_, 0) => "this node is its only member".to_owned(),
         _ => format!("{} of {} heard", status.peers, count(others, "other member")),
     };
     let waiting = match status.quarantined {
@@ -74,7 +76,6 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
     let common: Vec<&String> =
         peers[0].labels.iter().filter(|label| peers.iter().all(|peer| peer.labels.contains(label))).collect();
     let row = |peer: &Peer| {
-        let own: Vec<&str> = peer.labels.iter().filter(|label| !common.contains(label)).map(String::as_str).collect();
         let state = match (peer.connected, peer.heard_ago_ms) {
             (true, _) if peer.draining => Cell::painted(Paint::Warn, "draining"),
             (true, _) if peer.cordoned => Cell::painted(Paint::Warn, "cordoned"),
@@ -88,14 +89,17 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
             peer.heard_ago_ms.map_or_else(|| "-".to_owned(), ago).into(),
             peer.round_trip_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")).into(),
             format!("{} of {}", peer.free, peer.slots).into(),
-            peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" ").into(),
-            own.join(", ").into(),
-            peer.addresses.first().map_or("", |address| without_peer(address)).into(),
         ]
     };
-    let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
-    let keep = ["peer", "state", "heard", "round trip", "free", "address"];
-    let mut text = screen.table(columns, peers.iter().map(row).collect(), &keep);
+    let more = |peer: &Peer| {
+        let own: Vec<&str> = peer.labels.iter().filter(|label| !common.contains(label)).map(String::as_str).collect();
+        [
+            peer.running.iter().map(|task| short_task(task)).collect::<Vec<_>>().join(" "),
+            own.join(", "),
+            peer.addresses.first().map_or("", |address| without_peer(address)).to_owned(),
+        ]
+    };
+    let mut text = peer_table(screen, peers.iter().map(|peer| (row(peer), more(peer))).collect());
     for peer in peers.iter().filter(|peer| !peer.faults.is_empty()) {
         text.push_str(&format!("\n{} misbehaves: {}\n", peer.peer_id, peer.faults.join("; ")));
     }
@@ -103,6 +107,34 @@ pub(super) fn peers(screen: Screen, peers: &[Peer]) -> String {
         let common: Vec<&str> = common.into_iter().map(String::as_str).collect();
         let all = if peers.len() == 1 { "it offers" } else { "all offer" };
         text.push_str(&format!("\n{all} the labels {}\n", common.join(", ")));
+    }
+    text
+}
+
+/// A line for each peer where the screen is wide enough for all there is; else the longer parts below it, on lines of
+/// their own.
+fn peer_table(screen: Screen, peers: Vec<([Cell; 5], [String; 3])>) -> String {
+    let whole = |([peer, state, heard, trip, free], more): ([Cell; 5], [String; 3])| {
+        let [runs, labels, address] = more.map(Cell::from);
+        [peer, state, heard, trip, free, runs, labels, address]
+    };
+    let columns = ["peer", "state", "heard", "round trip", "free", "runs", "labels", "address"];
+    let wide = screen.unfolded(columns, peers.iter().cloned().map(whole).collect());
+    if let Some(wide) = wide {
+        return wide;
+    }
+    let (rows, more): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
+    let [peer, state, heard, trip, free, parts @ ..] = columns;
+    let first = [peer, state, heard, trip, free];
+    let table = screen.table(first, rows, &first);
+    let mut lines = table.lines();
+    let mut text = lines.next().map(|header| format!("{header}\n")).unwrap_or_default();
+    for (line, more) in lines.zip(more) {
+        text.push_str(&format!("{line}\n"));
+        for (name, value) in parts.iter().zip(&more).filter(|(_, value)| !value.is_empty()) {
+            let value = screen.folded(value, 17).join("\n                 ");
+            text.push_str(&format!("        {}  {value}\n", screen.paint(Paint::Faint, &format!("{name:<7}"))));
+        }
     }
     text
 }
@@ -263,4 +295,34 @@ pub(super) fn grouped(words: &[String]) -> String {
         number => format!("{} x{number}", group[0]),
     });
     groups.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_readable_on_a_narrow_screen_and_one_line_each_on_a_wide_one_or_in_a_pipe() {
+        let peer = |label: &str| Peer {
+            peer_id: format!("12D3KooW{label}"),
+            connected: true,
+            heard_ago_ms: Some(2000),
+            round_trip_ms: Some(12),
+            labels: ["linux", "x64", label, "cpus-128", "memory-512g"].map(str::to_owned).into(),
+            running: (0..6).map(|n| n.to_string().repeat(64)).collect(),
+            addresses: vec!["/ip4/192.168.100.200/udp/4477/quic-v1/p2p/12D3KooW".to_owned()],
+            slots: 8,
+            ..Peer::default()
+        };
+        let [one, two] = ["gpu-one", "gpu-two"].map(peer);
+        let text = peers(Screen::of_width(80), &[one.clone(), two.clone()]);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("        runs     00000000 11111111 22222222"), "{text}");
+        assert!(text.contains("        labels   gpu-one\n"), "{text}");
+        assert!(text.contains("        address  /ip4/192.168.100.200/udp/4477/quic-v1\n"), "{text}");
+        for screen in [Screen::PLAIN, Screen::of_width(200)] {
+            let text = peers(screen, &[one.clone(), two.clone()]);
+            assert_eq!(text.lines().count(), 5, "{text}");
+        }
+    }
 }

@@ -109,11 +109,11 @@ pub(super) fn queue(screen: Screen, queue: &[Queued], pending: usize) -> String 
         _ => format!("{} that this host may not run; see `runmesh inspect tasks`\n", count_waiting(others)),
     };
     // What stands in the way of several is said once, also of those that have a place.
-    let mut why: BTreeMap<String, usize> = BTreeMap::new();
+    let mut why: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
     for task in queue.iter().filter_map(|queued| queued.task.as_ref()).filter(|task| !task.waits_for.is_empty()) {
-        *why.entry(task.waits_for.clone()).or_default() += 1;
+        why.entry(&task.waits_for).or_default().push(task);
     }
-    let stuck = why.iter().map(|(why, number)| format!("{}: {why}\n", count_waiting(*number))).collect::<String>();
+    let stuck = why.iter().map(|(why, tasks)| stuck(why, tasks)).collect::<String>();
     let others = stuck + &others;
     let queue: Vec<&Queued> = queue.iter().filter(|queued| queued.position > 0).collect();
     if queue.is_empty() {
@@ -136,6 +136,19 @@ pub(super) fn queue(screen: Screen, queue: &[Queued], pending: usize) -> String 
     screen.table(columns, queue.iter().map(row).collect(), &["next", "task", "prio", "urgency", "waits"]) + &others
 }
 
+/// Tasks that wait for the same, the first of them by name.
+fn stuck(why: &str, tasks: &[&Task]) -> String {
+    let mut text = format!("{}: {why}\n", count_waiting(tasks.len()));
+    for task in tasks.iter().take(MOST_WAITING) {
+        text.push_str(&format!("  {}  {}\n", short_task(&task.id), workflow(&task.repository, &task.path)));
+    }
+    let more = tasks.len().saturating_sub(MOST_WAITING);
+    if more > 0 {
+        text.push_str(&format!("  and {more} more: `--output json` has all\n"));
+    }
+    text
+}
+
 fn count_waiting(number: usize) -> String {
     if number == 1 { "1 task waits".to_owned() } else { format!("{number} tasks wait") }
 }
@@ -150,4 +163,27 @@ fn paint(task: &Task) -> Paint {
 
 fn attempt(task: &Task) -> String {
     if task.attempt == 0 { "-".to_owned() } else { task.attempt.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_same_is_told_once_and_named() {
+        let waits = |id: &str| Queued {
+            task: Some(Task {
+                id: id.repeat(64),
+                repository: "lab".to_owned(),
+                path: ".github/workflows/ci.yml".to_owned(),
+                waits_for: "no node offers `gpu`".to_owned(),
+                ..Task::default()
+            }),
+            ..Queued::default()
+        };
+        let said = "2 tasks wait: no node offers `gpu`\n  aaaaaaaa  lab/ci.yml\n  bbbbbbbb  lab/ci.yml\n";
+        assert_eq!(queue(Screen::PLAIN, &[waits("a"), waits("b")], 2), said);
+        let many: Vec<Queued> = (0..12).map(|_| waits("c")).collect();
+        assert!(queue(Screen::PLAIN, &many, 12).ends_with("  and 2 more: `--output json` has all\n"));
+    }
 }
