@@ -18,7 +18,7 @@ use runmesh::kernel::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::io::Input;
 use runmesh::kernel::node::{Entrance, Node};
 use runmesh::kernel::rules::RULES;
-use runmesh::kernel::snapshot::Sealed;
+use runmesh::kernel::snapshot::{Sealed, Snapshot};
 use runmesh::kernel::task::Workload;
 use runmesh::store::{DataDir, Owner, Store};
 
@@ -398,6 +398,32 @@ fn who_alone_names_a_snapshot_is_not_believed_where_there_are_others() {
     for newcomer in newcomers {
         assert!(mesh.hosts[newcomer].disk.snapshot == mesh.hosts[0].disk.snapshot);
     }
+}
+
+#[test]
+fn two_that_say_that_something_is_missing_do_not_take_from_a_node_what_it_has() {
+    let mut mesh = Mesh::of(6);
+    mesh.days(9, 8, |_| {});
+    let bytes = mesh.hosts[0].disk.snapshot.clone().expect("a checkpoint stands");
+    let sealed = Sealed::open(bytes, &mesh.id).expect("it was kept");
+    let height = sealed.snapshot.height + 10_000;
+    let forged = Snapshot { height, submitted: Vec::new(), ..sealed.snapshot.as_ref().clone() }.seal();
+    for liar in [4, 5] {
+        mesh.hosts[liar].lie = Some(Lie::Always);
+        mesh.hosts[liar].old = Some(forged.bytes.clone());
+    }
+    mesh.run(3 * DAY);
+    for number in 0..4 {
+        assert!(mesh.hosts[number].disk.snapshot.as_ref() != Some(&forged.bytes), "{number} believes it");
+        assert_eq!(mesh.warnings(number).len(), 1, "it says that they do not agree");
+    }
+    for liar in [4, 5] {
+        mesh.hosts[liar].lie = None;
+    }
+    mesh.days(1, 8, |_| {});
+    mesh.run(HOUR);
+    mesh.agrees();
+    assert!(mesh.is_done(0));
 }
 
 #[test]
