@@ -5,16 +5,14 @@ mod history {
     pub(crate) mod kept;
     pub(crate) mod members;
     pub(crate) mod mesh;
+    pub(crate) mod retired;
 }
 
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use runmesh::kernel::clock::{Clock, Placing, Refusal, Shelf};
-use runmesh::kernel::entry::{
-    Acknowledge, Admit, Body, Cancel, Checkpoint, Declare, Entry, Event, FORMAT, Hlc, Retire, Right, Ticket,
-};
-use runmesh::kernel::id::{Author, Digest, Incarnation, MeshId, PeerId, TaskId};
+use runmesh::kernel::entry::{Acknowledge, Body, Checkpoint, Declare, Entry, Event, FORMAT, Hlc};
+use runmesh::kernel::id::Digest;
 use runmesh::kernel::io::Input;
 use runmesh::kernel::node::{Entrance, Node};
 use runmesh::kernel::rules::RULES;
@@ -481,124 +479,4 @@ fn a_real_database_stops_growing_and_gives_back_the_same_node() {
     let entries = entries.into_iter().map(Arc::new).collect();
     let (again, _) = Node::restore(mesh.now_of(), settings, Some(sealed), entries);
     assert_eq!(again.state_hash(), mesh.node(1).state_hash());
-}
-
-/// A mesh of three members that know each other and the rules, and what they have written so far.
-struct Three {
-    id: MeshId,
-    keys: Vec<SigningKey>,
-    peers: Vec<PeerId>,
-    all: Vec<Arc<Entry>>,
-}
-
-impl Three {
-    fn new() -> Self {
-        let mesh_key = SigningKey::from_bytes(&[99; 32]);
-        let keys: Vec<SigningKey> = (1..=3).map(|n| SigningKey::from_bytes(&[n; 32])).collect();
-        let peers = keys.iter().map(|key| PeerId::from_public_key(key.verifying_key().to_bytes())).collect();
-        let mut three = Self { id: MeshId(mesh_key.verifying_key().to_bytes()), keys, peers, all: Vec::new() };
-        let declare = Event::Declare(Declare { rules: RULES });
-        let founder = Event::Admit(Admit { peer: three.peers[0], right: Right::founder(&mesh_key, &three.peers[0]) });
-        three.write(0, 1, vec![founder, declare.clone()]);
-        for n in 1..3 {
-            let right = Right::Ticket { ticket: Ticket::sign(&mesh_key, n as u64, u64::MAX) };
-            three.write(0, 1, vec![Event::Admit(Admit { peer: three.peers[n], right })]);
-            three.write(n, 1, vec![declare.clone()]);
-        }
-        three
-    }
-
-    fn clock_of(&self, entries: &[Arc<Entry>]) -> Clock {
-        let mut clock = Clock::new(self.id);
-        for entry in entries {
-            assert!(matches!(clock.place(entry, true).0, Placing::Placed { .. }), "{entry:?}");
-        }
-        clock
-    }
-
-    /// An entry that stands on all that was written so far, and is not counted among it.
-    fn sign(&self, by: usize, incarnation: u64, events: Vec<Event>) -> Arc<Entry> {
-        let author = Author { peer: self.peers[by], incarnation: Incarnation(incarnation) };
-        let body = self.clock_of(&self.all).next_body(author, 1, events, |_| false);
-        Arc::new(Entry::seal(body, &self.keys[by]))
-    }
-
-    fn write(&mut self, by: usize, incarnation: u64, events: Vec<Event>) -> Arc<Entry> {
-        let entry = self.sign(by, incarnation, events);
-        self.all.push(entry.clone());
-        entry
-    }
-
-    /// The first proposes that the third is waited for no longer; the second agrees.
-    fn retire_the_third(&mut self) -> [Arc<Entry>; 2] {
-        let retire = self.write(0, 1, vec![Event::Retire(Retire { peer: self.peers[2] })]);
-        assert!(!self.clock_of(&self.all).is_retired(&self.peers[2]), "one of three is not more than half");
-        let agreed = self.write(1, 1, vec![Event::Acknowledge(Acknowledge { proposal: retire.cid() })]);
-        assert!(self.clock_of(&self.all).is_retired(&self.peers[2]));
-        [retire, agreed]
-    }
-}
-
-fn cancel(n: u8) -> Vec<Event> {
-    vec![Event::Cancel(Cancel { task: TaskId([n; 32]), why: String::new() })]
-}
-
-#[test]
-fn what_a_retired_member_writes_unaware_counts_for_nothing_in_whatever_order() {
-    let mut three = Three::new();
-    let known = three.all.clone();
-    // The third writes on while the others retire it, under its old name and under a new one.
-    let (late, unaware) = (three.sign(2, 1, cancel(1)), three.sign(2, 2, cancel(2)));
-    let [retire, agreed] = three.retire_the_third();
-    let aware = three.sign(2, 3, cancel(3));
-    let rest = [retire, agreed, aware.clone(), late.clone(), unaware.clone()];
-    // Every order that puts no entry before its parents: the last two go anywhere.
-    for at in 0..=3 {
-        for other in 0..=4 {
-            let mut order: Vec<Arc<Entry>> = rest[..3].to_vec();
-            order.insert(at, late.clone());
-            order.insert(other, unaware.clone());
-            let clock = three.clock_of(&[&known[..], &order].concat());
-            let counts: Vec<bool> = rest.iter().map(|entry| clock.counts(&entry.cid())).collect();
-            assert_eq!(counts, [true, true, true, false, false], "late at {at}, unaware at {other}");
-            assert!(!clock.is_retired(&three.peers[2]), "it has come back");
-            assert_eq!(clock.heads().iter().collect::<Vec<_>>(), [&aware.cid()]);
-            assert!(clock.is_cut(&late.author()) && clock.is_cut(&unaware.author()) && !clock.is_cut(&aware.author()));
-        }
-    }
-}
-
-/// A retirement beneath a checkpoint holds by what the checkpoint says of it, that nobody waits for the peer; which of its
-/// entries count beneath is settled. What it writes above counts, by whichever way one came to stand on the checkpoint:
-/// from the snapshot alone, or by dropping what lies beneath, before that entry came or after.
-#[test]
-fn what_a_retired_member_writes_above_a_checkpoint_counts_by_whichever_way_one_came_there() {
-    let mut three = Three::new();
-    three.write(2, 1, cancel(1));
-    three.retire_the_third();
-    let cut = three.write(0, 1, cancel(2)).cid();
-    let old = three.sign(2, 1, cancel(3));
-    let dropping = || {
-        let clock = three.clock_of(&three.all);
-        let division = clock.divide(&cut).expect("here");
-        let (snapshot, _) = clock.condense(&cut, &division, &clock.void_here()).expect("it counts");
-        (clock, division, snapshot.seal())
-    };
-    let (mut before, division, sealed) = dropping();
-    assert_eq!(before.place(&old, false).0, Placing::Refused(Refusal::Void), "its old chain ends with its retirement");
-    assert_eq!(before.place(&old, true).0, Placing::Placed { counts: false }, "as what an entry stands on it is kept");
-    before.drop_beneath(&sealed.snapshot, sealed.hash, &division);
-    let (mut after, ..) = dropping();
-    after.drop_beneath(&sealed.snapshot, sealed.hash, &division);
-    let snapshot_alone = Clock::above(&sealed.snapshot, sealed.hash, Shelf::default());
-    assert!(after.is_retired(&three.peers[2]) && snapshot_alone.is_retired(&three.peers[2]));
-    let mut clocks = [before, after, snapshot_alone];
-    for clock in &mut clocks[1..] {
-        assert_eq!(clock.place(&old, false).0, Placing::Placed { counts: true });
-    }
-    for clock in &clocks {
-        assert!(clock.counts(&old.cid()) && !clock.is_cut(&old.author()) && !clock.is_retired(&three.peers[2]));
-        assert_eq!(clock.heads().iter().collect::<Vec<_>>(), [&old.cid()]);
-        assert_eq!(clock.vector(), clocks[0].vector());
-    }
 }

@@ -335,7 +335,7 @@ impl Clock {
         if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.clone());
         }
-        let decides = self.note_retirement(&mark, &said) | self.note_revocation(&mark, &said);
+        let decides = self.note_retirement(&mark, &said, counts) | self.note_revocation(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.order.push(mark.clone());
         self.recent.note(&mark.cid);
