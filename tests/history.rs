@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::entry::{Acknowledge, Body, Checkpoint, Declare, Entry, Event, FORMAT, Hlc};
-use runmesh::kernel::id::Digest;
+use runmesh::kernel::id::{Author, Digest};
 use runmesh::kernel::io::Input;
 use runmesh::kernel::node::{Entrance, Node};
 use runmesh::kernel::rules::RULES;
@@ -21,6 +21,7 @@ use runmesh::kernel::task::Workload;
 use runmesh::store::{DataDir, Owner, Store};
 
 use history::mesh::{self, DAY, HOUR, Kept, Lie, Mesh, firmware};
+use history::retired::cancel;
 
 /// What a node holds at the end of a day.
 #[derive(Debug, Clone, Copy)]
@@ -143,11 +144,15 @@ fn a_restart_after_a_drop_goes_on_from_the_snapshot() {
 
 /// An entry that a member whose node is down signs, on all that another knows.
 fn forge(mesh: &Mesh, liar: usize, seen_by: usize, event: Event) -> Arc<Entry> {
-    let author = mesh.node(liar).status().author;
+    forge_at(mesh, liar, mesh.node(liar).status().author, seen_by, mesh.now_of().wall, event)
+}
+
+/// The same as an author, with a label of time.
+fn forge_at(mesh: &Mesh, liar: usize, author: Author, seen_by: usize, label: u64, event: Event) -> Arc<Entry> {
     let seen = mesh.node(seen_by);
     let sequence = seen.vector()[&author] + 1;
     let parents = seen.heads().copied().collect();
-    let time = Hlc { ms: mesh.now_of().wall, count: 0 };
+    let time = Hlc { ms: label, count: 0 };
     let body = Body { format: FORMAT, mesh: mesh.id, author, sequence, parents, time, events: vec![event] };
     Arc::new(Entry::seal(body, &mesh.hosts[liar].key))
 }
@@ -178,6 +183,28 @@ fn who_lies_about_the_state_moves_nobody_and_everybody_is_told() {
         assert!(status.alarm.is_some_and(|alarm| alarm.contains("names another state")));
         assert_eq!(mesh.warnings(number).len(), 1);
     }
+}
+
+#[test]
+fn a_label_of_long_after_now_holds_up_nothing() {
+    let mut mesh = Mesh::of(3);
+    mesh.days(10, 12, |_| {});
+    let author = mesh.node(2).status().author;
+    mesh.stop(2);
+    let entry = forge_at(&mesh, 2, author, 0, u64::MAX, cancel(1).remove(0));
+    let from = mesh.hosts[2].peer;
+    let (known, since) = (mesh.written.clone(), mesh.now_of().wall);
+    for number in 0..2 {
+        mesh.feed(number, Input::Entries { from, entries: vec![entry.clone()] });
+    }
+    mesh.days(50, 12, |_| {});
+    let later = mesh.written.values().filter(|one| !known.contains_key(&one.cid()) && one.cid() != entry.cid());
+    let labels: Vec<u64> = later.map(|entry| entry.body().time.ms).collect();
+    assert!(!labels.is_empty() && labels.iter().all(|label| (since..=mesh.now_of().wall).contains(label)));
+    assert!(mesh.node(0).status().entries < 2 * steady(12), "its author is retired: {:?}", mesh.node(0).status());
+    mesh.start(2);
+    mesh.run(DAY);
+    mesh.agrees();
 }
 
 /// A host's version is a later one for a moment, which declares its rules, and this one again.

@@ -1,12 +1,14 @@
-//! Who is retired by which entries, what of its entries counts.
+//! Who is retired by which entries, what of its entries counts, and what labels of time entries get.
 
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use runmesh::kernel::clock::{Clock, Placing, Refusal, Shelf};
-use runmesh::kernel::entry::{Acknowledge, Admit, Cancel, Declare, Entry, Event, Retire, Right, Ticket};
+use runmesh::kernel::entry::{Acknowledge, Admit, Cancel, Declare, Entry, Event, Hlc, Retire, Right, Ticket};
 use runmesh::kernel::id::{Author, Cid, Digest, Incarnation, MeshId, PeerId, TaskId};
 use runmesh::kernel::rules::RULES;
+
+use super::mesh::DAY;
 
 /// A mesh of a few members, three by default, that know each other and the rules, and what they have written so far.
 struct Three {
@@ -201,4 +203,25 @@ fn which_retirements_hold_does_not_depend_on_the_order_in_which_agreements_come(
         }
     }
     assert!(held > 3, "{held}");
+}
+
+#[test]
+fn a_label_is_later_than_all_that_are_known_but_for_those_of_a_clock_that_is_far_ahead() {
+    const AHEAD: u64 = DAY / 2;
+    let mut three = Three::new();
+    let next = |three: &Three| {
+        let author = Author { peer: three.peers[0], incarnation: Incarnation(1) };
+        three.clock_of(&three.all).next_body(author, 1_000, cancel(1), |_| false).time
+    };
+    let write_at = |three: &mut Three, ms: u64| {
+        let mut body = three.sign(1, 1, cancel(1)).body().clone();
+        body.time = Hlc { ms, count: 3 };
+        three.all.push(Arc::new(Entry::seal(body, &three.keys[1])));
+    };
+    write_at(&mut three, 1_000 + AHEAD);
+    assert_eq!(next(&three), Hlc { ms: 1_000 + AHEAD, count: 4 });
+    for far in [1_000 + 2 * DAY, u64::MAX] {
+        write_at(&mut three, far);
+        assert_eq!(next(&three), Hlc { ms: 1_000, count: 0 });
+    }
 }

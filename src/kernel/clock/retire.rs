@@ -69,6 +69,21 @@ impl Clock {
         times.chain(since).max().unwrap_or(0)
     }
 
+    /// The label of the first entry of `by` that knows all that counts of what the peer has written, of those up to a time;
+    /// milliseconds since 1970.
+    pub fn known_since(&self, peer: &PeerId, by: &PeerId, until: u64) -> Option<u64> {
+        let written = |mark: &Mark| {
+            let chains = self.chains.iter().zip(0..).filter(|(chain, _)| chain.author.peer == *peer);
+            chains.into_iter().all(|(chain, number)| mark.reach.get(number) >= chain.counting)
+        };
+        let chains = self.chains.iter().filter(|chain| chain.author.peer == *by);
+        let since = chains.filter_map(|chain| {
+            let mut knowing = chain.entries.iter().filter(|mark| written(mark) && self.members.admitted(peer, mark));
+            knowing.find_map(|mark| Some(self.placed.get(&mark.cid)?.time().ms).filter(|label| *label <= until))
+        });
+        since.min()
+    }
+
     /// Takes note of what an entry says of retirements. `true` when one may hold now that did not.
     pub(super) fn note_retirement(&mut self, mark: &Mark, said: &[Said], counts: bool) -> bool {
         let mut decides = false;
