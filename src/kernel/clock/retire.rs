@@ -29,6 +29,13 @@ impl Clock {
         known.iter().all(|peer| tally.members.declared_below(peer, mark) >= HISTORY).then_some(known)
     }
 
+    /// The same by what counts now, in no more time than there are members and chains: but for what was found to be void
+    /// meanwhile it is the same.
+    pub fn awaited_by(&self, cid: &Cid) -> Option<BTreeSet<PeerId>> {
+        let lengths: Vec<u64> = self.chains.iter().map(|chain| chain.counting).collect();
+        Some(self.awaited(self.mark(cid)?, &self.retired, &self.members, &lengths))
+    }
+
     /// Whether the peer was retired and has not come back.
     pub fn is_retired(&self, peer: &PeerId) -> bool {
         let of_it = self.retired.iter().rev().find(|retired| retired.peer == *peer);
