@@ -30,6 +30,11 @@ use super::entry::{Admit, Body, Entry, Event, FORMAT, Hlc, MAX_PARENTS, Revoke};
 use super::id::{Author, Cid, MeshId, PeerId};
 use super::io::Vector;
 
+/// By how many milliseconds a label may be ahead of a node's own wall clock for its next label to be greater still. Own
+/// choice, a day: more than clocks are wrong that tell the time somehow, a wrong time zone included; little against the
+/// days and weeks that labels are weighed in.
+const MAX_AHEAD: u64 = 24 * 60 * 60 * 1000;
+
 /// A place in the one order of entries that never puts a child before its parent: by height, then by id.
 pub type Order = (u64, Cid);
 
@@ -335,7 +340,7 @@ impl Clock {
         if chain.written() + 1 == body.sequence {
             chain.entries.push(mark.clone());
         }
-        let decides = self.note_retirement(&mark, &said) | self.note_revocation(&mark, &said);
+        let decides = self.note_retirement(&mark, &said, counts) | self.note_revocation(&mark, &said);
         self.latest = self.latest.max(body.time);
         self.order.push(mark.clone());
         self.recent.note(&mark.cid);
@@ -474,12 +479,23 @@ impl Clock {
                 parents.sort_unstable();
             }
         }
-        let time = if wall_ms > self.latest.ms {
+        let latest = self.latest_within(wall_ms.saturating_add(MAX_AHEAD), &parents);
+        let time = if wall_ms > latest.ms {
             Hlc { ms: wall_ms, count: 0 }
         } else {
-            Hlc { ms: self.latest.ms, count: self.latest.count.saturating_add(1) }
+            Hlc { ms: latest.ms, count: latest.count.saturating_add(1) }
         };
         Body { format: FORMAT, mesh: self.mesh, author, sequence, parents, time, events }
+    }
+
+    /// The latest label up to a time; where there are later ones, among the parents' own. One clock that is far ahead would
+    /// else set the time of all entries for good.
+    fn latest_within(&self, most: u64, parents: &[Cid]) -> Hlc {
+        if self.latest.ms <= most {
+            return self.latest;
+        }
+        let times = parents.iter().filter_map(|parent| self.placed.get(parent)).map(Placed::time);
+        times.filter(|time| time.ms <= most).max().unwrap_or_default()
     }
 
     /// Entries that count and that the vector does not have, at most `limit`, parents before children.

@@ -72,7 +72,8 @@ pub struct Ledger {
     open: BTreeSet<TaskId>,
     /// The hash of the checkpoint's snapshot.
     base: Option<Digest>,
-    /// Tasks that had ended at the checkpoint, and at which height: nothing is taken of them any more.
+    /// Tasks that had ended at the checkpoint, and at which height: nothing that is said of them counts before a later
+    /// checkpoint has forgotten them. It is kept until then: that checkpoint may come to stand only after it was said.
     closed: BTreeMap<TaskId, u64>,
     /// By repository host and id, and path.
     submitted: BTreeMap<(String, String, String), Submitted>,
@@ -95,20 +96,22 @@ impl Ledger {
             if matches!(event, Event::Pause(_) | Event::Resume(_)) {
                 self.pauses.push(fact());
             }
-            let Some(task) = task_of(event).filter(|task| !self.closed.contains_key(task)) else { continue };
+            let Some(task) = task_of(event) else { continue };
             let facts = &mut self.records.entry(task).or_default().facts;
             // Most tasks have three: introduced, claimed, finished.
             facts.reserve_exact(1);
             facts.push(fact());
-            touched.insert(task);
+            if !self.closed.contains_key(&task) {
+                touched.insert(task);
+            }
         }
         touched
     }
 
-    /// Folds one task from those of its events that count, by their entry and the number of the rules that they need.
-    /// `true` when its state is another than before.
+    /// Folds one task from those of its events that count, by their entry and the number of the rules that they need;
+    /// one that had ended at the checkpoint is not folded. `true` when its state is another than before.
     pub fn fold(&mut self, task: &TaskId, counts: impl Fn(&Cid, u32) -> bool) -> bool {
-        let Some(record) = self.records.get_mut(task) else { return false };
+        let Some(record) = self.records.get_mut(task).filter(|_| !self.closed.contains_key(task)) else { return false };
         let facts = record.facts.iter().filter(|fact| fact.counts(&counts));
         let folded = fold::fold(task, record.kept.as_deref(), facts).map(|outcome| outcome.folded);
         if folded.as_ref() == record.folded.as_ref().map(|shown| &shown.folded) {
@@ -170,7 +173,7 @@ impl Ledger {
         let floor = snapshot.height.saturating_sub(CLOSED_HEIGHTS);
         let mut closed = self.closed.clone();
         let mut submitted = self.submitted.clone();
-        for (task, record) in &self.records {
+        for (task, record) in self.records.iter().filter(|(task, _)| !self.closed.contains_key(task)) {
             let facts = record.facts.iter().filter(|fact| fact.counts(counts));
             let Some(outcome) = fold::fold(task, record.kept.as_deref(), facts) else { continue };
             if let (Some(height), Some((slot, value))) =
@@ -214,10 +217,13 @@ impl Ledger {
             self.records.entry(*task).or_default().kept = Some(Box::new(kept.clone()));
             touched.insert(*task);
         }
-        let closed = &self.closed;
-        self.records
-            .retain(|task, record| !closed.contains_key(task) && (record.kept.is_some() || !record.facts.is_empty()));
-        self.open.retain(|task| self.records.contains_key(task));
+        for (task, record) in &mut self.records {
+            if self.closed.contains_key(task) {
+                record.folded = None;
+            }
+        }
+        self.records.retain(|_, record| record.kept.is_some() || !record.facts.is_empty());
+        self.open.retain(|task| self.records.contains_key(task) && !self.closed.contains_key(task));
         touched
     }
 

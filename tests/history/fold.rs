@@ -112,6 +112,15 @@ impl View {
         Some((snapshot.seal(), division))
     }
 
+    /// Drops what lies beneath a cut. Returns what stands in its place.
+    fn condense(&mut self, cut: &Cid) -> Sealed {
+        let (sealed, division) = self.snapshot(cut, &[]).expect("a cut");
+        self.clock.drop_beneath(&sealed.snapshot, sealed.hash, &division);
+        self.ledger.stand_on(&sealed.snapshot, sealed.hash, |cid| self.clock.holds(cid));
+        self.fold_all();
+        sealed
+    }
+
     fn members(&self) -> Vec<Member> {
         self.clock.members().all().collect()
     }
@@ -440,4 +449,40 @@ fn made_up_histories_have_cuts_forks_and_open_tasks() {
     assert!(full.tasks().values().any(|folded| folded.state.is_open()));
     let cuts = check(&made).expect("holds");
     assert!(cuts > 3, "{cuts}");
+}
+
+/// A page may bring the last acknowledgement of a checkpoint together with what was written in knowledge of it.
+#[test]
+fn what_is_said_of_a_task_before_the_checkpoint_that_forgets_it_came_to_stand_is_not_lost() {
+    let mut made = Made::of(&[]);
+    let (again, other) = (workload(0), workload(1).id());
+    let (task, introduce) = (again.id(), Event::Introduce(Introduce { workload: Arc::new(again) }));
+    let cancel = |task: TaskId| Event::Cancel(Cancel { task, why: String::new() });
+    made.write(0, vec![introduce.clone()]);
+    made.write(0, vec![cancel(task)]);
+    let first = made.all.len();
+    // As many heights as the ids of ended tasks are kept for.
+    for _ in 0..=1024 {
+        made.write(0, vec![cancel(other)]);
+    }
+    let second = made.all.len();
+    made.write(0, vec![introduce]);
+    made.write(0, vec![cancel(other)]);
+    let (cut, next) = (made.all[first - 1].cid(), made.all[second - 1].cid());
+    let closed = |sealed: &Sealed| sealed.snapshot.closed.iter().any(|(closed, _)| *closed == task);
+    let mut views = [second, made.all.len()].map(|known| {
+        let mut view = View::of(made.mesh, &made.all[..known]);
+        assert!(closed(&view.condense(&cut)));
+        assert!(!view.tasks().contains_key(&task), "it had ended");
+        assert!(!closed(&view.condense(&next)), "it is forgotten");
+        made.all[known..].iter().for_each(|entry| view.take(entry));
+        view
+    });
+    let open: Vec<bool> =
+        views.iter().map(|view| view.tasks().get(&task).is_some_and(|folded| folded.state.is_open())).collect();
+    assert_eq!(open, [true, true]);
+    assert_eq!(views[0].ledger.state_hash(), views[1].ledger.state_hash());
+    let last = made.all[made.all.len() - 1].cid();
+    let [one, other] = views.each_mut().map(|view| view.condense(&last).hash);
+    assert_eq!(one, other, "and the next checkpoint is the same");
 }

@@ -76,6 +76,8 @@ pub(crate) enum Lie {
     Size,
     /// It names and sends one of long ago.
     Old,
+    /// The same, also to who lacks nothing.
+    Always,
     /// It names the true one and sends one that leaves out what was ever submitted.
     Forgery,
 }
@@ -358,6 +360,7 @@ impl Mesh {
     fn reply(&mut self, number: usize, token: Token, reply: Reply) {
         let Some((asker, token)) = self.asked.remove(&token.0) else { return };
         let response = match reply {
+            Reply::Page { .. } if self.hosts[number].lie == Some(Lie::Always) => self.old_of(number),
             Reply::Page { cids, more } => {
                 let disk = &self.hosts[number].disk;
                 let by_cid: BTreeMap<Cid, &Arc<Entry>> = disk.entries.iter().map(|e| (e.cid(), e)).collect();
@@ -368,10 +371,7 @@ impl Mesh {
             Reply::Admitted => Response::Admitted,
             Reply::Beneath { hash, parts } => match self.hosts[number].lie {
                 Some(Lie::Name) => Response::Beneath { hash: Digest::of(&[b"another"]), parts },
-                Some(Lie::Old) => {
-                    let hash = snapshot::hash(self.hosts[number].old.as_deref().unwrap_or_default());
-                    Response::Beneath { hash, parts }
-                }
+                Some(Lie::Old | Lie::Always) => self.old_of(number),
                 Some(Lie::Size) => Response::Beneath { hash, parts: u32::MAX },
                 _ => Response::Beneath { hash, parts },
             },
@@ -400,6 +400,11 @@ impl Mesh {
         } else {
             self.later(1000, asker, Input::Unanswered { from, token });
         }
+    }
+
+    fn old_of(&self, number: usize) -> Response {
+        let hash = snapshot::hash(self.hosts[number].old.as_deref().unwrap_or_default());
+        Response::Beneath { hash, parts: 1 }
     }
 
     /// The holder of the mesh key revokes a host, as another knows it.

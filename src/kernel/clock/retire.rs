@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Clock, Mark, Said, Tally};
+use super::{Clock, Mark, Members, Said, Tally};
 use crate::kernel::id::{Cid, PeerId};
 use crate::kernel::rules::HISTORY;
 
@@ -25,10 +25,15 @@ impl Clock {
     /// that it knows but the retired, and whether they have all declared the rules of this. The tally is of `within`.
     pub fn asked_by(&self, cid: &Cid, within: &BTreeSet<Cid>, tally: &Tally) -> Option<BTreeSet<PeerId>> {
         let mark = self.mark(cid)?;
-        let retired = self.judge(Some(within), tally);
-        let mut known = tally.members.known_to(mark);
-        known.retain(|peer| !self.is_away(peer, mark, &retired, &tally.lengths));
+        let known = self.awaited(mark, &self.judge(Some(within), tally), &tally.members, &tally.lengths);
         known.iter().all(|peer| tally.members.declared_below(peer, mark) >= HISTORY).then_some(known)
+    }
+
+    /// The same by what counts now, in no more time than there are members and chains: but for what was found to be void
+    /// meanwhile it is the same.
+    pub fn awaited_by(&self, cid: &Cid) -> Option<BTreeSet<PeerId>> {
+        let lengths: Vec<u64> = self.chains.iter().map(|chain| chain.counting).collect();
+        Some(self.awaited(self.mark(cid)?, &self.retired, &self.members, &lengths))
     }
 
     /// Whether the peer was retired and has not come back.
@@ -71,22 +76,67 @@ impl Clock {
         times.chain(since).max().unwrap_or(0)
     }
 
+    /// The label of the first entry of `by` that knows all that counts of what the peer has written, of those up to a time;
+    /// milliseconds since 1970.
+    pub fn known_since(&self, peer: &PeerId, by: &PeerId, until: u64) -> Option<u64> {
+        let written = |mark: &Mark| {
+            let chains = self.chains.iter().zip(0..).filter(|(chain, _)| chain.author.peer == *peer);
+            chains.into_iter().all(|(chain, number)| mark.reach.get(number) >= chain.counting)
+        };
+        let chains = self.chains.iter().filter(|chain| chain.author.peer == *by);
+        let since = chains.filter_map(|chain| {
+            let mut knowing = chain.entries.iter().filter(|mark| written(mark) && self.members.admitted(peer, mark));
+            knowing.find_map(|mark| Some(self.placed.get(&mark.cid)?.time().ms).filter(|label| *label <= until))
+        });
+        since.min()
+    }
+
     /// Takes note of what an entry says of retirements. `true` when one may hold now that did not.
-    pub(super) fn note_retirement(&mut self, mark: &Mark, said: &[Said]) -> bool {
-        let mut votes = false;
+    pub(super) fn note_retirement(&mut self, mark: &Mark, said: &[Said], counts: bool) -> bool {
+        let mut decides = false;
         for said in said {
             match said {
                 Said::Retire(_) => drop(self.endorsed.entry(mark.cid).or_default()),
                 Said::Acknowledge(proposal) => {
                     let known = self.placed.get(proposal).is_some_and(|proposed| mark.knows(&proposed.mark));
-                    if let Some(agreed) = self.endorsed.get_mut(proposal).filter(|_| known) {
-                        votes |= agreed.insert(mark.cid);
+                    if known && self.endorsed.contains_key(proposal) {
+                        decides |= counts && self.may_decide(proposal, mark);
+                        self.endorsed.entry(*proposal).or_default().insert(mark.cid);
                     }
                 }
                 Said::Admit(..) | Said::Declare(_) | Said::Revoke(_) => {}
             }
         }
-        votes
+        decides
+    }
+
+    /// Whether a retirement may come to hold by one more entry that counts and agrees to it: deciding that takes looking
+    /// at all entries again, and agreeing twice, or where it changes nothing, must not be a way to make everybody do so.
+    fn may_decide(&self, proposal: &Cid, vote: &Mark) -> bool {
+        let (Some(placed), Some(agreed)) = (self.placed.get(proposal), self.endorsed.get(proposal)) else {
+            return false;
+        };
+        let counting = agreed.iter().filter(|vote| self.counts(vote)).chain([proposal]);
+        let mut voters: BTreeSet<PeerId> =
+            counting.filter_map(|vote| self.author_of(vote)).map(|author| author.peer).collect();
+        if !placed.counts || !voters.insert(self.chains[vote.author as usize].author.peer) {
+            return false;
+        }
+        let held = self.base.as_ref().map_or(&[][..], |base| &base.retired);
+        if self.retired.len() > held.len() {
+            // Which retirements hold may hang on which came to hold first.
+            return true;
+        }
+        let lengths: Vec<u64> = self.chains.iter().map(|chain| chain.counting).collect();
+        let known = self.awaited(&placed.mark, held, &self.members, &lengths);
+        placed.said().iter().any(|said| matches!(said, Said::Retire(peer) if is_agreed(&known, &voters, peer)))
+    }
+
+    /// The members that an entry knows and that are to be waited for, if those retirements hold.
+    fn awaited(&self, mark: &Mark, held: &[Retired], members: &Members, lengths: &[u64]) -> BTreeSet<PeerId> {
+        let mut known = members.known_to(mark);
+        known.retain(|peer| !self.is_away(peer, mark, held, lengths));
+        known
     }
 
     /// Which retirements hold and which entries count, one depending on the other: the first retirement in the order of
@@ -126,13 +176,11 @@ impl Clock {
             let mark = &placed.mark;
             for said in &placed.said() {
                 let Said::Retire(peer) = said else { continue };
-                let mut known = tally.members.known_to(mark);
-                known.retain(|other| !self.is_away(other, mark, &held, &tally.lengths));
+                let known = self.awaited(mark, &held, &tally.members, &tally.lengths);
                 let ready = known.iter().all(|other| tally.members.declared_below(other, mark) >= HISTORY);
                 let votes = agreed.iter().filter(|vote| counts(vote)).chain([cid]);
-                let voters = votes.filter_map(|vote| self.author_of(vote)).map(|author| author.peer);
-                let voters: BTreeSet<PeerId> = voters.filter(|voter| voter != peer && known.contains(voter)).collect();
-                if ready && known.contains(peer) && voters.len() * 2 > known.len() {
+                let voters = votes.filter_map(|vote| self.author_of(vote)).map(|author| author.peer).collect();
+                if ready && is_agreed(&known, &voters, peer) {
                     held.push(Retired { peer: *peer, mark: mark.clone() });
                 }
             }
@@ -187,4 +235,10 @@ impl Clock {
             known => Some(known + 1),
         }
     }
+}
+
+/// Whether more than half of the members that are waited for agree to wait for one of them no longer.
+fn is_agreed(known: &BTreeSet<PeerId>, voters: &BTreeSet<PeerId>, peer: &PeerId) -> bool {
+    let agreeing = voters.iter().filter(|voter| *voter != peer && known.contains(voter)).count();
+    known.contains(peer) && agreeing * 2 > known.len()
 }

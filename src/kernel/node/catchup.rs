@@ -1,7 +1,9 @@
 //! Taking over what others have dropped: the snapshot in its place, for a newcomer and for who was away for long.
 //!
 //! A peer that has dropped what this node lacks names the hash of its snapshot. One peer's word is not enough where
-//! there are several: this node asks on, and fetches what more than half of those that name one name, and two at least.
+//! there are several: this node asks on, and fetches what more than half name, and two at least. A newcomer counts those
+//! that name one, since others may know as little as it does. A node that has a history to lose counts all whom it has
+//! asked: who says that it lacks nothing speaks against. Who is asked is drawn, so that no choice of ids decides it.
 //! What it fetches is hashed and read before anything is given up for it. A peer can make this node wait for an answer,
 //! and keep [`MAX_BYTES`](crate::kernel::snapshot::MAX_BYTES) at most.
 
@@ -92,11 +94,9 @@ impl Node {
         self.catchup.named.retain(|peer, _| self.peers.is_connected(peer));
         let connected = self.peers.connected().count();
         if self.catchup.named.len() < connected.min(MAX_NAMERS) {
-            let left = self.peers.connected().filter(|peer| !self.catchup.named.contains_key(peer));
-            let left: Vec<PeerId> = left.take(MAX_NAMERS).copied().collect();
-            for peer in left {
-                self.sync.greet(peer);
-            }
+            let mut left = self.connected_in_drawn_order();
+            left.retain(|peer| !self.catchup.named.contains_key(peer));
+            left.into_iter().take(MAX_NAMERS).for_each(|peer| self.sync.greet(peer));
             return;
         }
         let mut names: BTreeMap<(Digest, u32), Vec<PeerId>> = BTreeMap::new();
@@ -105,7 +105,10 @@ impl Node {
                 names.entry(*named).or_default().push(*peer);
             }
         }
-        let all: usize = names.values().map(Vec::len).sum();
+        let all = match self.stage {
+            Stage::Joining => names.values().map(Vec::len).sum(),
+            Stage::Learning { .. } | Stage::Active => self.catchup.named.len(),
+        };
         let others = self.clock.members().all().filter(|member| member.peer != self.me.peer()).count();
         let least = if connected > 1 || others > 1 { 2 } else { 1 };
         let chosen = names.iter().find(|(_, namers)| namers.len() >= least && namers.len() * 2 > all);
@@ -123,11 +126,15 @@ impl Node {
             self.notice(Notice::Warning { text });
         }
         self.catchup.named.clear();
-        let connected: Vec<PeerId> = self.peers.connected().copied().collect();
-        for peer in connected {
-            self.sync.greet(peer);
-        }
+        self.connected_in_drawn_order().into_iter().for_each(|peer| self.sync.greet(peer));
         self.sync.pause(self.now.mono + self.settings.timings.retry);
+    }
+
+    fn connected_in_drawn_order(&self) -> Vec<PeerId> {
+        let (seed, now) = (self.settings.seed.to_be_bytes(), self.now.mono.to_be_bytes());
+        let mut connected: Vec<PeerId> = self.peers.connected().copied().collect();
+        connected.sort_by_cached_key(|peer| Digest::of(&[&seed, &now, &peer.to_bytes()]));
+        connected
     }
 
     fn ask_part(&mut self, fetch: &Fetch, part: u32) {

@@ -5,10 +5,12 @@
 //! its cut: whether it does is read from entries, so that all nodes drop the same. Who acknowledges has folded the state
 //! at the cut for itself and found the same snapshot.
 
+mod proposals;
 mod retire;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
+use self::proposals::{Place, Proposal, Proposals, Weighed};
 use super::{Node, Timings};
 use crate::kernel::clock::Division;
 use crate::kernel::entry::{Acknowledge, Checkpoint, Declare, Entry, Event};
@@ -26,8 +28,7 @@ const SAMPLES: u64 = 64;
 
 #[derive(Debug)]
 pub(super) struct History {
-    /// Checkpoints that have neither come to stand nor been overtaken, by the entries that propose them.
-    proposals: BTreeMap<Cid, Proposal>,
+    proposals: Proposals,
     /// What stands for what was dropped.
     sealed: Option<Sealed>,
     /// When this node looks whether a checkpoint is due.
@@ -46,33 +47,10 @@ pub(super) struct History {
     declared: bool,
 }
 
-#[derive(Debug)]
-struct Proposal {
-    by: PeerId,
-    checkpoint: Checkpoint,
-    /// Who has acknowledged it, and by which entries.
-    acknowledged: BTreeMap<PeerId, BTreeSet<Cid>>,
-    /// When it came here.
-    since: u64,
-    verdict: Option<Verdict>,
-    /// Somebody who has to acknowledge it cannot any more, as far as one can tell: another may be proposed.
-    hopeless: bool,
-    /// This node has acknowledged it in this life.
-    agreed: bool,
-}
-
-#[derive(Debug)]
-enum Verdict {
-    /// This node makes the same snapshot of the same entries.
-    Same { sealed: Sealed, division: Division, asked: BTreeSet<PeerId> },
-    /// This node makes another snapshot of them, or there is none to be made: it drops nothing for it.
-    Void,
-}
-
 impl History {
-    pub(super) const fn new(now: u64, timings: &Timings) -> Self {
+    pub(super) fn new(now: u64, timings: &Timings) -> Self {
         Self {
-            proposals: BTreeMap::new(),
+            proposals: Proposals::default(),
             sealed: None,
             // A node that is often started again looks too.
             next_look: now + timings.checkpoint / 8,
@@ -97,13 +75,15 @@ impl History {
 
     /// Everything is fetched again from others: nothing of what was here has an age any more.
     pub(super) fn begin_anew(&mut self) {
-        self.proposals.clear();
+        self.proposals = Proposals::default();
         self.samples.clear();
     }
 
     /// Other entries count than before, this node's own perhaps.
-    pub(super) const fn may_have_to_declare(&mut self) {
+    pub(super) fn may_have_to_declare(&mut self) {
         self.declared = false;
+        self.proposals.look_again();
+        self.dirty = true;
     }
 
     pub(super) fn alarm(&self) -> Option<&str> {
@@ -113,10 +93,8 @@ impl History {
     /// Whether this node has promised not to build on this entry: it has acknowledged a checkpoint, and the entry, or
     /// one below it, would have a parent missing if that came to stand.
     pub(super) fn avoids(&self, me: &PeerId, head: &Cid) -> bool {
-        let promised = |proposal: &&Proposal| proposal.acknowledged.contains_key(me) && !proposal.hopeless;
-        self.proposals.values().filter(promised).any(|proposal| {
-            matches!(&proposal.verdict, Some(Verdict::Same { division, .. }) if division.astray.contains(head))
-        })
+        let promised = |one: &&Weighed| one.proposal.acknowledged.contains_key(me) && !one.hopeless;
+        self.proposals.weighed.values().filter(promised).any(|one| one.division.astray.contains(head))
     }
 }
 
@@ -147,10 +125,8 @@ impl Node {
     /// Takes from a newly placed entry what it says of checkpoints.
     pub(super) fn note_history(&mut self, entry: &Entry) {
         let (cid, by) = (entry.cid(), entry.author().peer);
-        for proposal in self.history.proposals.values_mut() {
-            if let Some(Verdict::Same { division, .. }) = &mut proposal.verdict
-                && self.clock.goes_astray(&cid, &proposal.checkpoint.cut, division)
-            {
+        for Weighed { proposal, division, .. } in self.history.proposals.weighed.values_mut() {
+            if self.clock.goes_astray(&cid, &proposal.checkpoint.cut, division) {
                 division.astray.insert(cid);
                 self.history.dirty = true;
             }
@@ -158,26 +134,18 @@ impl Node {
         for event in &entry.body().events {
             match event {
                 Event::Checkpoint(checkpoint) => {
-                    let proposal = Proposal {
-                        by,
-                        checkpoint: checkpoint.clone(),
-                        acknowledged: BTreeMap::from([(by, BTreeSet::from([cid]))]),
-                        since: self.now.mono,
-                        verdict: None,
-                        hopeless: false,
-                        agreed: false,
-                    };
-                    // Of several in one entry the first is meant.
-                    self.history.proposals.entry(cid).or_insert(proposal);
-                    self.history.dirty = true;
+                    if let Some(mark) = self.clock.mark(&cid) {
+                        self.history.proposals.add((mark.order(), by), checkpoint.clone(), self.now.mono);
+                        self.history.dirty = true;
+                    }
                 }
                 Event::Acknowledge(acknowledge) => {
-                    let above = self.clock.mark(&cid).zip(self.clock.mark(&acknowledge.proposal));
-                    if above.is_some_and(|(mine, proposed)| mine.knows(proposed))
-                        && let Some(proposal) = self.history.proposals.get_mut(&acknowledge.proposal)
+                    if let Some(mark) = self.clock.mark(&cid)
+                        && let Some(proposed) = self.clock.mark(&acknowledge.proposal).filter(|it| mark.knows(it))
+                        && let Some(author) = self.clock.author_of(&acknowledge.proposal)
                     {
-                        proposal.acknowledged.entry(by).or_default().insert(cid);
-                        self.history.dirty = true;
+                        let place = (proposed.order(), author.peer);
+                        self.history.dirty |= self.history.proposals.acknowledge(place, by, cid);
                     }
                 }
                 _ => {}
@@ -193,7 +161,7 @@ impl Node {
             self.history.next_look = self.now.mono + self.settings.timings.checkpoint;
             return;
         }
-        if std::mem::take(&mut self.history.dirty) {
+        if std::mem::take(&mut self.history.dirty) || self.now.mono >= self.history.next_look {
             self.examine_all();
         }
         if !self.may_write() {
@@ -206,19 +174,16 @@ impl Node {
         }
     }
 
-    /// Compares proposals, the lowest first, and drops as soon as one stands: what is proposed above may rest on that.
+    /// Compares proposals, and drops as soon as one stands, the lowest first: what is proposed above may rest on that.
     fn examine_all(&mut self) {
         loop {
-            let order = |cid: &Cid| self.clock.mark(cid).map(|mark| mark.order());
-            let unseen = self.history.proposals.iter().filter(|(_, proposal)| proposal.verdict.is_none());
-            let unseen = unseen.map(|(proposed, _)| *proposed).min_by_key(order);
-            let standing = self.history.proposals.keys().copied().filter(|cid| self.stands(cid));
-            let height =
-                |cid: &Cid| self.clock.mark(&self.history.proposals[cid].checkpoint.cut).map(|mark| mark.height);
-            if let Some(lowest) = standing.min_by_key(height) {
+            let standing = self.history.proposals.weighed.iter().filter(|(proposed, one)| self.stands(proposed, one));
+            let height = |one: &Weighed| self.clock.mark(&one.proposal.checkpoint.cut).map(|mark| mark.height);
+            let lowest = standing.min_by_key(|(_, one)| height(one)).map(|(proposed, _)| *proposed);
+            if let Some(lowest) = lowest {
                 self.condense(&lowest);
-            } else if let Some(unseen) = unseen {
-                self.examine(&unseen);
+            } else if let Some((place, proposal)) = self.next_to_weigh() {
+                self.examine(place, proposal);
             } else {
                 break;
             }
@@ -238,27 +203,23 @@ impl Node {
         }
     }
 
-    /// Folds the state at a proposed cut and compares.
-    fn examine(&mut self, proposed: &Cid) {
-        let Some(proposal) = self.history.proposals.get(proposed) else { return };
-        let (by, checkpoint) = (proposal.by, proposal.checkpoint.clone());
-        let verdict = match self.weigh(proposed, &checkpoint) {
-            Some((sealed, _, _)) if sealed.hash != checkpoint.hash => {
-                let text = format!(
-                    "the checkpoint that {by} proposes names another state ({}) than this node makes of the same \
-                     entries ({}): nothing is dropped; compare the versions of both, and revoke the peer if it lies",
-                    checkpoint.hash, sealed.hash
-                );
-                self.history.alarm = Some(text.clone());
-                self.notice(Notice::Warning { text });
-                Verdict::Void
-            }
-            Some((sealed, division, asked)) => Verdict::Same { sealed, division, asked },
-            None => Verdict::Void,
-        };
-        if let Some(proposal) = self.history.proposals.get_mut(proposed) {
-            proposal.verdict = Some(verdict);
+    /// Folds the state at a proposed cut and compares. For one of which it makes another snapshot, or of which there is none
+    /// to be made, this node drops nothing: that is final.
+    fn examine(&mut self, place: Place, proposal: Proposal) {
+        let ((_, cid), by) = place;
+        let Some((sealed, division, asked)) = self.weigh(&cid, &proposal.checkpoint) else { return };
+        if sealed.hash == proposal.checkpoint.hash {
+            let weighed = Weighed { place, proposal, sealed, division, asked, hopeless: false };
+            self.history.proposals.keep(cid, weighed, &self.me.peer());
+            return;
         }
+        let text = format!(
+            "the checkpoint that {by} proposes names another state ({}) than this node makes of the same entries ({}): \
+             nothing is dropped; compare the versions of both, and revoke the peer if it lies",
+            proposal.checkpoint.hash, sealed.hash
+        );
+        self.history.alarm = Some(text.clone());
+        self.notice(Notice::Warning { text });
     }
 
     /// The snapshot at the cut, how the cut divides the entries, and who has to acknowledge it.
@@ -283,9 +244,7 @@ impl Node {
     }
 
     /// Whether everybody has acknowledged a checkpoint. Once it is so, it stays so, whatever else comes.
-    fn stands(&self, proposed: &Cid) -> bool {
-        let Some(proposal) = self.history.proposals.get(proposed) else { return false };
-        let Some(Verdict::Same { division, asked, .. }) = &proposal.verdict else { return false };
+    fn stands(&self, proposed: &Cid, Weighed { proposal, division, asked, .. }: &Weighed) -> bool {
         let mut all = asked.clone();
         let mut open: Vec<PeerId> = all.iter().copied().collect();
         while let Some(peer) = open.pop() {
@@ -301,10 +260,9 @@ impl Node {
 
     /// Marks proposals that somebody who has to acknowledge them cannot: its own latest chain stands astray.
     fn give_up_the_dead(&mut self) {
-        for proposal in self.history.proposals.values_mut() {
-            let Some(Verdict::Same { division, asked, .. }) = &proposal.verdict else { continue };
+        for Weighed { proposal, division, asked, hopeless, .. } in self.history.proposals.weighed.values_mut() {
             let gone = |peer: &PeerId| self.clock.is_revoked(peer) && !proposal.acknowledged.contains_key(peer);
-            proposal.hopeless = asked.iter().any(gone)
+            *hopeless = asked.iter().any(gone)
                 || division.astray.iter().filter_map(|cid| self.clock.author_of(cid)).any(|author| {
                     asked.contains(&author.peer)
                         && !proposal.acknowledged.contains_key(&author.peer)
@@ -316,19 +274,19 @@ impl Node {
     /// Acknowledges what this node has found to be the same, knowing nothing that is astray.
     fn acknowledge(&mut self) {
         let me = self.me.peer();
-        let mine = self.history.proposals.iter().filter(|(proposed, proposal)| {
-            let Some(Verdict::Same { division, .. }) = &proposal.verdict else { return false };
-            !proposal.acknowledged.contains_key(&me)
-                && !proposal.hopeless
-                && !proposal.agreed
-                && !self.history.avoids(&me, proposed)
-                && self.clock.heads().is_disjoint(&division.astray)
-                && self.clock.void_below(proposed) == proposal.checkpoint.void
-        });
+        let mine =
+            self.history.proposals.weighed.iter().filter(|(proposed, Weighed { proposal, division, hopeless, .. })| {
+                !proposal.acknowledged.contains_key(&me)
+                    && !hopeless
+                    && !proposal.agreed
+                    && !self.history.avoids(&me, proposed)
+                    && self.clock.heads().is_disjoint(&division.astray)
+                    && self.clock.void_below(proposed) == proposal.checkpoint.void
+            });
         let mine: Vec<Cid> = mine.map(|(proposed, _)| *proposed).collect();
         for proposal in mine {
-            if let Some(agreed) = self.history.proposals.get_mut(&proposal) {
-                agreed.agreed = true;
+            if let Some(agreed) = self.history.proposals.weighed.get_mut(&proposal) {
+                agreed.proposal.agreed = true;
             }
             self.events.push(Event::Acknowledge(Acknowledge { proposal }));
         }
@@ -337,11 +295,8 @@ impl Node {
     /// Proposes a checkpoint when it is time and this node's turn.
     fn propose(&mut self) {
         let (now, timings) = (self.now.mono, self.settings.timings);
-        let pending = self.history.proposals.values().any(|proposal| {
-            matches!(proposal.verdict, Some(Verdict::Same { .. }))
-                && !proposal.hopeless
-                && now < proposal.since + timings.retention
-        });
+        let pending = self.history.proposals.weighed.values();
+        let pending = pending.filter(|one| !one.hopeless).any(|one| now < one.proposal.since + timings.retention);
         if pending || self.clock.rules() < HISTORY {
             self.history.next_look = now + timings.checkpoint / RANK_PARTS;
             self.history.turn = None;
@@ -378,11 +333,7 @@ impl Node {
 
     /// Drops what lies beneath a checkpoint that stands.
     fn condense(&mut self, proposed: &Cid) {
-        let Some(Proposal { verdict: Some(Verdict::Same { sealed, division, .. }), .. }) =
-            self.history.proposals.remove(proposed)
-        else {
-            return;
-        };
+        let Some(Weighed { sealed, division, .. }) = self.history.proposals.weighed.remove(proposed) else { return };
         let lost = division.astray.iter().any(|cid| self.clock.author_of(cid) == Some(self.author));
         let dropped = self.clock.drop_beneath(&sealed.snapshot, sealed.hash, &division);
         self.change_ground(sealed, dropped);
@@ -420,11 +371,8 @@ impl Node {
         }
         self.look_at_pause();
         let clock = &self.clock;
-        self.history.proposals.retain(|proposed, proposal| {
-            proposal.verdict = None;
-            proposal.hopeless = false;
-            clock.holds(proposed) && clock.holds(&proposal.checkpoint.cut)
-        });
+        let stays = |proposed: &Cid, checkpoint: &Checkpoint| clock.holds(proposed) && clock.holds(&checkpoint.cut);
+        self.history.proposals.begin_again(stays);
         self.history.sealed = Some(sealed);
         self.history.alarm = None;
         self.history.dirty = true;

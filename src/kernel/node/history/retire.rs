@@ -35,14 +35,19 @@ impl Node {
     }
 
     /// Whether a member has written nothing for the time after which it is retired, and this node has not heard of it
-    /// for as long as it takes to come back after a power cut that everybody had.
+    /// for as long as it takes to come back after a power cut that everybody had. Where the label of what it wrote last
+    /// lies in the future, it is as old as this node's own first entry since.
     fn is_long_away(&self, peer: &PeerId) -> bool {
         let timings = &self.settings.timings;
+        let wall = self.now.wall;
+        let written = Some(self.clock.last_written(peer)).filter(|written| *written <= wall);
+        // A clock that is ahead would make its owner wait for ever, and everybody for it.
+        let written = written.or_else(|| self.clock.known_since(peer, &self.me.peer(), wall));
         let heard = self.peers.get(peer).map_or(self.history.started, |peer| peer.last.max(self.history.started));
         *peer != self.me.peer()
             && !self.peers.hears(peer)
             && !self.clock.is_retired(peer)
             && heard.saturating_add(timings.checkpoint) <= self.now.mono
-            && self.clock.last_written(peer).saturating_add(timings.retire) <= self.now.wall
+            && written.is_some_and(|written| written.saturating_add(timings.retire) <= wall)
     }
 }
