@@ -121,7 +121,8 @@ impl Node {
         if !std::mem::replace(&mut self.catchup.told, true) {
             let text =
                 "the peers have dropped what this node lacks, and not enough of them name the same snapshot in its \
-                        place: it goes on asking until two do, and more than half"
+                        place: it goes on asking until two do, and more than half of those asked. If most of them were away \
+                        as well, have this host join anew with another --data-dir"
                     .to_owned();
             self.notice(Notice::Warning { text });
         }
