@@ -7,8 +7,9 @@
 //! - A runner that GitHub calls busy is never ended from here, except at the end of the node.
 //! - A registration in this host's name that no runner stands behind is removed, and a runner without registration ends.
 //!
-//! What waits for jobs that nobody has queued yet is [`warm`]'s.
+//! What waits for jobs that nobody has queued yet is [`warm`]'s; what ends a runner, and what it makes room for, [`ends`]'s.
 
+mod ends;
 mod told;
 mod warm;
 mod written;
@@ -16,23 +17,17 @@ mod written;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::forge::github::{Job, JobState, Registered, Removal, Scope};
+use crate::forge::github::{Job, JobState, Scope};
 use crate::kernel::id::TaskId;
 use crate::kernel::io::Report;
 use crate::kernel::scale_set;
 use crate::kernel::task::{Conclusion, Fence, GITHUB_RUNNER, ReleaseReason, Repository, Trigger, Workload};
-use crate::runner::RunnerEnding;
 
+pub(super) use ends::word;
 use written::Past;
 
 /// What every runner of a mesh is called at its beginning.
 const MARK: &str = "runmesh-";
-/// How long a runner that nothing is meant for any more may find a job of its own accord.
-const LOOSE: u64 = 10_000;
-/// How long a runner may take to end after its job.
-const AFTER: u64 = 60_000;
-/// How long a runner may not be listed by GitHub after it was started.
-const UNLISTED: u64 = 20_000;
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]
@@ -453,107 +448,10 @@ impl Pool {
         Some(Deed::Report { task, fence: held.fence, report })
     }
 
-    /// Retires the runners that nothing is meant for and that have no job, and configures those that have got their slots.
-    pub(super) fn thin_out(&mut self, now: u64, draining: bool) -> Vec<Deed> {
-        let mut deeds = self.follow_up();
-        for (name, hand) in &mut self.hands {
-            let over = draining || hand.tired || !hand.kept && now.saturating_sub(hand.idle) >= LOOSE;
-            if hand.stage == Stage::Alive
-                && hand.is_loose()
-                && over
-                && let Some(registration) = hand.registration
-            {
-                hand.stage = Stage::Retiring;
-                deeds.push(Deed::Retire { name: name.clone(), scope: hand.scope.clone(), registration });
-            }
-            if hand.stage == Stage::Alive && hand.done.is_some_and(|done| done + AFTER < now) {
-                tracing::warn!("runner {name} does not end though its job has: it is ended");
-                hand.stage = Stage::Ending;
-                deeds.push(Deed::Stop { order: hand.order });
-            }
-        }
-        deeds
-    }
-
-    /// Configures the runners whose slots were others' that are gone. Where such a one has found a job after all, what its
-    /// successor was meant for is given back.
-    fn follow_up(&mut self) -> Vec<Deed> {
-        let waiting = self.hands.iter().filter_map(|(name, hand)| Some((name.clone(), hand.after.clone()?)));
-        let mut deeds = Vec::new();
-        for (name, after) in waiting.collect::<Vec<_>>() {
-            match self.hands.get(&after).map(|hand| hand.serves.is_some()) {
-                Some(false) => continue,
-                Some(true) => {
-                    let task = self.hands.remove(&name).and_then(|hand| hand.meant);
-                    let held = task.and_then(|task| Some((task, self.held.remove(&task)?)));
-                    let why = "the slot that its runner was to get has a job".to_owned();
-                    let report = Report::GivenBack { reason: ReleaseReason::Draining, why };
-                    deeds.extend(held.map(|(task, held)| Deed::Report { task, fence: held.fence, report }));
-                }
-                None => {
-                    let Some(hand) = self.hands.get_mut(&name) else { continue };
-                    hand.after = None;
-                    let (scope, labels) = (hand.scope.clone(), hand.labels.clone());
-                    if hand.meant.is_some() || hand.kept {
-                        deeds.push(Deed::Configure { name, scope, labels });
-                    } else {
-                        self.hands.remove(&name);
-                    }
-                }
-            }
-        }
-        deeds
-    }
-
-    /// What came of asking GitHub to forget a runner.
-    pub(super) fn removed(&mut self, now: u64, name: &str, removal: Option<Removal>) -> Vec<Deed> {
-        let Some(hand) = self.hands.get_mut(name).filter(|hand| hand.stage == Stage::Retiring) else {
-            return Vec::new();
-        };
-        if removal == Some(Removal::Gone) {
-            hand.stage = Stage::Ending;
-            return vec![Deed::Stop { order: hand.order }];
-        }
-        // Busy: which job it has, the next look tells.
-        (hand.stage, hand.idle) = (Stage::Alive, now);
-        Vec::new()
-    }
-
-    /// The runners in this host's name that GitHub lists, asked for at `asked`.
-    pub(super) fn listed(&mut self, asked: u64, scope: &Scope, listed: &[Registered]) -> Vec<Deed> {
-        let mut deeds = Vec::new();
-        for one in listed {
-            match self.hands.get_mut(&one.name) {
-                Some(hand) => hand.registration = Some(one.id),
-                None => deeds.push(Deed::Remove { scope: scope.clone(), registration: one.id, name: one.name.clone() }),
-            }
-        }
-        for (name, hand) in &mut self.hands {
-            let is_listed = listed.iter().any(|one| one.name == *name);
-            if hand.stage == Stage::Alive && hand.scope == *scope && !is_listed && hand.since + UNLISTED < asked {
-                tracing::warn!("runner {name} lives, and GitHub knows it no more: it is ended");
-                hand.stage = Stage::Ending;
-                deeds.push(Deed::Stop { order: hand.order });
-            }
-        }
-        deeds
-    }
-
     /// All registrations that there may be, by the runners' names, for the end of the node; those in scale sets apart.
     pub(super) fn registrations(&self) -> Vec<(String, Scope, u64)> {
         let others = self.hands.iter().filter(|(_, hand)| !hand.is_of_a_set());
         others.filter_map(|(name, hand)| Some((name.clone(), hand.scope.clone(), hand.registration?))).collect()
-    }
-}
-
-/// How a runner ended, in a word.
-pub(super) fn word(how: &RunnerEnding) -> String {
-    match how {
-        RunnerEnding::NotStarted => "it could not be started".to_owned(),
-        RunnerEnding::Exited(exit) => exit.to_string(),
-        RunnerEnding::Stopped => "stopped".to_owned(),
-        RunnerEnding::Retired => "retired".to_owned(),
-        RunnerEnding::TimedOut => "it met its time limit".to_owned(),
     }
 }
 

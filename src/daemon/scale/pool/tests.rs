@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
+use super::ends::{LOOSE, UNLISTED};
 use super::*;
 use crate::daemon::scale::WarmSet;
+use crate::forge::github::{Registered, Removal};
 use crate::kernel::allocation::Warming;
 use crate::kernel::id::Cid;
 
