@@ -1,12 +1,28 @@
 //! Hosts that have free slots, but not as much of something as a task asks for.
 
+use runmesh::kernel::io::Input;
+
 use super::host::Command;
-use super::rules::{FORMED, ask, begin, offer, quiet, runs_of};
+use super::rules::{FORMED, begin, change, quiet, runs_of};
 use super::scenario::Scenario;
+use super::world::World;
 
 /// Tasks of 60 s, and hosts with so many slots.
 fn long(name: &'static str, nodes: usize, tasks: usize, slots: u64) -> Scenario {
     Scenario { slots: (slots, slots), ..quiet(name, nodes, tasks, 60_000) }
+}
+
+/// A host offers these labels besides its others, and reaches the source.
+fn offer(world: &mut World<'_>, host: usize, labels: &[&str]) {
+    let one = &mut world.hosts[host];
+    one.offer.sources = [super::work::SOURCE.to_owned()].into();
+    one.offer.labels.extend(labels.iter().map(|label| (*label).to_owned()));
+    let (offer, boot) = (one.offer.clone(), one.boots);
+    world.give(host, boot, Input::Offer(offer));
+}
+
+fn ask(world: &mut World<'_>, job: usize, label: &str) {
+    change(&mut world.jobs[job], |workload| workload.labels = [label.to_owned()].into());
 }
 
 /// Who stands first for a task has free slots but no processors left, and says so when it is asked: the next takes it.

@@ -61,8 +61,7 @@ impl Peers {
     /// Whether those who are asked and heard agree that the peer is not there: more than half of them, where they are
     /// more than one. `doubted` is when it should have been heard here at the latest. An idle node says seldom whom it
     /// hears, so who hears a doubted one says so at once (`Node::on_presence`), and a beat later whoever has said nothing
-    /// since is not counted: it is cut off as well, or nearly so. Who is not asked itself has told nobody of its doubt
-    /// (`Node::watch_peers`), so silence tells it nothing: it waits until somebody who is says the same.
+    /// since is not counted: it is cut off as well, or nearly so.
     pub(in super::super) fn others_agree_on_loss(
         &self,
         of: &PeerId,
@@ -75,9 +74,9 @@ impl Peers {
         let others: Vec<&Peer> =
             jury.iter().filter_map(|peer| self.peers.get(peer)).filter(|peer| peer.heard).collect();
         let missing = others.iter().filter(|other| other.misses(of)).count();
-        let agree = |others: usize, alone: bool| (alone && others <= 1) || missing * 2 > others;
+        let agree = |others: usize| others <= 1 || missing * 2 > others;
         let spoken = || others.iter().filter(|other| other.has_spoken(of, doubted)).count();
-        agree(others.len(), true) || (now >= doubted + timings.beat && agree(spoken(), self.judges(of, me)))
+        agree(others.len()) || (now >= doubted + timings.beat && agree(spoken()))
     }
 
     /// Those of the jury who say nothing of a doubted holder within a beat are not heard either: the task that it held
