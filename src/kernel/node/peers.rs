@@ -391,7 +391,7 @@ impl Node {
     /// was started again of whose end nothing was noticed here. Which it is shows when this one does not beat on.
     fn take_rival(&mut self, rival: Rival) {
         let known = self.peers.peers.get_mut(&rival.said.presence.peer);
-        if let Some(known) = known.filter(|known| known.heard && known.is_unknown_life(&rival.said.presence)) {
+        if let Some(known) = known.filter(|known| known.heard && known.may_be_over(&rival.said.presence)) {
             known.rival = Some(rival);
             let due = known.overtaken_at(&self.settings.timings);
             self.peers.next_watch = self.peers.next_watch.min(due);
@@ -418,14 +418,7 @@ impl Node {
                 self.peers.stir(peer);
                 self.notice(Notice::PeerHeard { peer });
             }
-            None => {
-                let former = self.peers.peers.get(&peer).map(|known| known.presence().life);
-                self.take_presence(said, at);
-                // Of two lives this may be the older, heard late by who tells of it: the other speaks on then.
-                if let (Some(former), Some(known)) = (former, self.peers.peers.get_mut(&peer)) {
-                    known.past.retain(|(life, _)| *life != former);
-                }
-            }
+            None => self.take_presence(said, at),
         }
     }
 

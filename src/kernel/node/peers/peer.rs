@@ -96,9 +96,10 @@ impl Peer {
         past
     }
 
-    /// Whether a life says this of which nothing was heard before.
-    pub(super) fn is_unknown_life(&self, other: &Presence) -> bool {
-        other.life != self.presence().life && self.last_beat_of(other.life).is_none()
+    /// Whether another life says this that was not heard before. One that was heard before this one may well be the later of
+    /// the two: what a dead life has said can come late, by a slow network or over a node that was stopped for a while.
+    pub(super) fn may_be_over(&self, other: &Presence) -> bool {
+        other.life != self.presence().life && self.last_beat_of(other.life).is_none_or(|beat| beat < other.beat)
     }
 
     /// When it is taken to be lost because another life of it speaks: once it has not beaten on as it said.

@@ -124,7 +124,7 @@ fn a_peer_that_was_started_again_unnoticed_is_heard_when_its_former_life_has_not
     let Did { lost, .. } = wake_until(&mut node, 1_300, due);
     assert_eq!((lost, life_heard(&node, 1)), (vec![(due, peer(1))], Some(2)), "not after three lost beats");
     // A replay of the former life shows nothing, and takes nothing from the patience with this one.
-    node.handle(at(due + 10), presence_of(1, 1, 7, 4_000));
+    node.handle(at(due + 10), presence_of(1, 1, 2, 4_000));
     let Did { lost, .. } = wake_until(&mut node, due + 10, 60_000);
     assert_eq!(lost, [(1_300 + 12_000, peer(1))]);
 }
@@ -143,6 +143,21 @@ fn a_former_life_that_others_tell_of_late_does_not_keep_the_present_one_from_bei
     let due = 4_000 + 1_000 + LATE;
     wake_until(&mut node, 5_100, due);
     assert_eq!(life_heard(&node, 1), Some(2), "it has spoken, and need not speak again");
+}
+
+#[test]
+fn a_late_word_of_a_former_life_does_not_keep_the_present_one_from_being_heard() {
+    let mut node = founder(1);
+    node.handle(at(100), presence_of(1, 1, 3, 1_000));
+    wake_until(&mut node, 100, 4_000);
+    node.handle(at(4_000), presence_of(1, 2, 4, 1_000));
+    wake_until(&mut node, 4_000, 8_000);
+    assert_eq!(life_heard(&node, 1), None);
+    node.handle(at(8_000), presence_of(1, 1, 5, 10_000));
+    node.handle(at(8_100), presence_of(1, 2, 9, 10_000));
+    assert_eq!(life_heard(&node, 1), Some(1));
+    wake_until(&mut node, 8_100, 8_000 + 10_000 + LATE);
+    assert_eq!(life_heard(&node, 1), Some(2), "not after three lost beats of the other");
 }
 
 #[test]
