@@ -181,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn one_that_others_wait_for_gets_the_room_of_one_that_nobody_waits_for() {
+        let (mut quarantine, share) = (Quarantine::default(), MAX_WAITING_OF_ONE as u64);
+        let wanted = entry(share, 0);
+        for number in 0..share {
+            assert!(quarantine.keep(entry(number, 0), peer(1), vec![wanted.cid()]));
+        }
+        assert!(!keep(&mut quarantine, share + 1, 0, 1), "its bringer's share is full");
+        assert!(quarantine.keep(wanted.clone(), peer(1), vec![parent(share)]));
+        assert!(quarantine.contains(&wanted.cid()) && quarantine.len() == MAX_WAITING_OF_ONE);
+        assert_eq!(quarantine.missing(usize::MAX), [parent(share)].into(), "it is asked for what this one lacks");
+        assert_eq!(quarantine.arrived(&parent(share)).len(), 1);
+        assert_eq!(quarantine.arrived(&wanted.cid()).len(), MAX_WAITING_OF_ONE - 1);
+    }
+
+    #[test]
     fn all_bringers_together_fill_so_many_places_and_no_more() {
         let mut quarantine = Quarantine::default();
         for number in 0..MAX_WAITING as u64 {
