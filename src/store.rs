@@ -39,12 +39,12 @@ use crate::kernel::entry::Entry;
 use crate::kernel::id::Cid;
 
 pub use blobs::{Blobs, Keeping, Share, Swept};
-pub use database::Owner;
-pub use dir::{DataDir, HeldDir};
+pub use database::{DATABASE, Owner};
+pub use dir::{DataDir, HeldDir, LOCK};
 pub use error::{Holder, StoreError};
-pub use keys::Secret;
+pub use keys::{MESH_KEY, Secret};
 pub use ledger::Book;
-pub use membership::Membership;
+pub use membership::{MEMBERSHIP, Membership};
 
 use database::{ENTRIES, PLACES, SNAPSHOT};
 

@@ -85,9 +85,7 @@ impl ShownStatus {
             peer_id: status.peer_id,
         }
     }
-}
 
-impl ShownStatus {
     /// All states that tasks are in, so that the numbers add up.
     fn counts(&self) -> String {
         let seldom = [

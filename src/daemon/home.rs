@@ -7,13 +7,10 @@ use super::membership::was_revoked;
 use crate::kernel::entry::Right;
 use crate::kernel::id::{MeshId, PeerId};
 use crate::kernel::node::Entrance;
-use crate::store::{DataDir, HeldDir, Holder, Membership, Owner, Secret, Store, StoreError};
+use crate::store::{
+    DATABASE, DataDir, HeldDir, Holder, MEMBERSHIP, MESH_KEY, Membership, Owner, Secret, Store, StoreError,
+};
 use crate::wire::ticket::{Invitation, TicketError};
-
-/// What there is of a mesh in a data directory, as the store names it.
-const DATABASE: &str = "runmesh.redb";
-const MEMBERSHIP: &str = "mesh.toml";
-const MESH_KEY: &str = "mesh.key";
 
 /// Why a data directory does not do for a node.
 #[derive(Debug, thiserror::Error)]

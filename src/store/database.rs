@@ -27,7 +27,8 @@ pub(super) const SNAPSHOT: TableDefinition<(), &[u8]> = TableDefinition::new("sn
 /// Whose database this is.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("runmesh");
 
-const FILE: &str = "runmesh.redb";
+/// The database, in the data directory.
+pub const DATABASE: &str = "runmesh.redb";
 /// A database that is being made; it gets its name when it is whole.
 const UNFINISHED: &str = "runmesh.redb.new";
 /// How the tables are laid out. A change that older versions would misread raises it.
@@ -46,7 +47,7 @@ pub struct Owner {
 }
 
 pub(super) fn path_in(dir: &HeldDir) -> PathBuf {
-    dir.path().join(FILE)
+    dir.path().join(DATABASE)
 }
 
 /// Opens the directory's database, or makes it where there is none.

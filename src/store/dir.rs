@@ -14,7 +14,7 @@ use super::error::{Holder, StoreError};
 
 /// Locked for as long as a process uses the directory; holds that process's number. Never deleted: a lock on a deleted
 /// file excludes nobody.
-const LOCK: &str = "node.lock";
+pub const LOCK: &str = "node.lock";
 /// The most bytes of a small file that are read, far above what any needs.
 const SMALL: u64 = 256 * 1024;
 

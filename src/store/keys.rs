@@ -15,7 +15,7 @@ use super::error::StoreError;
 /// Who this host is.
 const IDENTITY: &str = "identity.key";
 /// The right to invite, only on hosts that have it.
-const MESH: &str = "mesh.key";
+pub const MESH_KEY: &str = "mesh.key";
 
 /// The 32-byte seed of an Ed25519 key. It prints as nothing, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl DataDir {
     /// # Errors
     /// As [`Self::identity_key`].
     pub fn mesh_key(&self) -> Result<Option<Secret>, StoreError> {
-        self.key(MESH)
+        self.key(MESH_KEY)
     }
 
     fn key(&self, name: &str) -> Result<Option<Secret>, StoreError> {
@@ -116,7 +116,7 @@ impl HeldDir {
     /// # Errors
     /// As [`Self::keep_identity_key`].
     pub fn keep_mesh_key(&self, key: &Secret) -> Result<(), StoreError> {
-        self.keep_key(MESH, key)
+        self.keep_key(MESH_KEY, key)
     }
 
     fn keep_key(&self, name: &str, key: &Secret) -> Result<(), StoreError> {
@@ -161,7 +161,7 @@ mod tests {
     fn a_key_that_others_can_read_is_refused_with_the_command_to_run() {
         let (_dir, held) = held();
         held.keep_mesh_key(&Secret::from_seed([7; 32])).expect("kept");
-        let path = held.path().join(MESH);
+        let path = held.path().join(MESH_KEY);
         for mode in [0o640, 0o604, 0o660, 0o601] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
             let sentence = held.mesh_key().expect_err("exposed").to_string();

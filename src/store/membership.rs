@@ -9,7 +9,8 @@ use crate::kernel::id::MeshId;
 use super::dir::{DataDir, HeldDir};
 use super::error::StoreError;
 
-const FILE: &str = "mesh.toml";
+/// Which mesh this host belongs to, in the data directory.
+pub const MEMBERSHIP: &str = "mesh.toml";
 
 /// Which mesh this host belongs to and how it finds it.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,8 +48,8 @@ impl DataDir {
     /// # Errors
     /// [`StoreError::Membership`] when the file cannot be understood, [`StoreError::Exposed`] when others can read it.
     pub fn membership(&self) -> Result<Option<Membership>, StoreError> {
-        let Some(text) = self.read_private(FILE)? else { return Ok(None) };
-        let wrong = |why: String| StoreError::Membership { path: self.path().join(FILE), why };
+        let Some(text) = self.read_private(MEMBERSHIP)? else { return Ok(None) };
+        let wrong = |why: String| StoreError::Membership { path: self.path().join(MEMBERSHIP), why };
         // The parser's own message quotes the line, which may hold the ticket.
         let text: Text = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
         let mesh = text.mesh.parse().map_err(|error| wrong(format!("{error}")))?;
@@ -64,8 +65,8 @@ impl HeldDir {
     pub fn keep_membership(&self, membership: &Membership) -> Result<(), StoreError> {
         let Membership { mesh, bootstrap, ticket } = membership.clone();
         let text = toml::to_string(&Text { mesh: mesh.to_string(), bootstrap, ticket })
-            .map_err(|error| StoreError::Membership { path: self.path().join(FILE), why: error.to_string() })?;
-        self.write_private(FILE, &format!("# Kept by runmesh: which mesh this host belongs to.\n{text}"))
+            .map_err(|error| StoreError::Membership { path: self.path().join(MEMBERSHIP), why: error.to_string() })?;
+        self.write_private(MEMBERSHIP, &format!("# Kept by runmesh: which mesh this host belongs to.\n{text}"))
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
         let held = DataDir::open(dir.path()).and_then(DataDir::hold).expect("held");
         for text in ["mesh = \"abc\"", "ticket = \"hush-hush", "mesh = 3\nticket = \"hush-hush\"", "\0", "mash = \"\""]
         {
-            held.write_private(FILE, text).expect("written");
+            held.write_private(MEMBERSHIP, text).expect("written");
             let sentence = held.membership().expect_err("not understood").to_string();
             assert!(sentence.contains("mesh.toml") && !sentence.contains("hush"), "{sentence}");
         }

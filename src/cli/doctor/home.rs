@@ -3,11 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use crate::store::{DataDir, Owner, Store, StoreError};
-
-/// Locked while a process uses the directory, and its database, as the store names them.
-const LOCK: &str = "node.lock";
-const DATABASE: &str = "runmesh.redb";
+use crate::store::{DATABASE, DataDir, LOCK, Owner, Store, StoreError};
 
 /// What was found there; else what is wrong and what to do.
 pub(super) fn looked_at(data_dir: &Path) -> Result<String, String> {
