@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -21,7 +21,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
 use futures::StreamExt as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub(crate) use self::contained::{Boxed, Contained, bind, home};
 pub(crate) use self::door::Door;
@@ -38,6 +38,8 @@ pub(crate) const LABEL_TASK: &str = "runmesh.task";
 /// How long an engine may take to say its version, and to answer anything else.
 const PROBE: Duration = Duration::from_secs(5);
 pub(crate) const ANSWER: Duration = Duration::from_secs(60);
+/// How soon it is looked at again whether what was told to go is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const SILENT: &str = "the container engine does not answer";
 /// How long an image may take to be fetched.
 pub(crate) const PULL: Duration = Duration::from_secs(1800);
@@ -167,37 +169,41 @@ impl Engine {
         timeout(ANSWER, looked).await.unwrap_or_else(|_| Err(SILENT.to_owned()))
     }
 
-    /// Takes away everything at the engine that bears this mark, and looks whether that came true. What stays, in words.
+    /// Takes away everything at the engine that bears this mark, and looks whether that came true: an engine that is at
+    /// something of it itself says so, or nothing, and is asked again for so long. What stays, in words.
     ///
     /// # Errors
     /// When it does not answer.
-    pub(crate) async fn clear(&self, mark: &str) -> Result<Vec<String>, String> {
+    pub(crate) async fn clear(&self, mark: &str, patience: Duration) -> Result<Vec<String>, String> {
+        let began = Instant::now();
+        loop {
+            let mut stuck = self.sweep_once(mark).await?;
+            if self.marks(mark).await?.is_empty() {
+                return Ok(Vec::new());
+            }
+            if began.elapsed() >= patience {
+                if stuck.is_empty() {
+                    stuck.push("the container engine is still taking something of it away".to_owned());
+                }
+                return Ok(stuck);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Takes away everything at the engine whose mark begins so: one task's, or one node's. Says what could not be.
+    pub(crate) async fn sweep(&self, mark: &str) -> Vec<String> {
+        self.sweep_once(mark).await.unwrap_or_else(|error| vec![error])
+    }
+
+    async fn sweep_once(&self, mark: &str) -> Result<Vec<String>, String> {
         let swept = async {
             let docker = connect(&self.socket)?;
             let mut stuck = self.sweep_containers(&docker, mark).await?;
             stuck.extend(self.sweep_rest(&docker, mark).await?);
             Ok(stuck)
         };
-        let mut stuck = timeout(ANSWER, swept).await.unwrap_or_else(|_| Err(SILENT.to_owned()))?;
-        if stuck.is_empty() && !self.marks(mark).await?.is_empty() {
-            stuck.push("the container engine is still taking something of it away".to_owned());
-        }
-        Ok(stuck)
-    }
-
-    /// Takes away everything at the engine whose mark begins so: one task's, or one node's. Says what could not be.
-    pub(crate) async fn sweep(&self, mark: &str) -> Vec<String> {
-        let swept = async {
-            let docker = connect(&self.socket)?;
-            let mut stuck = self.sweep_containers(&docker, mark).await?;
-            stuck.extend(self.sweep_rest(&docker, mark).await?);
-            Ok::<_, String>(stuck)
-        };
-        match timeout(ANSWER, swept).await {
-            Ok(Ok(stuck)) => stuck,
-            Ok(Err(error)) => vec![error],
-            Err(_) => vec![SILENT.to_owned()],
-        }
+        timeout(ANSWER, swept).await.unwrap_or_else(|_| Err(SILENT.to_owned()))
     }
 
     async fn sweep_containers(&self, docker: &Docker, mark: &str) -> Result<Vec<String>, String> {

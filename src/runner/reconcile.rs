@@ -44,7 +44,7 @@ pub(crate) async fn clear(host: Arc<Host>, names: BTreeMap<String, Option<Start>
     let (mut left, mut silent) = (BTreeMap::new(), BTreeSet::new());
     for (name, start) in names {
         let stays = match start {
-            Some(start) => settle(&host.settings.ledger, &name, &start, &mut silent).await,
+            Some(start) => settle(&host.settings.ledger, &name, &start, &mut silent, Duration::ZERO).await,
             None => clear_by_name(&host, &name).await,
         };
         left.insert(name, stays);
@@ -66,15 +66,16 @@ async fn clear_by_name(host: &Arc<Host>, name: &str) -> Vec<String> {
     stays
 }
 
-/// Undoes a record, and strikes it out when nothing of it is left. What stays, in words. Engines found `silent` are not
-/// asked again.
+/// Undoes a record, and strikes it out when nothing of it is left. What stays, in words, after `patience` with an engine
+/// that has not done yet what it was told. Engines found `silent` are not asked again.
 pub(crate) async fn settle(
     ledger: &Arc<dyn Ledger>,
     name: &str,
     start: &Start,
     silent: &mut BTreeSet<PathBuf>,
+    patience: Duration,
 ) -> Vec<String> {
-    let stays = undo(start, silent).await;
+    let stays = undo(start, silent, patience).await;
     if !stays.is_empty() {
         return stays;
     }
@@ -85,12 +86,14 @@ pub(crate) async fn settle(
 }
 
 /// Takes away what an order has made. What stays, in words.
-async fn undo(start: &Start, silent: &mut BTreeSet<PathBuf>) -> Vec<String> {
+async fn undo(start: &Start, silent: &mut BTreeSet<PathBuf>, patience: Duration) -> Vec<String> {
     let mut stays = Vec::new();
     if let Some(AtEngine { socket, mark }) = &start.engine {
         let engine = Engine { socket: socket.clone(), version: String::new() };
-        let cleared =
-            if silent.contains(socket) { Err("it did not just now".to_owned()) } else { engine.clear(mark).await };
+        let cleared = match silent.contains(socket) {
+            true => Err("it did not just now".to_owned()),
+            false => engine.clear(mark, patience).await,
+        };
         match cleared {
             Ok(stuck) => stays.extend(stuck),
             Err(why) => {

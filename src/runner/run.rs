@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -20,6 +20,10 @@ use super::{
     github, reconcile, workflow,
 };
 use crate::kernel::io::Report;
+
+/// How long an order that has ended waits for the container engine to have taken away what it was told to. Own choice:
+/// Podman takes a second at most; later the rounds see to it ([`reconcile`]).
+const GO: Duration = Duration::from_secs(10);
 
 /// Where something stands here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +124,7 @@ pub(crate) async fn run(host: Arc<Host>, order: Order, start: Start, strings: St
         return Ended { outcome, left: vec![why] };
     }
     let outcome = carry_out(host.clone(), order, strings).await;
-    let left = reconcile::settle(&host.settings.ledger, &name, &start, &mut BTreeSet::new()).await;
+    let left = reconcile::settle(&host.settings.ledger, &name, &start, &mut BTreeSet::new(), GO).await;
     Ended { outcome, left }
 }
 

@@ -248,7 +248,7 @@ async fn settle_earlier(ledger: &Arc<dyn Ledger>) -> Result<Vec<Earlier>, OpenEr
     for (name, record) in records {
         match Start::read(&record) {
             Ok(start) => {
-                let left = reconcile::settle(ledger, &name, &start, &mut silent).await;
+                let left = reconcile::settle(ledger, &name, &start, &mut silent, Duration::ZERO).await;
                 earlier.push(Earlier { start, left });
             }
             // As of a later version: it is left for that one.
