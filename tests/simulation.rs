@@ -18,6 +18,7 @@ mod simulation {
     mod rules;
     pub(crate) mod scenario;
     mod slots;
+    pub(crate) mod turns;
     pub(crate) mod work;
     pub(crate) mod world;
 }
@@ -460,6 +461,18 @@ fn what_nodes_share_changes_nothing() {
         let [apart, shared] = [&apart, &shared].map(|scenario| checks::run(scenario, seed).map(|(outcome, _)| outcome));
         assert_eq!(apart, shared);
         assert!(apart.is_ok(), "{apart:?}");
+    }
+}
+
+/// Nor does it by how many threads the nodes of a large mesh are served.
+#[test]
+fn how_many_threads_there_are_changes_nothing() {
+    let large = Scenario::at_large("how_many_threads_there_are_changes_nothing", 40, 200);
+    let [one, three] = [1, 3].map(|threads| Scenario { shares: true, threads, ..large.clone() });
+    for seed in seeds(2) {
+        let [one, three] = [&one, &three].map(|scenario| checks::run(scenario, seed).map(|(outcome, _)| outcome));
+        assert_eq!(one, three);
+        assert!(one.is_ok(), "{one:?}");
     }
 }
 

@@ -46,6 +46,7 @@ mod simulation {
     pub(crate) mod host;
     pub(crate) mod network;
     pub(crate) mod scenario;
+    pub(crate) mod turns;
     pub(crate) mod work;
     pub(crate) mod world;
 }

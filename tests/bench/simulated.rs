@@ -23,7 +23,8 @@ fn number(name: &str, usual: usize) -> Outcome<usize> {
 pub(crate) fn converges() -> Outcome<Vec<Row>> {
     let nodes = number("RUNMESH_SIM_NODES", 1_000)?;
     let (tasks, seeds) = (number("RUNMESH_SIM_TASKS", 10 * nodes)?, number("RUNMESH_BENCH_SEEDS", 1)?.max(1));
-    let scenario = Scenario::at_large("sim_converges", nodes, tasks);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let scenario = Scenario { threads, ..Scenario::at_large("sim_converges", nodes, tasks) };
     let mut converged = 0;
     for seed in 0..seeds as u64 {
         let begun = Instant::now();

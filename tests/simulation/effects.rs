@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runmesh::kernel::entry::{self, Entry};
-use runmesh::kernel::id::{Cid, TaskId};
+use runmesh::kernel::id::{Cid, PeerId, TaskId};
 use runmesh::kernel::io::{Discovery, Input, Output, Presence, Reply, Report, Response, Signed, SourceKey, Token};
 use runmesh::kernel::task::{Fence, Products, Workload};
 
@@ -31,6 +31,14 @@ const fn may_precede(output: &Output) -> bool {
     )
 }
 
+/// Whether none of it has to wait until something is on disk.
+pub(crate) fn may_wait(outputs: &[Output], me: &PeerId) -> bool {
+    outputs.iter().all(|output| match output {
+        Output::Persist(entries) => entries.iter().all(|entry| entry.author().peer != *me),
+        other => may_precede(other),
+    })
+}
+
 /// Nobody forges anything here.
 fn unsigned(presence: Presence) -> Arc<Signed> {
     Arc::new(Signed { presence, bytes: Box::default() })
@@ -43,11 +51,7 @@ impl World<'_> {
         let cut = dying
             .filter(|_| !outputs.is_empty())
             .map(|(part, death)| ((outputs.len() as u64 + 1) * part / 1001, death));
-        let me = self.hosts[host].peer;
-        let may_wait = outputs.iter().all(|output| match output {
-            Output::Persist(entries) => entries.iter().all(|entry| entry.author().peer != me),
-            other => may_precede(other),
-        });
+        let may_wait = may_wait(&outputs, &self.hosts[host].peer);
         if !may_wait && !outputs.iter().any(|output| matches!(output, Output::Persist(_))) {
             self.sync(host);
         }

@@ -19,6 +19,9 @@ pub(crate) struct Scenario {
     pub(crate) rest_within: u64,
     /// The nodes share what they can: a thousand do not fit into memory otherwise.
     pub(crate) shares: bool,
+    /// So many threads let the processes take in what has come, all those of a millisecond together; 0 is one after the
+    /// other. How many there are changes nothing, but one after the other is another order.
+    pub(crate) threads: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -186,6 +189,7 @@ impl Scenario {
             },
             rest_within: 180_000,
             shares: false,
+            threads: 0,
         }
     }
 

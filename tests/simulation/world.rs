@@ -260,12 +260,36 @@ impl<'a> World<'a> {
     /// Lets virtual time go on until this time, or until something happened that never must.
     pub(crate) fn run_until(&mut self, until: u64) {
         while self.violations.is_empty() && self.due.peek().is_some_and(|Reverse(due)| due.at <= until) {
-            let Some(Reverse(due)) = self.due.pop() else { break };
-            self.now = due.at;
-            self.note(due.at ^ due.number.rotate_left(32));
-            self.happen(due.event);
+            let Some(due) = self.next_due() else { break };
+            match self.scenario.threads {
+                0 => self.happen(due.event),
+                threads => self.happen_together(due.event, threads),
+            }
         }
         self.now = until;
+    }
+
+    fn next_due(&mut self) -> Option<Due> {
+        let Reverse(due) = self.due.pop()?;
+        self.now = due.at;
+        self.note(due.at ^ due.number.rotate_left(32));
+        Some(due)
+    }
+
+    /// Everything of this millisecond: processes whose time has come wait for the rest of it.
+    fn happen_together(&mut self, first: Event, threads: usize) {
+        let (mut ready, mut next) = (BTreeMap::new(), Some(first));
+        while let Some(event) = next {
+            match event {
+                Event::Resume(host, boot) => drop(ready.insert((host, boot), ready.len())),
+                other => self.happen(other),
+            }
+            let is_now = self.due.peek().is_some_and(|Reverse(due)| due.at == self.now);
+            next = if is_now { self.next_due().map(|due| due.event) } else { None };
+        }
+        let mut ready: Vec<_> = ready.into_iter().collect();
+        ready.sort_by_key(|(_, at)| *at);
+        self.on_resume_together(ready.into_iter().map(|(process, _)| process).collect(), threads);
     }
 
     pub(crate) fn plan(&mut self, at: u64, event: Event) {
@@ -394,47 +418,6 @@ impl<'a> World<'a> {
                 Some(Input::Ran { task, fence, report, products })
             }
             (_, input) => Some(input),
-        }
-    }
-
-    /// The process takes in what has come, until the disk or a stall holds it up.
-    fn on_resume(&mut self, number: usize, boot: u64) {
-        let now = self.now;
-        loop {
-            let Some(process) = self.process(number, boot) else { return };
-            if process.busy_until > now {
-                if !process.inbox.is_empty() {
-                    let at = process.busy_until;
-                    self.plan(at, Event::Resume(number, boot));
-                }
-                break;
-            }
-            let Some(input) = process.inbox.pop_front() else { break };
-            process.is_handling = true;
-            let time = self.hosts[number].clocks.read(now);
-            let Some(process) = self.process(number, boot) else { return };
-            process.draining |= matches!(input, Input::Drain { .. });
-            let outputs = process.kernel.handle(time, input);
-            self.counts.inputs += 1;
-            self.carry_out(number, outputs);
-            let Some(process) = self.process(number, boot) else { return };
-            process.is_handling = false;
-        }
-        self.set_alarm(number);
-    }
-
-    fn set_alarm(&mut self, number: usize) {
-        let host = &mut self.hosts[number];
-        let Some(process) = &mut host.process else { return };
-        let wanted = process.kernel.next_wake();
-        if process.wake.map(|(mono, _)| mono) == wanted {
-            return;
-        }
-        let at = wanted.map(|mono| (mono, host.clocks.when(mono)));
-        process.wake = at;
-        let boot = process.boot;
-        if let Some((mono, at)) = at {
-            self.plan(at, Event::Wake(number, boot, mono));
         }
     }
 
