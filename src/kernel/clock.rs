@@ -227,6 +227,8 @@ pub struct Clock {
     revocations: revoke::Revocations,
     /// Grows whenever it may have changed who is a member.
     changes: u64,
+    /// Grows whenever somebody may have ceased to be one.
+    departures: u64,
     next_ordinal: u64,
     latest: Hlc,
     is_cut_anywhere: bool,
@@ -260,6 +262,7 @@ impl Clock {
             retired: Vec::new(),
             revocations: revoke::Revocations::default(),
             changes: 0,
+            departures: 0,
             next_ordinal: 0,
             latest: Hlc::default(),
             is_cut_anywhere: false,
@@ -437,6 +440,7 @@ impl Clock {
     /// Decides anew which entries count, in the one order that all nodes share.
     fn recount(&mut self) {
         self.changes += 1;
+        self.departures += 1;
         let tally = self.decide_retirements();
         for (cid, placed) in &mut self.placed {
             placed.counts = tally.counting.contains(cid);
@@ -561,6 +565,11 @@ impl Clock {
     /// Grows whenever it may have changed who is a member.
     pub const fn member_changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Grows whenever somebody may have ceased to be a member.
+    pub const fn departures(&self) -> u64 {
+        self.departures
     }
 
     /// Whether the author's later entries do not count, for a fork or because it was retired or revoked.

@@ -112,6 +112,8 @@ pub struct Node {
     vouchings: u64,
     /// The changes of membership that everything is in line with.
     members_seen: u64,
+    /// How often somebody may have ceased to be one when that was looked at last.
+    departures_seen: u64,
     told_revoked: BTreeSet<PeerId>,
     /// How often each peer has answered nothing since it last did.
     refusals: BTreeMap<PeerId, u32>,
@@ -180,6 +182,7 @@ impl Node {
             vouched: proof::Vouched::default(),
             vouchings: 0,
             members_seen: 0,
+            departures_seen: 0,
             told_revoked: BTreeSet::new(),
             refusals: BTreeMap::new(),
             revoked: false,

@@ -16,17 +16,21 @@ pub const MAX_WAITING_OF_ONE: usize = 1024;
 /// The most bytes that wait at once.
 pub const MAX_WAITING_BYTES: usize = 16 << 20;
 
+/// An entry, who brought it, and how many of its parents are missing.
+type Waiting = (Arc<Entry>, PeerId, usize);
+
 /// Entries that wait for parents.
 #[derive(Debug, Default)]
 pub struct Quarantine {
-    waiting: BTreeMap<Cid, (Arc<Entry>, PeerId, BTreeSet<Cid>)>,
-    by_missing: BTreeMap<Cid, BTreeSet<Cid>>,
+    waiting: BTreeMap<Cid, Waiting>,
+    /// What stands on each entry that is missing. In a large mesh most entries name many parents.
+    by_missing: BTreeMap<Cid, Vec<Arc<Entry>>>,
     of_one: BTreeMap<PeerId, usize>,
     bytes: usize,
 }
 
 impl Quarantine {
-    /// Keeps an entry until all of `missing` are here. `false` when there is no room for it; one that others wait for gets
+    /// Keeps an entry until all of `missing`, which are parents of it, are here. `false` when there is no room for it; one that others wait for gets
     /// that of one which its bringer brought and nothing waits for.
     pub fn keep(&mut self, entry: Arc<Entry>, from: PeerId, missing: Vec<Cid>) -> bool {
         if self.waiting.contains_key(&entry.cid()) {
@@ -34,8 +38,7 @@ impl Quarantine {
         }
         let size = entry.bytes().len();
         if !self.has_room(size, &from) && self.wants(&entry.cid()) {
-            let is_idle =
-                |(cid, (_, by, _)): &(&Cid, &(_, PeerId, _))| *by == from && !self.by_missing.contains_key(cid);
+            let is_idle = |(cid, (_, by, _)): &(&Cid, &Waiting)| *by == from && !self.by_missing.contains_key(cid);
             let idle = self.waiting.iter().find(is_idle).map(|(cid, _)| *cid);
             idle.and_then(|cid| self.take(&cid));
         }
@@ -45,9 +48,9 @@ impl Quarantine {
         self.bytes += size;
         *self.of_one.entry(from).or_default() += 1;
         for cid in &missing {
-            self.by_missing.entry(*cid).or_default().insert(entry.cid());
+            self.by_missing.entry(*cid).or_default().push(entry.clone());
         }
-        self.waiting.insert(entry.cid(), (entry, from, missing.into_iter().collect()));
+        self.waiting.insert(entry.cid(), (entry, from, missing.len()));
         true
     }
 
@@ -60,11 +63,11 @@ impl Quarantine {
     pub fn arrived(&mut self, cid: &Cid) -> Vec<(Arc<Entry>, PeerId)> {
         let mut free = Vec::new();
         for child in self.by_missing.remove(cid).unwrap_or_default() {
-            let ready = self.waiting.get_mut(&child).is_some_and(|(_, _, missing)| {
-                missing.remove(cid);
-                missing.is_empty()
+            let ready = self.waiting.get_mut(&child.cid()).is_some_and(|(_, _, missing)| {
+                *missing -= 1;
+                *missing == 0
             });
-            if ready && let Some((entry, from, _)) = self.take(&child) {
+            if ready && let Some((entry, from, _)) = self.take(&child.cid()) {
                 free.push((entry, from));
             }
         }
@@ -76,8 +79,8 @@ impl Quarantine {
         let mut gone = vec![*cid];
         while let Some(cid) = gone.pop() {
             for child in self.by_missing.remove(&cid).unwrap_or_default() {
-                if self.take(&child).is_some() {
-                    gone.push(child);
+                if self.take(&child.cid()).is_some() {
+                    gone.push(child.cid());
                 }
             }
         }
@@ -105,8 +108,9 @@ impl Quarantine {
         self.waiting.is_empty()
     }
 
-    fn take(&mut self, cid: &Cid) -> Option<(Arc<Entry>, PeerId, BTreeSet<Cid>)> {
+    fn take(&mut self, cid: &Cid) -> Option<Waiting> {
         let (entry, from, missing) = self.waiting.remove(cid)?;
+        let parents = if missing > 0 { entry.body().parents.as_slice() } else { &[] };
         self.bytes -= entry.bytes().len();
         if let Some(count) = self.of_one.get_mut(&from) {
             *count -= 1;
@@ -114,9 +118,9 @@ impl Quarantine {
                 self.of_one.remove(&from);
             }
         }
-        for parent in &missing {
+        for parent in parents {
             if let Some(children) = self.by_missing.get_mut(parent) {
-                children.remove(cid);
+                children.retain(|child| child.cid() != *cid);
                 if children.is_empty() {
                     self.by_missing.remove(parent);
                 }

@@ -116,6 +116,7 @@ impl Clock {
         }
         self.revocations = revocations;
         self.changes += 1;
+        self.departures += 1;
         self.members = members.clone();
         let away = snapshot.members.iter().filter(|member| member.retired);
         let retired: Vec<Retired> = away.map(|member| Retired { peer: member.peer, mark: cut.clone() }).collect();

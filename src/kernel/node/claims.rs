@@ -81,6 +81,8 @@ struct Standing {
     holder: Option<PeerId>,
     /// Before this time it is not this node's turn.
     due: u64,
+    /// Others are asked whether it is.
+    asks: bool,
 }
 
 /// What came of looking at a task that this node has a slot for.
@@ -228,6 +230,10 @@ impl Node {
             let mut window = std::mem::take(&mut self.claims.window);
             for standing in &mut window {
                 let (task, kind) = (standing.task, standing.kind);
+                // What others are asked about keeps a slot until they have answered.
+                if standing.due > now && !standing.asks {
+                    continue;
+                }
                 // A job may also go to a runner here that waits for any.
                 let spare = kind == Kind::Github && spares > 0;
                 if *of(&mut starts, kind) == 0 && !spare
@@ -238,6 +244,7 @@ impl Node {
                     continue;
                 }
                 let step = self.consider(standing, &mut questions);
+                standing.asks = step == Step::Asks;
                 if step == Step::Waits {
                     continue;
                 }
@@ -350,7 +357,7 @@ impl Node {
         let candidates = self.claims.classes[class].able.iter().filter(|place| Some(place.peer()) != holder);
         let seed = Seed::of(&folded.anchor, &task);
         let rank = seed.rank(&self.me, candidates, &folded.last);
-        Some(Standing { task, kind: kind(&folded.workload), seed, rank, class, holder, due: 0 })
+        Some(Standing { task, kind: kind(&folded.workload), seed, rank, class, holder, due: 0, asks: false })
     }
 
     /// Whether a heard peer says that it runs the task under a claim that has not come here yet.

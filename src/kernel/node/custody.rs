@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::peers::News;
 use super::{Node, claimed_by};
 use crate::kernel::entry::{Decline, Entry, Event, Finish, MAX_NOTE, Release};
 use crate::kernel::id::{Cid, PeerId, TaskId};
@@ -35,6 +36,8 @@ struct Watch {
 #[derive(Debug, Default)]
 struct Held {
     tasks: BTreeSet<TaskId>,
+    /// Those of them that are silent.
+    silent: BTreeSet<TaskId>,
     /// Since when it holds any.
     since: u64,
 }
@@ -200,9 +203,13 @@ impl Custody {
     }
 
     fn look_at_silent_ones_of(&mut self, peer: &PeerId) {
-        let Some(held) = self.held.get(peer) else { return };
-        let silent = |task: &&TaskId| self.watched.get(task).is_some_and(|watch| watch.silent);
-        self.look.extend(held.tasks.iter().filter(silent));
+        if let Some(held) = self.held.get(peer) {
+            self.look.extend(&held.silent);
+        }
+    }
+
+    fn is_silent_anywhere(&self, holder: &PeerId) -> bool {
+        self.held.get(holder).is_some_and(|held| !held.silent.is_empty())
     }
 
     /// Watches a task that another holds, or none any more. Answers whose number of tasks is another now.
@@ -217,6 +224,7 @@ impl Custody {
             self.look.remove(&task);
             if let Some(held) = self.held.get_mut(&before.holder) {
                 held.tasks.remove(&task);
+                held.silent.remove(&task);
                 if held.tasks.is_empty() {
                     self.held.remove(&before.holder);
                 }
@@ -423,21 +431,28 @@ impl Node {
         }
     }
 
+    /// Looks at the silent tasks of whom somebody says something else than before who is asked about that holder.
+    fn look_at_what_others_say(&mut self) {
+        let News { opinions, turned } = self.peers.take_news();
+        let mut holders = BTreeSet::new();
+        for (by, of) in opinions {
+            if self.custody.is_silent_anywhere(&of) && self.peers.is_asked(&by, &of, &self.me) {
+                holders.insert(of);
+            }
+        }
+        if !turned.is_empty() {
+            let silent = self.custody.held.iter().filter(|(_, held)| !held.silent.is_empty()).map(|(of, _)| of);
+            let asked = |of: &&PeerId| turned.iter().any(|by| by == *of || self.peers.is_asked(by, of, &self.me));
+            holders.extend(silent.filter(asked));
+        }
+        holders.iter().for_each(|holder| self.custody.look_at_silent_ones_of(holder));
+    }
+
     /// Notices tasks of others that are heard of no more.
     pub(super) fn watch_tasks(&mut self) {
         let (now, timings) = (self.now.mono, self.settings.timings);
-        let (opinions, others) = self.peers.take_opinions();
+        self.look_at_what_others_say();
         let custody = &mut self.custody;
-        if others {
-            let silent = custody.watched.iter().filter(|(_, watch)| watch.silent);
-            custody.look.extend(silent.map(|(task, _)| *task));
-        } else if custody.held.len() < opinions.len() {
-            let holders: Vec<PeerId> =
-                custody.held.keys().filter(|holder| opinions.contains(holder)).copied().collect();
-            holders.iter().for_each(|holder| custody.look_at_silent_ones_of(holder));
-        } else {
-            opinions.iter().for_each(|holder| custody.look_at_silent_ones_of(holder));
-        }
         while let Some((at, task)) = custody.dues.first().copied().filter(|(at, _)| *at <= now) {
             custody.dues.remove(&(at, task));
             custody.look.insert(task);
@@ -463,6 +478,13 @@ impl Node {
             if let Some(watch) = self.custody.watched.get_mut(&task) {
                 self.custody.dues.remove(&(watch.due, task));
                 (watch.silent, watch.missed, watch.due) = (silent, missed, due);
+            }
+            if let Some(held) = self.custody.held.get_mut(&watch.holder) {
+                if silent {
+                    held.silent.insert(task)
+                } else {
+                    held.silent.remove(&task)
+                };
             }
             if due < u64::MAX {
                 self.custody.dues.insert((due, task));

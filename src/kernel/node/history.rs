@@ -114,7 +114,9 @@ impl Node {
     /// Whether entries here were, or are about to be, written under rules that this version does not know: it then
     /// decides nothing, since what it makes of them may be wrong.
     pub(super) fn is_behind_rules(&self) -> bool {
-        self.rules_in_force() > RULES
+        // Asked at every input: where nobody has declared more, what all have declared need not be found out.
+        self.clock.rules_beyond() > RULES
+            || (self.clock.members().highest_rules() > RULES && self.clock.rules() > RULES)
     }
 
     /// The greatest number of rules that entries here may be under.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use self::jury::Juries;
 pub(super) use self::peer::Peer;
 use self::peer::{Rival, patience};
+pub(super) use self::tally::News;
 use self::tally::Tally;
 use super::claims::{Class, may_run};
 use super::{Node, Stage, Timings};
@@ -180,16 +181,16 @@ impl Peers {
         std::mem::take(&mut self.stirred)
     }
 
-    /// About whom somebody has changed their mind since this was asked last, and whether others are heard than then.
-    pub(super) fn take_opinions(&mut self) -> (BTreeSet<PeerId>, bool) {
-        (std::mem::take(&mut self.tally.opinions), std::mem::take(&mut self.tally.others))
+    /// What may have changed who agrees that somebody is lost, since this was asked last.
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.tally.news)
     }
 
     fn put(&mut self, id: PeerId, peer: Peer) {
-        let after = peer.said.clone();
+        let (after, place) = (peer.said.clone(), peer.place);
         let before = self.peers.insert(id, peer);
         if before.is_none() {
-            self.juries.forget();
+            self.juries.make_room_for(&place);
         }
         let before = before.filter(|before| before.heard);
         self.tally.count(id, before.as_ref().map(Peer::presence), Some(&after.presence));
@@ -211,7 +212,7 @@ impl Peers {
         self.lose(*peer);
         self.doubts.remove(peer);
         self.peers.remove(peer);
-        self.juries.forget();
+        self.juries.forget(peer);
         heard
     }
 

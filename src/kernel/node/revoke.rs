@@ -89,6 +89,22 @@ impl Node {
                 self.notice(Notice::Revoked { peer });
             }
         }
+        let departures = self.clock.departures();
+        if std::mem::replace(&mut self.departures_seen, departures) != departures {
+            self.forget_strangers();
+        }
+        self.forget_vouched();
+        self.claims.look_again();
+        if self.stage != Stage::Joining && !self.is_member(&self.me.peer()) {
+            self.leave();
+        }
+        if self.within_rights(self.offered.clone()) != self.offer {
+            self.on_offer(self.offered.clone());
+        }
+    }
+
+    /// Whoever is a member no longer is not heard, and what it ran is lost.
+    fn forget_strangers(&mut self) {
         let strangers: Vec<PeerId> =
             self.peers.all().map(|peer| peer.place.peer()).filter(|peer| !self.is_member(peer)).collect();
         for peer in strangers {
@@ -97,16 +113,9 @@ impl Node {
             }
             self.peers.changed(self.now.mono, &self.settings.timings);
         }
-        self.forget_vouched();
-        let gone: Vec<PeerId> = self.custody.holders().filter(|holder| !self.is_member(holder)).copied().collect();
-        gone.iter().for_each(|holder| self.custody.look_at_those_of(holder));
-        self.claims.look_again();
-        if self.stage != Stage::Joining && !self.is_member(&self.me.peer()) {
-            self.leave();
-        }
-        if self.within_rights(self.offered.clone()) != self.offer {
-            self.on_offer(self.offered.clone());
-        }
+        // What they ran is lost, and others are asked about the rest than before.
+        let holders: Vec<PeerId> = self.custody.holders().copied().collect();
+        holders.iter().for_each(|holder| self.custody.look_at_those_of(holder));
     }
 
     /// This node is a member no longer: it stops what it runs, and writes nothing.

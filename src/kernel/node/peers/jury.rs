@@ -13,39 +13,60 @@ use crate::kernel::node::Timings;
 /// large mesh as many presences as it has nodes; whether most of 32 drawn by hash hear it tells as well whether most do.
 const JURY: usize = 32;
 
-/// Of how many peers it is remembered who is asked. Few are doubted at a time.
-const MAX_JURIES: usize = 64;
+/// Of how many peers it is remembered who is asked, a thousand bytes for each. Few are doubted at a time, but for a mesh
+/// that falls apart.
+const MAX_JURIES: usize = 1024;
 
-/// Who was drawn for whom, as long as the same peers are known: a doubted one is asked about at every input.
+/// Who was drawn for whom, as long as no other draw would come of it: a doubted one is asked about at every input.
 #[derive(Debug, Default)]
-pub(super) struct Juries(RefCell<BTreeMap<PeerId, Arc<[PeerId]>>>);
+pub(super) struct Juries(RefCell<BTreeMap<PeerId, Drawn>>);
+
+#[derive(Debug)]
+pub(super) struct Drawn {
+    centre: Place,
+    /// By peer id.
+    pub(super) jury: Arc<[PeerId]>,
+    /// Whom a further one must be nearer than to be drawn too; `None` when there is room for any.
+    farthest: Option<(u32, PeerId)>,
+}
 
 impl Juries {
-    /// Others are known than before.
-    pub(super) fn forget(&mut self) {
-        self.0.get_mut().clear();
+    /// A peer is known that was not before.
+    pub(super) fn make_room_for(&mut self, newcomer: &Place) {
+        let is_drawn =
+            |drawn: &Drawn| drawn.farthest.is_none_or(|most| (drawn.centre.distance(newcomer), newcomer.peer()) < most);
+        self.0.get_mut().retain(|_, drawn| !is_drawn(drawn));
+    }
+
+    /// A peer is known no more.
+    pub(super) fn forget(&mut self, gone: &PeerId) {
+        self.0.get_mut().retain(|of, drawn| of != gone && drawn.jury.binary_search(gone).is_err());
     }
 }
 
 impl Peers {
-    /// Who is asked whether a peer is there: the members nearest to it, this node perhaps among them.
-    fn jury(&self, of: &PeerId, me: &Place) -> Arc<[PeerId]> {
+    /// Who is asked whether a peer is there, by peer id: the members nearest to it, this node perhaps among them.
+    pub(super) fn jury(&self, of: &PeerId, me: &Place) -> Arc<[PeerId]> {
         let mut drawn = self.juries.0.borrow_mut();
         if drawn.len() >= MAX_JURIES && !drawn.contains_key(of) {
             drawn.clear();
         }
-        Arc::clone(drawn.entry(*of).or_insert_with(|| self.draw_jury(of, me)))
+        Arc::clone(&drawn.entry(*of).or_insert_with(|| self.draw_jury(of, me)).jury)
     }
 
-    fn draw_jury(&self, of: &PeerId, me: &Place) -> Arc<[PeerId]> {
+    pub(super) fn draw_jury(&self, of: &PeerId, me: &Place) -> Drawn {
         let centre = self.peers.get(of).map_or_else(|| Place::of(*of), |peer| peer.place);
-        let all = self.peers.values().map(|peer| &peer.place).chain([me]).filter(|place| place.peer() != *of);
-        let mut all: Vec<(u32, PeerId)> = all.map(|place| (centre.distance(place), place.peer())).collect();
+        let others = self.peers.values().map(|peer| &peer.place).chain([me]).filter(|place| place.peer() != *of);
+        let mut all = Vec::with_capacity(self.peers.len() + 1);
+        all.extend(others.map(|place| (centre.distance(place), place.peer())));
         if all.len() > JURY {
             all.select_nth_unstable(JURY);
             all.truncate(JURY);
         }
-        all.into_iter().map(|(_, peer)| peer).collect()
+        let farthest = all.iter().max().copied().filter(|_| all.len() == JURY);
+        let mut jury: Vec<PeerId> = all.into_iter().map(|(_, peer)| peer).collect();
+        jury.sort_unstable();
+        Drawn { centre, jury: jury.into(), farthest }
     }
 
     /// Whether this node is one of those who are asked.
@@ -54,8 +75,8 @@ impl Peers {
     }
 
     /// Whether somebody is one of those who are asked.
-    pub(super) fn is_asked(&self, who: &PeerId, of: &PeerId, me: &Place) -> bool {
-        self.peers.len() < JURY || self.jury(of, me).contains(who)
+    pub(in super::super) fn is_asked(&self, who: &PeerId, of: &PeerId, me: &Place) -> bool {
+        self.peers.len() < JURY || self.jury(of, me).binary_search(who).is_ok()
     }
 
     /// Whether those who are asked and heard agree that the peer is not there: more than half of them, where they are

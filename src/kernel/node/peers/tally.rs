@@ -13,10 +13,16 @@ pub(super) struct Tally {
     pub(super) attentive: usize,
     /// What they say they run, and in which attempt.
     pub(super) running: BTreeMap<TaskId, BTreeMap<PeerId, u32>>,
-    /// Members about whom somebody has changed their mind since the tasks were looked at.
-    pub(super) opinions: BTreeSet<PeerId>,
-    /// Others than before are heard since then.
-    pub(super) others: bool,
+    pub(super) news: News,
+}
+
+/// What may have changed who agrees that somebody is lost, since the tasks were looked at.
+#[derive(Debug, Default)]
+pub(in super::super) struct News {
+    /// Who has changed their mind, and about whom.
+    pub(in super::super) opinions: Vec<(PeerId, PeerId)>,
+    /// Who is heard and was not before, or the other way round.
+    pub(in super::super) turned: Vec<PeerId>,
 }
 
 impl Tally {
@@ -25,11 +31,13 @@ impl Tally {
         let says = |presence: Option<&Presence>, what: fn(&Presence) -> bool| usize::from(presence.is_some_and(what));
         self.heard = self.heard + usize::from(after.is_some()) - usize::from(before.is_some());
         self.attentive = self.attentive + says(after, |one| one.attentive) - says(before, |one| one.attentive);
-        self.others |= before.is_some() != after.is_some();
+        if before.is_some() != after.is_some() {
+            self.news.turned.push(peer);
+        }
         let nobody = BTreeSet::new();
         let [was, is] = [before, after].map(|presence| presence.map_or(&nobody, |presence| &presence.unheard));
         if was != is {
-            self.opinions.extend(was.symmetric_difference(is));
+            self.news.opinions.extend(was.symmetric_difference(is).map(|of| (peer, *of)));
         }
         let nothing = BTreeMap::new();
         let [was, is] = [before, after].map(|presence| presence.map_or(&nothing, |presence| &presence.running));

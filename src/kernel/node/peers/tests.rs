@@ -203,3 +203,26 @@ fn an_idle_node_beats_the_more_slowly_the_more_it_hears_and_says_so() {
         }
     }
 }
+
+#[test]
+fn who_is_asked_of_whom_is_the_same_however_the_peers_came_and_went() {
+    let me = Place::of(peer(100));
+    let name = |number: u8| PeerId::from_public_key([number; 32]);
+    let said = |number: u8| match presence(number, 1, 0) {
+        Input::Presence(said) => said,
+        _ => unreachable!(),
+    };
+    let mut peers = Peers::new(0);
+    // Beyond 32 most newcomers are drawn for nobody; some of those who leave were.
+    for number in 1..=120 {
+        let place = Place::of(name(number));
+        let peer = Peer { place, said: said(1), last: 0, since: 0, heard: true, past: Vec::new(), rival: None };
+        peers.put(name(number), peer);
+        if number % 5 == 0 {
+            peers.expel(&name(number / 2));
+        }
+        for of in [1, 2, 61, 62, 119].map(name) {
+            assert_eq!(peers.jury(&of, &me), peers.draw_jury(&of, &me).jury, "{number}");
+        }
+    }
+}
