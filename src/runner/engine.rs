@@ -252,3 +252,6 @@ impl Engine {
 fn is_gone(error: &bollard::errors::Error) -> bool {
     matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use runmesh::control::{Client, ControlError, proto};
@@ -19,6 +20,8 @@ const PLAIN: &str =
 const KILLS: usize = 100;
 /// The most tasks that are submitted in one life of it.
 const SUBMISSIONS: usize = 3;
+/// How long a node may take to acknowledge a task.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Numbers that look random and are the same in every run.
 struct Chance(u64);
@@ -88,8 +91,8 @@ fn submission(repository: &Repository, request: String) -> proto::SubmitRequest 
     }
 }
 
-/// Submits until the node is gone. The ids that were acknowledged.
-async fn submit(data_dir: &Path, repository: &Repository, life: usize) -> Vec<String> {
+/// Submits until the node is gone, and says when something is acknowledged. The ids of what was.
+async fn submit(data_dir: &Path, repository: &Repository, life: usize, told: Sender<()>) -> Vec<String> {
     let mut acknowledged = Vec::new();
     let Ok(client) = Client::connect(data_dir).await else { return acknowledged };
     let mut number = 0;
@@ -98,6 +101,8 @@ async fn submit(data_dir: &Path, repository: &Repository, life: usize) -> Vec<St
             Ok(id) => {
                 acknowledged.push(id);
                 number += 1;
+                // Nobody waits for the later ones.
+                let _ = told.send(());
             }
             // The sources are not looked at yet.
             Err(ControlError::Refused { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -123,9 +128,14 @@ fn a_hundred_kills_at_any_moment_lose_nothing_acknowledged_and_start_no_attempt_
     let peer = mesh.node(0).peer.clone();
     for life in 0..KILLS {
         let data_dir = mesh.data_dir(0);
-        let repository = &repository;
+        let (data_dir, repository, runtime) = (&data_dir, &repository, &runtime);
         std::thread::scope(|scope| {
-            let submitting = scope.spawn(|| runtime.block_on(submit(&data_dir, repository, life)));
+            let (told, first) = channel();
+            let submitting = scope.spawn(move || runtime.block_on(submit(data_dir, repository, life, told)));
+            // Every other life is long enough for something to be lost, however slow this machine is.
+            if life % 2 == 0 {
+                first.recv_timeout(PATIENCE).expect("something is acknowledged");
+            }
             std::thread::sleep(Duration::from_millis(chance.below(250)));
             mesh.kill(&peer);
             acknowledged.extend(submitting.join().expect("submitted"));
@@ -137,7 +147,7 @@ fn a_hundred_kills_at_any_moment_lose_nothing_acknowledged_and_start_no_attempt_
             assert!(lost.is_empty(), "after {} kills these are lost: {lost:?}", life + 1);
         }
     }
-    assert!(acknowledged.len() > KILLS, "only {} were acknowledged", acknowledged.len());
+    assert!(acknowledged.len() >= KILLS / 2, "only {} were acknowledged", acknowledged.len());
     let node = mesh.node(0);
     let open = |task: &Value| matches!(task["state"].as_str(), Some("pending" | "claimed" | "running"));
     node.wait_for("the end of all tasks", |node| !tasks(node).values().any(open));
@@ -161,7 +171,7 @@ fn a_torn_end_of_the_database_is_recovered_or_refused_and_never_taken_for_less()
     let repository = Repository::with(&[("plain.yml", PLAIN)]);
     let mut mesh = Mesh::alone(std::slice::from_ref(&repository), &["--executor", "none"]);
     let runtime = Runtime::new().expect("a runtime");
-    let submitted = runtime.block_on(submit(&mesh.data_dir(0), &repository, 0));
+    let submitted = runtime.block_on(submit(&mesh.data_dir(0), &repository, 0, channel().0));
     assert_eq!(submitted.len(), SUBMISSIONS);
     let peer = mesh.node(0).peer.clone();
     mesh.kill(&peer);
@@ -211,7 +221,7 @@ fn a_full_disk_refuses_submissions_in_words_loses_nothing_and_is_got_over() {
     let repository = Repository::with(&[("plain.yml", PLAIN)]);
     let mut mesh = Mesh::with_signal_ignored("XFSZ", 1, std::slice::from_ref(&repository), &["--executor", "none"]);
     let runtime = Runtime::new().expect("a runtime");
-    let submitted = runtime.block_on(submit(&mesh.data_dir(0), &repository, 0));
+    let submitted = runtime.block_on(submit(&mesh.data_dir(0), &repository, 0, channel().0));
     let client = runtime.block_on(Client::connect(&mesh.data_dir(0))).expect("connected");
     let ask = |request: &str| runtime.block_on(client.submit(submission(&repository, request.to_owned())));
 
